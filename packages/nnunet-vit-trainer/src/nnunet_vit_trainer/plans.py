@@ -1,0 +1,159 @@
+"""Derive the plans file that is the model: the dataset's own plans with our architecture.
+
+nnU-Net rebuilds a network from ``plans.json`` alone, so everything that decides what the network
+is stands there, under ``architecture``; how it was trained stands under the top-level key ``vit``.
+Plain dicts in, plain dicts out.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vit_backbone import UserError
+
+from .config import ViTnnUNetConfig
+
+PLANS_KEY = "vit"
+_RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
+# Options that a later run may change without making another model or another recipe of it.
+_FREE_OPTIONS = {"num_epochs"}
+
+
+def derived_plans_name(plans_name: str, config_name: str) -> str:
+    """Name the plans of a config: ``nnUNetPlans`` and ``unetr`` make ``nnUNetPlans_unetr``."""
+    return f"{plans_name}_{config_name}"
+
+
+def derive_plans(
+    plans: dict[str, Any],
+    configuration: str,
+    config_name: str,
+    *,
+    architecture: dict[str, Any],
+    train: dict[str, Any],
+    weights: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Derive plans that hold one configuration, flattened, with our architecture.
+
+    Args:
+        plans: the dataset's own plans.
+        configuration: a 2D configuration of theirs, such as ``2d``.
+        config_name: the config's name.
+        architecture: from `architecture_of`.
+        train: the resolved training options; a ``batch_size`` or ``patch_size`` replaces the
+            planned one.
+        weights: ``file`` and ``sha256`` of the pretrained weights; ``None`` without any.
+
+    Raises:
+        UserError: no such configuration, a 3D one, or plans that are derived already.
+    """
+    if PLANS_KEY in plans:
+        raise UserError(
+            f"plans {plans['plans_name']!r} are derived already; give the dataset's own with -p"
+        )
+    settings = _flatten(plans["configurations"], configuration)
+    patch_size = train["patch_size"] or settings.get("patch_size", ())
+    if len(settings.get("patch_size", ())) != 2:
+        raise UserError(
+            f"configuration {configuration!r} is not 2D (patch size {settings.get('patch_size')}); "
+            "vision transformers here segment slices: use 2d"
+        )
+    settings |= {
+        "patch_size": list(patch_size),
+        "batch_size": train["batch_size"] or settings["batch_size"],
+        "architecture": architecture,
+    }
+    return {
+        **plans,
+        "plans_name": derived_plans_name(plans["plans_name"], config_name),
+        "configurations": {configuration: settings},
+        PLANS_KEY: {
+            "train": train,
+            "weights": weights,
+            "versions": {name: version(name) for name in _RECORDED_VERSIONS},
+        },
+    }
+
+
+def architecture_of(config: ViTnnUNetConfig, timm_name: str) -> dict[str, Any]:
+    """Turn a config into the ``architecture`` of a plans file, everything resolved.
+
+    Args:
+        config: the checked config.
+        timm_name: the timm name of its backbone.
+    """
+    from .network import NETWORK_CLASS_NAME
+
+    model, lora = config.model, config.lora
+    return {
+        "network_class_name": NETWORK_CLASS_NAME,
+        "arch_kwargs": {
+            "head": model.model_path,
+            "backbone_name": timm_name,
+            "use_lora": lora.enabled,
+            "lora_rank": lora.r,
+            "lora_alpha": lora.lora_alpha,
+            "lora_dropout": lora.lora_dropout,
+            "lora_target_modules": lora.target_modules,
+            **resolved_options(model.model_path, model.decoder.options()),
+        },
+        "_kw_requires_import": [],
+    }
+
+
+def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Complete a head's options with its defaults, so that a later default changes no old plans."""
+    from vit_backbone import find_head, head_options
+
+    options = head_options(find_head(head))
+    values = {n: p.default for n, p in options.items() if p.default is not p.empty} | given
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: Path) -> None:
+    """Refuse to mix a run with the results of another config under the same name.
+
+    Pretrained weights' path, versions and the number of epochs may differ.
+
+    Args:
+        plans: the derived plans of this run.
+        existing: the plans that lie in the results folder.
+        folder: that folder, for the message.
+
+    Raises:
+        UserError: naming the first difference.
+    """
+    ours, theirs = (dict(_flat_items(_what_counts(p))) for p in (plans, existing))
+    for key in {**theirs, **ours}:
+        if ours.get(key) != theirs.get(key):
+            raise UserError(
+                f"{folder} holds results of another config of this name: {key} was "
+                f"{theirs.get(key)!r} and is now {ours.get(key)!r}; rename the config file, "
+                "or move those results away"
+            )
+
+
+def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
+    train = plans.get(PLANS_KEY, {}).get("train", {})
+    return {
+        "configurations": plans["configurations"],
+        "train": {key: value for key, value in train.items() if key not in _FREE_OPTIONS},
+    }
+
+
+def _flat_items(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    items: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        nested = isinstance(value, dict)
+        items += _flat_items(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
+    return items
+
+
+def _flatten(configurations: dict[str, Any], name: str) -> dict[str, Any]:
+    if name not in configurations:
+        raise UserError(
+            f"the plans have no configuration {name!r}; they have {', '.join(configurations)}"
+        )
+    own = dict(configurations[name])
+    parent = own.pop("inherits_from", None)
+    return _flatten(configurations, parent) | own if parent else own

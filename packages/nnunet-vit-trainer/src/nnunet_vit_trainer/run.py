@@ -1,0 +1,226 @@
+"""Train: derive the plans, then let nnU-Net's own `run_training` do the rest."""
+
+import dataclasses
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from vit_backbone import UserError, resolve_backbone
+
+from .config import ViTnnUNetConfig, find_config, load_config
+from .plans import (
+    PLANS_KEY,
+    architecture_of,
+    derive_plans,
+    derived_plans_name,
+    refuse_other_model,
+)
+
+DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
+TRAINERS = (DEFAULT_TRAINER, "nnUNetTrainer_vit")
+
+
+def run_training_vit(
+    dataset_name_or_id: str | int,
+    configuration: str,
+    fold: int | str,
+    config_path: str | Path,
+    *,
+    trainer_class_name: str = DEFAULT_TRAINER,
+    plans_identifier: str = "nnUNetPlans",
+    pretrained_weights: str | None = None,
+    num_gpus: int = 1,
+    export_validation_probabilities: bool = False,
+    continue_training: bool = False,
+    only_run_validation: bool = False,
+    disable_checkpointing: bool = False,
+    val_with_best: bool = False,
+    device: str = "cuda",
+) -> Path:
+    """Train one fold (or resume, or only validate it) and return its results folder.
+
+    Args:
+        dataset_name_or_id: as in nnU-Net, planned and preprocessed.
+        configuration: a 2D configuration of the plans, such as ``2d``.
+        fold: 0 to 4, or ``"all"``.
+        config_path: a YAML file, or the name of a shipped config.
+        trainer_class_name: one of `TRAINERS`.
+        plans_identifier: the dataset's own plans.
+        pretrained_weights: an nnU-Net checkpoint to start from, instead of the config's weights.
+        num_gpus: more than 1 trains on that many CUDA devices.
+        export_validation_probabilities: nnU-Net's ``--npz``.
+        continue_training: nnU-Net's ``--c``.
+        only_run_validation: nnU-Net's ``--val``.
+        disable_checkpointing: write no checkpoints.
+        val_with_best: validate with checkpoint_best.
+        device: ``cuda``, ``cpu`` or ``mps``.
+
+    Raises:
+        UserError: anything that the user can mend; nothing has been trained then.
+    """
+    config = load_config(config_path)
+    _check_arguments(
+        fold,
+        trainer_class_name,
+        pretrained_weights,
+        continue_training,
+        only_run_validation,
+        disable_checkpointing,
+        val_with_best,
+    )
+    dataset, dataset_folder = _find_dataset(dataset_name_or_id)
+    plans = _read_plans(dataset_folder, plans_identifier, configuration)
+    config_name = find_config(config_path).stem
+    results = Path(_environment("nnUNet_results"), dataset, "__".join(
+        (trainer_class_name, derived_plans_name(plans["plans_name"], config_name), configuration)
+    ))
+    fold_folder = results / f"fold_{fold}"
+    _check_device(device, num_gpus)
+    resumes = (continue_training or only_run_validation) and any(
+        fold_folder.glob("checkpoint_*.pth")
+    )
+    if only_run_validation and not (fold_folder / "checkpoint_final.pth").is_file():
+        raise UserError(f"--val needs a finished training; there is no {fold_folder}/checkpoint_final.pth")
+
+    timm_name = resolve_backbone(config.model.backbone, config.model.backbone_size)
+    existing = _read_json(results / "plans.json") if (results / "plans.json").is_file() else None
+    if resumes and existing is not None:
+        weights = existing[PLANS_KEY]["weights"]
+    else:
+        weights = _weights(config, timm_name, pretrained_weights)
+    derived = derive_plans(
+        plans,
+        configuration,
+        config_name,
+        architecture=architecture_of(config, timm_name),
+        train=dataclasses.asdict(config.train),
+        weights=weights,
+    )
+    if existing is not None:
+        refuse_other_model(derived, existing, results)
+    plans_file = dataset_folder / f"{derived['plans_name']}.json"
+    plans_file.write_text(json.dumps(derived, indent=4), encoding="utf-8")
+
+    _train(
+        dataset,
+        configuration,
+        str(fold),
+        trainer_class_name,
+        derived["plans_name"],
+        pretrained_weights,
+        num_gpus,
+        export_validation_probabilities,
+        continue_training,
+        only_run_validation,
+        disable_checkpointing,
+        val_with_best,
+        device,
+    )
+    return fold_folder
+
+
+def _train(*arguments: Any) -> None:
+    """Call nnU-Net's `run_training`; its arguments in its order, the device by name."""
+    import torch
+    from nnunetv2.run.run_training import run_training
+
+    folder = str(resources.files(__package__) / "ext_trainer")
+    known = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
+    os.environ["nnUNet_extTrainer"] = os.pathsep.join([folder, *filter(None, known)])
+    *others, device = arguments
+    run_training(*others, device=torch.device(device))
+
+
+def _check_arguments(
+    fold: int | str,
+    trainer: str,
+    pretrained_weights: str | None,
+    continues: bool,
+    validates: bool,
+    no_checkpoints: bool,
+    val_with_best: bool,
+) -> None:
+    if str(fold) != "all" and not str(fold).isdecimal():
+        raise UserError(f"fold {fold!r}: a number (0 to 4) or 'all' is expected")
+    if trainer not in TRAINERS:
+        raise UserError(f"trainer {trainer!r} is not ours; -tr takes {' or '.join(TRAINERS)}")
+    if continues and validates:
+        raise UserError("--c and --val exclude each other")
+    if continues and pretrained_weights:
+        raise UserError("--c and -pretrained_weights exclude each other")
+    if no_checkpoints and val_with_best:
+        raise UserError("--disable_checkpointing and --val_best exclude each other")
+    if pretrained_weights and not Path(pretrained_weights).is_file():
+        raise UserError(f"-pretrained_weights {pretrained_weights}: no such file")
+
+
+def _check_device(device: str, num_gpus: int) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is available; use -device cpu (or mps)")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("no MPS device is available; use -device cpu (or cuda)")
+    if num_gpus > 1 and (device != "cuda" or torch.cuda.device_count() < num_gpus):
+        raise UserError(f"-num_gpus {num_gpus} needs as many CUDA devices; "
+                        f"there are {torch.cuda.device_count()}")
+
+
+def _environment(variable: str) -> str:
+    value = os.environ.get(variable)
+    if not value:
+        raise UserError(f"the environment variable {variable} is not set; nnU-Net needs "
+                        "nnUNet_raw, nnUNet_preprocessed and nnUNet_results")
+    return value
+
+
+def _find_dataset(name_or_id: str | int) -> tuple[str, Path]:
+    """Find a preprocessed dataset's name and folder by its name or number."""
+    root = Path(_environment("nnUNet_preprocessed"))
+    wanted = str(name_or_id)
+    names = sorted(folder.name for folder in root.glob("Dataset[0-9][0-9][0-9]_*"))
+    if wanted.isdecimal():
+        found = [name for name in names if name.startswith(f"Dataset{int(wanted):03d}_")]
+    else:
+        found = [name for name in names if name == wanted]
+    if len(found) != 1:
+        raise UserError(
+            f"dataset {wanted} {'is not in' if not found else 'is not unique in'} {root} "
+            f"(there: {', '.join(names) or 'none'}); run first: nnUNetv2_plan_and_preprocess "
+            "-d ID -c 2d"
+        )
+    return found[0], root / found[0]
+
+
+def _read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dict[str, Any]:
+    file = dataset_folder / f"{identifier}.json"
+    if not file.is_file():
+        raise UserError(f"there is no {file}; run nnUNetv2_plan_and_preprocess, or give -p")
+    plans = _read_json(file)
+    data = plans.get("configurations", {}).get(configuration, {}).get("data_identifier")
+    if data and not (dataset_folder / data).is_dir():
+        raise UserError(f"there is no {dataset_folder / data}; run nnUNetv2_preprocess "
+                        f"-d ID -c {configuration} -plans_name {identifier}")
+    return plans
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _weights(
+    config: ViTnnUNetConfig, timm_name: str, pretrained_weights: str | None
+) -> dict[str, str] | None:
+    """Find the file that a new training starts from, and its sha256."""
+    from vit_backbone.weights import find_weights, sha256_of
+
+    if pretrained_weights:
+        file: Path | None = Path(pretrained_weights)
+    else:
+        model = config.model
+        file = find_weights(
+            model.backbone, timm_name, model.checkpoint_path, pretrained=model.pretrained
+        )
+    return file and {"file": str(file.resolve()), "sha256": sha256_of(file)}

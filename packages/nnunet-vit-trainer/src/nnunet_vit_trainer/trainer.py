@@ -1,0 +1,150 @@
+"""nnU-Net's trainer for a ViT: the overrides that it demands, everything else in plain functions."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+from vit_backbone import UserError, load_weights
+
+from .optimization import build_optimizer, training_step
+from .plans import PLANS_KEY
+
+
+class nnUNetTrainer_vit(nnUNetTrainer):
+    """Train the network and by the recipe that derived plans carry, with deep supervision.
+
+    The constructor takes exactly nnU-Net's arguments: the base class looks each of them up.
+
+    Raises:
+        UserError: plans that were not derived from a config.
+    """
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
+    ) -> None:
+        if PLANS_KEY not in plans:
+            raise UserError(
+                f"plans {plans['plans_name']!r} carry no ViT; nnUNetv2_train_vit derives plans "
+                "that do from a config"
+            )
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        train = plans[PLANS_KEY]["train"]
+        self.initial_lr = train["initial_lr"]
+        self.weight_decay = train["weight_decay"]
+        self.gradient_clip = train["gradient_clip"]
+        self.num_epochs = train["num_epochs"]
+        self.num_iterations_per_epoch = train["num_iterations_per_epoch"]
+        self.num_val_iterations_per_epoch = train["num_val_iterations_per_epoch"]
+        self.grad_scaler = None  # bfloat16 needs none
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        return build_optimizer(
+            self.network,
+            initial_lr=self.initial_lr,
+            weight_decay=self.weight_decay,
+            num_epochs=self.num_epochs,
+        )
+
+    def on_train_start(self) -> None:
+        # A resumed run and one from -pretrained_weights are initialized before they come here,
+        # and hold their weights already.
+        if not self.was_initialized:
+            self.initialize()
+            self._load_pretrained()
+        super().on_train_start()
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        image, target = (to_device(batch[key], self.device) for key in ("data", "target"))
+        loss = training_step(
+            self.network,
+            self.loss,
+            self.optimizer,
+            image,
+            target,
+            gradient_clip=self.gradient_clip,
+        )
+        return {"loss": np.float32(loss)}
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
+        if self.enable_deep_supervision:
+            unwrap(self.network).deep_supervision = enabled
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write what nnU-Net writes, but whole or not at all, and under nnU-Net's trainer's name.
+
+        With that name stock prediction builds the network from the plans, without this package's
+        trainer being found.
+        """
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            write_atomically(checkpoint_of(self), Path(filename))
+
+    def _load_pretrained(self) -> None:
+        weights = self.plans_manager.plans[PLANS_KEY]["weights"]
+        if weights is None:
+            self.print_to_log_file("Backbone: random initialisation (no pretrained weights)")
+            return
+        report = load_weights(unwrap(self.network).backbone, weights["file"])
+        self.print_to_log_file(f"Backbone: {report.line()}")
+
+
+class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):
+    """The same without deep supervision: the default."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside of DDP and torch.compile."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+def to_device(data: torch.Tensor | list[torch.Tensor], device: torch.device) -> Any:
+    """Move a tensor, or each of a list, to a device."""
+    if isinstance(data, list):
+        return [to_device(item, device) for item in data]
+    return data.to(device, non_blocking=True)
+
+
+def checkpoint_of(trainer: nnUNetTrainer) -> dict[str, Any]:
+    """Collect the keys that nnU-Net 2.8 reads back, in its own form."""
+    return {
+        "network_weights": unwrap(trainer.network).state_dict(),
+        "optimizer_state": trainer.optimizer.state_dict(),
+        "grad_scaler_state": None,
+        "logging": trainer.logger.get_checkpoint(),
+        "_best_ema": trainer._best_ema,
+        "current_epoch": trainer.current_epoch + 1,
+        "init_args": trainer.my_init_kwargs,
+        "trainer_name": nnUNetTrainer.__name__,
+        "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
+    }
+
+
+def write_atomically(content: Any, file: Path) -> None:
+    """Save so that a kill during the write leaves the file that was there before."""
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    torch.save(content, unfinished)
+    unfinished.replace(file)

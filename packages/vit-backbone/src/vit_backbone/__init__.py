@@ -1,0 +1,58 @@
+"""Foundation vision transformers as segmentation backbones: features, weights, LoRA.
+
+Importing this package costs no torch: every name below is resolved on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backbone import create_backbone as create_backbone
+    from .errors import UserError as UserError
+    from .errors import WeightsError as WeightsError
+    from .families import MODEL_CONFIGS as MODEL_CONFIGS
+    from .families import resolve_backbone as resolve_backbone
+    from .features import LAYER_INDICES as LAYER_INDICES
+    from .features import get_vit_features as get_vit_features
+    from .features import layer_indices as layer_indices
+    from .heads import available_heads as available_heads
+    from .heads import find_head as find_head
+    from .heads import head_options as head_options
+    from .lora import adapter_state_dict as adapter_state_dict
+    from .lora import disable_lora as disable_lora
+    from .lora import enable_lora as enable_lora
+    from .model import ViTSegmentationModel as ViTSegmentationModel
+    from .model import build_segmentation_model as build_segmentation_model
+    from .weights import load_weights as load_weights
+
+_MODULE_OF = {
+    "MODEL_CONFIGS": "families",
+    "resolve_backbone": "families",
+    "UserError": "errors",
+    "WeightsError": "errors",
+    "create_backbone": "backbone",
+    "LAYER_INDICES": "features",
+    "layer_indices": "features",
+    "get_vit_features": "features",
+    "ViTSegmentationModel": "model",
+    "build_segmentation_model": "model",
+    "enable_lora": "lora",
+    "disable_lora": "lora",
+    "adapter_state_dict": "lora",
+    "load_weights": "weights",
+    "available_heads": "heads",
+    "find_head": "heads",
+    "head_options": "heads",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,65 @@
+"""Patch features of a ViT.  B: batch, C: embed_dim, H, W: image, p: patch size."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+def layer_indices(depth: int) -> list[int]:
+    """Choose the four blocks that a head taps: the last block of each quarter.
+
+    Args:
+        depth: number of blocks, at least 4.
+
+    Raises:
+        ValueError: fewer than 4 blocks.
+    """
+    if depth < 4:
+        raise ValueError(f"a backbone with {depth} blocks cannot be tapped at four; give indices")
+    return [depth // 4 - 1, depth // 2 - 1, 3 * depth // 4 - 1, depth - 1]
+
+
+LAYER_INDICES: dict[int, list[int]] = {depth: layer_indices(depth) for depth in (12, 24, 32, 40)}
+"""Number of blocks -> the four tapped blocks; `layer_indices` is the rule for any other depth."""
+
+
+def get_vit_features(
+    model: nn.Module, input_tensor: torch.Tensor, indices: Sequence[int] | None = None
+) -> list[torch.Tensor]:
+    """Return the final-normed patch tokens of some blocks as maps; gradients flow.
+
+    CLS and register tokens are dropped by count (``model.num_prefix_tokens``).
+
+    Args:
+        model: a timm ViT (anything with timm's ``forward_intermediates``).
+        input_tensor: (B, in_chans, H, W), H and W multiples of the patch size.
+        indices: blocks in the order wanted; negative ones count from the end, repeated ones are
+            given as often. ``None`` is `layer_indices` of the model's depth.
+
+    Returns:
+        One (B, C, H/p, W/p) per index.
+
+    Raises:
+        ValueError: an index outside the model, or H or W no multiple of the patch size.
+    """
+    depth = len(model.blocks)
+    wanted = layer_indices(depth) if indices is None else list(indices)
+    outside = [i for i in wanted if not -depth <= i < depth]
+    if outside:
+        raise ValueError(f"indices {outside} are outside of {depth} blocks ([{-depth}, {depth - 1}])")
+    patch_height, patch_width = model.patch_embed.patch_size
+    height, width = input_tensor.shape[-2:]
+    if height % patch_height or width % patch_width:
+        raise ValueError(
+            f"an image of {height}x{width} is no whole number of {patch_height}x{patch_width} "
+            "patches; pad it first (ViTSegmentationModel does)"
+        )
+    # timm ignores the order of indices and drops repeated ones, so ask for the sorted set and
+    # deal the maps out again.
+    blocks = sorted({i % depth for i in wanted})
+    maps = model.forward_intermediates(
+        input_tensor, indices=blocks, norm=True, stop_early=True, intermediates_only=True
+    )
+    map_of = dict(zip(blocks, maps, strict=True))
+    return [map_of[i % depth] for i in wanted]

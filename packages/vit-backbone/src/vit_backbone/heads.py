@@ -1,0 +1,85 @@
+"""Find heads by name. A head is a factory ``create_segmentation_model``; see `find_head`."""
+
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .errors import UserError
+
+ENTRY_POINTS = "vit_backbone.heads"
+
+STANDARD_ARGUMENTS = frozenset(
+    {
+        "backbone_name",
+        "backbone_size",
+        "num_classes",
+        "checkpoint_path",
+        "freeze_backbone",
+        "use_lora",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_target_modules",
+        "pretrained",
+        "in_channels",
+    }
+)
+"""The arguments that every head's factory takes; what it takes beyond them are its options."""
+
+_LEGACY_NAMES = {
+    "nnunetv2.model.model_unetr": "unetr",
+    "nnunetv2.model.model_segformer_1": "segformer",
+}
+
+
+def available_heads() -> list[str]:
+    """Return the names of the installed heads, sorted."""
+    return sorted({entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)})
+
+
+def find_head(name: str) -> Callable[..., Any]:
+    """Return a head's factory ``create_segmentation_model``.
+
+    Args:
+        name: an installed head (entry-point group ``vit_backbone.heads``), or a dotted module
+            that has ``create_segmentation_model``. The module names of older configs mean ours.
+
+    Raises:
+        UserError: no such head or module, or a module without the factory.
+    """
+    name = _LEGACY_NAMES.get(name, name)
+    entries = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
+    if entries:
+        found = next(iter(entries)).load()
+    elif "." in name:
+        found = _import(name)
+    else:
+        raise UserError(
+            f"no head {name!r} is installed; installed: {', '.join(available_heads()) or 'none'}"
+            f" (ours come with: uv pip install 'nnunet-vit-trainer[{name}]')"
+            if name in _LEGACY_NAMES.values()
+            else f"no head {name!r} is installed; installed: "
+            f"{', '.join(available_heads()) or 'none'}; a dotted module name works too"
+        )
+    factory = getattr(found, "create_segmentation_model", found)
+    if not callable(factory):
+        raise UserError(f"head {name!r} has no function create_segmentation_model")
+    return factory
+
+
+def head_options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the options of a head: the factory's explicit parameters beyond the standard ones."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(factory, eval_str=True).parameters.items()
+        if name not in STANDARD_ARGUMENTS and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"head module {module!r} cannot be imported: {error}") from error

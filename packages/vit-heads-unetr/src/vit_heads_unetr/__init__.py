@@ -1,0 +1,35 @@
+"""A 2D UNETR head for any vision transformer (Hatamizadeh et al., UNETR, WACV 2022)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .factory import create_segmentation_model as create_segmentation_model
+    from .unetr import ConvBlock as ConvBlock
+    from .unetr import DeconvBlock as DeconvBlock
+    from .unetr import UNETRDecoder as UNETRDecoder
+    from .unetr import UNETREncoder as UNETREncoder
+    from .unetr import UNETRHead as UNETRHead
+    from .unetr import UNETRSegmentationModel as UNETRSegmentationModel
+
+_MODULE_OF = {
+    "create_segmentation_model": "factory",
+    "ConvBlock": "unetr",
+    "DeconvBlock": "unetr",
+    "UNETRDecoder": "unetr",
+    "UNETREncoder": "unetr",
+    "UNETRHead": "unetr",
+    "UNETRSegmentationModel": "unetr",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
