@@ -5,6 +5,7 @@ config objects, only flat keyword arguments.
 """
 
 import difflib
+import json
 import re
 import sys
 from dataclasses import field, fields, is_dataclass
@@ -189,8 +190,8 @@ def load_config(file_or_name: str | Path) -> ViTnnUNetConfig:
         file_or_name: a YAML file, or the name of a shipped config.
 
     Raises:
-        ConfigError: unreadable, an unknown key, a wrong type, an impossible value or backbone size.
-        UserError: a head that is not installed.
+        ConfigError: unreadable, an unknown key, a wrong type, an impossible value or backbone
+            size, or a head that is not installed.
     """
     file = find_config(file_or_name)
     try:
@@ -201,7 +202,8 @@ def load_config(file_or_name: str | Path) -> ViTnnUNetConfig:
         raise ConfigError(f"{file}: a mapping with model, lora and train is expected")
     _refuse_unknown_keys(content, ViTnnUNetConfig, "", file)
     try:
-        config = ViTnnUNetConfig(**content)
+        # Strict validation takes nested mappings in JSON only, from Python it wants instances.
+        config = TypeAdapter(ViTnnUNetConfig).validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         raise ConfigError(_first_problem(error, "", file)) from error
     check_model(config.model, file)
@@ -217,13 +219,15 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
 
     Raises:
         ConfigError: see `load_config`.
-        UserError: a head that is not installed.
     """
     try:
         resolve_backbone(model.backbone, model.backbone_size)
     except UserError as error:
         raise ConfigError(f"{source}: model.backbone_size: {error}") from error
-    factory = find_head(model.model_path)
+    try:
+        factory = find_head(model.model_path)
+    except UserError as error:
+        raise ConfigError(f"{source}: model.model_path: {error}") from error
     known = head_options(factory)
     for name, value in model.decoder.options().items():
         key = f"model.decoder.{name}"

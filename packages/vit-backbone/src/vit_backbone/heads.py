@@ -70,12 +70,24 @@ def find_head(name: str) -> Callable[..., Any]:
 
 
 def head_options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the options of a head: the factory's explicit parameters beyond the standard ones."""
+    """Return the options of a head: the factory's explicit parameters beyond the standard ones.
+
+    An annotation that stands as text is resolved where it can be and dropped where it cannot.
+    """
     return {
-        name: parameter
-        for name, parameter in inspect.signature(factory, eval_str=True).parameters.items()
+        name: parameter.replace(annotation=_resolved(parameter, factory))
+        for name, parameter in inspect.signature(factory).parameters.items()
         if name not in STANDARD_ARGUMENTS and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
+
+
+def _resolved(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    try:
+        return eval(parameter.annotation, factory.__globals__)
+    except NameError:  # imported for type checkers only
+        return inspect.Parameter.empty
 
 
 def _import(module: str) -> Any:

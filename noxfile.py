@@ -1,0 +1,131 @@
+"""Every check of the project. `nox` runs all of them; `nox -l` lists them."""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+MODULES = {
+    "vit-backbone": "vit_backbone",
+    "vit-heads-unetr": "vit_heads_unetr",
+    "vit-heads-segformer": "vit_heads_segformer",
+    "nnunet-vit-trainer": "nnunet_vit_trainer",
+}
+# What stands below a package and is therefore in its environment.
+BELOW = {
+    "vit-backbone": set(),
+    "vit-heads-unetr": {"vit-backbone"},
+    "vit-heads-segformer": {"vit-backbone"},
+    "nnunet-vit-trainer": {"vit-backbone"},
+}
+
+
+def sync(session: nox.Session, package: str, *extras: str) -> None:
+    """Make the session's environment hold one package, what is below it, and its tests' needs."""
+    session.run_install(
+        "uv",
+        "sync",
+        f"--package={package}",
+        "--group=test",
+        "--no-default-groups",
+        *(f"--extra={extra}" for extra in extras),
+        f"--python={session.virtualenv.location}",
+        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
+    )
+
+
+def must_not_import(session: nox.Session, *modules: str) -> None:
+    """Fail if the session's environment holds any of the modules."""
+    code = "import sys; from importlib.util import find_spec; sys.exit([m for m in {} if find_spec(m)] or 0)"
+    session.run("python", "-c", code.format(list(modules)))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, imports between packages, and the lock."""
+    session.run_install(
+        "uv",
+        "sync",
+        "--only-group=dev",
+        f"--python={session.virtualenv.location}",
+        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
+    )
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    lock = session.create_tmp() + "/requirements.lock"
+    write_lock(session, lock)
+    if Path(lock).read_text() != (ROOT / "requirements.lock").read_text():
+        session.error("requirements.lock is out of date: run nox -s lock")
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Write requirements.lock anew."""
+    write_lock(session, str(ROOT / "requirements.lock"))
+
+
+def write_lock(session: nox.Session, file: str) -> None:
+    """Resolve from scratch and export every version with its sha256 and no host."""
+    (ROOT / "uv.lock").unlink(missing_ok=True)
+    session.run("uv", "lock", external=True, silent=True)
+    session.run(
+        *"uv export --locked --all-packages --all-extras --all-groups".split(),
+        *"--no-emit-workspace --no-header --quiet --output-file".split(),
+        file,
+        external=True,
+        silent=True,
+    )
+
+
+@nox.session
+@nox.parametrize("package", list(MODULES), ids=list(MODULES))
+def tests(session: nox.Session, package: str) -> None:
+    """A package's unit tests where only it and what is below it are installed."""
+    extras = ["lora"] if package == "vit-backbone" else []
+    sync(session, package, *extras)
+    others = set(MODULES) - BELOW[package] - {package}
+    unseen = {MODULES[other] for other in others}
+    if package != "nnunet-vit-trainer":
+        unseen.add("nnunetv2")
+    must_not_import(session, *unseen)
+    session.run("pytest", f"packages/{package}/tests", "-m", "not integration", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("head", ["unetr", "segformer"])
+def one_head(session: nox.Session, head: str) -> None:
+    """The trainer with one head and not the other."""
+    sync(session, "nnunet-vit-trainer", head)
+    must_not_import(session, *({"vit_heads_unetr", "vit_heads_segformer"} - {f"vit_heads_{head}"}))
+    session.run("pytest", "packages/nnunet-vit-trainer/tests/test_one_head.py", *session.posargs)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Train, validate, resume and predict with the real commands; CUDA where there is one."""
+    sync(session, "nnunet-vit-trainer", "all")
+    session.run("pytest", "packages", "-m", "integration or gpu", *session.posargs)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """The published form: wheels, installed away from the checkout, train and predict."""
+    out = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(out, ignore_errors=True)
+    session.run(
+        *"uv build --all-packages --no-sources --wheel --quiet --out-dir".split(),
+        str(out),
+        external=True,
+    )
+    # The lock's versions, so that what is tested here is what was tested above.
+    session.install(
+        "--constraint=requirements.lock", f"--find-links={out}", "nnunet-vit-trainer[unetr]"
+    )
+    must_not_import(session, "vit_heads_segformer", "pytest")
+    session.chdir(session.create_tmp())
+    session.run("nnUNetv2_demo_vit", "demo")

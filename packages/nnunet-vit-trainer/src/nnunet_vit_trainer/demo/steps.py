@@ -1,0 +1,183 @@
+"""The demo's steps, each one real command of nnU-Net's or ours in a process of its own."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from vit_backbone import UserError
+
+from ..run import DEFAULT_TRAINER
+from .data import CLASSES, DATASET, write_dataset
+from .report import dice_per_class, write_picture
+
+CONFIG = "demo.yaml"
+_OURS = ("raw", "preprocessed", "results", "predictions", "logs", "cache", CONFIG, "overlay.png")
+
+
+class Step(NamedTuple):
+    """One command: what the bar calls it, its words, and the seconds it took on two cores."""
+
+    title: str
+    command: list[str]
+    seconds: float
+
+
+def run_demo(folder: str | Path) -> float:
+    """Run the demo below a folder, report on the terminal, and return the mean foreground Dice.
+
+    Everything is written below the folder. An earlier demo in it is replaced.
+
+    Args:
+        folder: an empty or new folder, or one that holds an earlier demo.
+
+    Raises:
+        UserError: the folder holds other things, or a step failed.
+    """
+    folder = Path(folder).resolve()
+    _make_room(folder)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"Demo in {folder}\nlogs in {folder / 'logs'}")
+    data = write_dataset(folder / "raw")
+    shutil.copy(str(resources.files(__package__) / CONFIG), folder / CONFIG)
+    environment = _environment(folder)
+    os.environ["MPLCONFIGDIR"] = environment["MPLCONFIGDIR"]
+    _run_steps(_steps(folder, data), environment, folder / "logs", console)
+
+    predictions, picture = folder / "predictions", folder / "overlay.png"
+    dice = dice_per_class(data / "labelsTs", predictions, len(CLASSES))
+    mean = sum(dice) / len(dice)
+    write_picture(data, predictions, picture)
+    console.print("\nDice on images that training never saw:")
+    for name, value in zip((*CLASSES, "mean"), (*dice, mean), strict=True):
+        console.print(f"  {name:<12}{value:.3f}")
+    console.print(f"\nPicture (image | truth | prediction):\n  {picture}\n{_OWN_DATA}")
+    return mean
+
+
+def _steps(folder: Path, data: Path) -> list[Step]:
+    dataset_id = DATASET[7:10]
+    return [
+        Step(
+            "plan and preprocess",
+            f"nnUNetv2_plan_and_preprocess -d {dataset_id} -c 2d -npfp 1 -np 1".split(),
+            seconds=40,
+        ),
+        Step(
+            "train tiny ViT + UNETR",
+            [
+                *f"nnUNetv2_train_vit {dataset_id} 2d 0 -device cpu --config".split(),
+                str(folder / CONFIG),
+            ],
+            seconds=130,
+        ),
+        Step(
+            "predict with stock nnU-Net",
+            [
+                *f"nnUNetv2_predict -d {dataset_id} -c 2d -f 0 -tr {DEFAULT_TRAINER}".split(),
+                *"-p nnUNetPlans_demo -device cpu -npp 0 -nps 0".split(),
+                *("-i", str(data / "imagesTs"), "-o", str(folder / "predictions")),
+            ],
+            seconds=30,
+        ),
+    ]
+
+
+def _run_steps(
+    steps: list[Step], environment: dict[str, str], logs: Path, console: Console
+) -> None:
+    with Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=26),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+    ) as progress:
+        bar = progress.add_task("", total=sum(step.seconds for step in steps))
+        done = 0.0
+        for step in steps:
+            progress.update(bar, description=step.title)
+            log = logs / f"{step.command[0]}.log"
+            for fraction in _run(step, environment, log):
+                progress.update(bar, completed=done + step.seconds * fraction)
+            done += step.seconds
+        progress.update(bar, description="done", completed=done)
+
+
+_OWN_DATA = f"""
+On your own data (nnU-Net's raw format, say Dataset042_Mine):
+  export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
+  nnUNetv2_plan_and_preprocess -d 42 -c 2d
+  nnUNetv2_train_vit 42 2d 0 --config unetr_tiny -device cpu
+  nnUNetv2_predict -d 42 -c 2d -f 0 -tr {DEFAULT_TRAINER} \\
+    -p nnUNetPlans_unetr_tiny -i IMAGES -o OUTPUT -device cpu
+With a GPU and a foundation model: copy the config 'unetr', set
+model.checkpoint_path to your weight file, and leave -device away."""
+
+
+def _make_room(folder: Path) -> None:
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give a folder for the demo")
+    if names and (CONFIG not in names or not names <= set(_OURS)):
+        raise UserError(f"{folder} holds other things than an earlier demo; give a new folder")
+    for name in names:
+        entry = folder / name
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for name in ("preprocessed", "results", "logs", "cache"):
+        (folder / name).mkdir(parents=True)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Keep nnU-Net's files and every cache below the folder, and stay off the network."""
+    return os.environ | {
+        "nnUNet_raw": str(folder / "raw"),
+        "nnUNet_preprocessed": str(folder / "preprocessed"),
+        "nnUNet_results": str(folder / "results"),
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "1",
+        "MPLCONFIGDIR": str(folder / "cache" / "matplotlib"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "HF_HOME": str(folder / "cache" / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _run(step: Step, environment: dict[str, str], log: Path) -> Iterator[float]:
+    """Run a command of this environment, its output in a log file, and yield how far it is."""
+    program = Path(sys.executable).parent / step.command[0]
+    start = time.monotonic()
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [str(program), *step.command[1:]], env=environment, stdout=output, stderr=output
+        )
+        try:
+            while process.poll() is None:
+                time.sleep(0.5)
+                yield _fraction(log, (time.monotonic() - start) / step.seconds)
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise UserError(f"{step.command[0]} failed: {' '.join(last)} (all of it: {log})")
+
+
+def _fraction(log: Path, elapsed_share: float) -> float:
+    """Say how far a command is: by nnU-Net's epochs where it trains, by the clock elsewhere."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    planned = re.search(r"'num_epochs': (\d+)", text)
+    if planned is None:
+        return min(0.95, elapsed_share)
+    done = len(re.findall(r"Epoch time:", text))
+    # Imports before and validation after the epochs take about a quarter.
+    return 0.1 + 0.75 * done / int(planned.group(1))

@@ -1,0 +1,158 @@
+"""The config file: what parses, and the one line for what does not."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+from nnunet_vit_trainer.config import ConfigError, find_config, load_config, shipped_configs
+
+USERS_UNETR = """
+model:
+  model_path: "nnunetv2.model.model_unetr"
+  backbone: "dinov3"
+  backbone_size: "large"
+  checkpoint_path: ""
+  pretrained: null
+  decoder: {decoder_channels: [512, 256, 128, 64, 32], negative_slope: 0.01}
+lora: {enabled: true, r: 8, lora_alpha: 16, target_modules: ["qkv"], lora_dropout: 0.05}
+train:
+  initial_lr: 0.001
+  weight_decay: 0.0001
+  gradient_clip: 12.0
+  num_epochs: 1000
+  num_iterations_per_epoch: 250
+  num_val_iterations_per_epoch: 50
+  batch_size: null
+  patch_size: null
+"""
+USERS_SEGFORMER = """
+model: {model_path: "nnunetv2.model.model_segformer_1", backbone: dinov3,
+        backbone_size: large, checkpoint_path: "", decoder: {hidden_size: 256}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def heads(monkeypatch):
+    """Two heads' factories, so that this file runs where no head is installed."""
+    from vit_backbone import heads
+
+    def unetr(*, decoder_channels: list[int] = (1,), negative_slope: float = 0.01, **unknown): ...
+
+    def segformer(*, hidden_size: int = 256, **unknown): ...
+
+    module = ModuleType("stand_in")
+    module.create_segmentation_model = unetr
+    table = {
+        "unetr": unetr,
+        "segformer": segformer,
+        "nnunetv2.model.model_unetr": unetr,
+        "nnunetv2.model.model_segformer_1": segformer,
+    }
+
+    def find_head(name):
+        return table[name] if name in table else heads.find_head(name)
+
+    monkeypatch.setattr("nnunet_vit_trainer.config.find_head", find_head)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="mine.yaml"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def test_the_config_of_the_design_parses_and_every_key_is_read(write):
+    config = load_config(write(USERS_UNETR))
+    assert config.model.backbone_size == "large"
+    assert config.model.decoder.options() == {
+        "decoder_channels": [512, 256, 128, 64, 32],
+        "negative_slope": 0.01,
+    }
+    assert (config.lora.r, config.lora.lora_alpha) == (8, 16.0)
+    assert config.train.num_epochs == 1000
+
+
+def test_the_older_segformer_config_parses_with_the_same_defaults(write):
+    config = load_config(write(USERS_SEGFORMER))
+    assert config.model.decoder.hidden_size == 256
+    assert config.lora == load_config(write(USERS_UNETR)).lora
+    assert config.train == load_config(write(USERS_UNETR)).train
+
+
+@pytest.mark.parametrize("name", ["unetr", "segformer", "unetr_tiny", "segformer_tiny"])
+def test_shipped_configs_are_found_by_name(name):
+    assert name in shipped_configs()
+    assert load_config(name).model.model_path == name.removesuffix("_tiny")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora: {rnak: 8}", "lora.rnak: unknown key; did you mean 'r'?"),
+        ("lora: {rank: 8}", "did you mean 'r'?"),
+        ("lora: {alpha: 8}", "did you mean 'lora_alpha'?"),
+        ("train: {lr: 1}", "did you mean 'initial_lr'?"),
+        ("train: {epochs: 1}", "did you mean 'num_epochs'?"),
+        ("train: {zzz: 1}", "valid keys: initial_lr, weight_decay, gradient_clip"),
+        ("epochs: 1", "'num_epochs' belongs under train"),
+        ("modle: {}", "did you mean 'model'?"),
+        ("model: {decoder: {hiden_size: 1}, model_path: segformer}", "'hidden_size'"),
+        ("model: {decoder: {hidden_size: 1}}", "valid keys: decoder_channels, negative_slope"),
+        ("model: {decoder: {negative_slope: steep}}", "model.decoder.negative_slope"),
+        ("model: {backbone_size: tiny}", "has no size 'tiny'; it has small"),
+        ("model: {model_path: unet}", "model.model_path: no head 'unet'"),
+        ("model: 3", "model: "),
+        ("lora: {r: 0}", "lora.r: "),
+        ("lora: {r: true}", "lora.r: "),
+        ("lora: {r: 8.5}", "lora.r: "),
+        ("lora: {enabled: 'no'}", "lora.enabled: "),
+        ("lora: {lora_dropout: 1}", "lora.lora_dropout: "),
+        ("train: {initial_lr: 0}", "train.initial_lr: "),
+        ("train: {patch_size: [32]}", "train.patch_size: "),
+        ("train: {batch_size: 0}", "train.batch_size: "),
+        ("lora: {r: 8, r: 4}", "key 'r' is given twice"),
+        ("lora: [", "not readable as YAML"),
+        ("- lora", "a mapping with model, lora and train"),
+    ],
+)
+def test_what_is_wrong_gets_one_line(text, message, write):
+    file = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert message in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_as_people_write_them(write):
+    train = load_config(write("train: {initial_lr: 1e-3, weight_decay: 0, gradient_clip: 1}")).train
+    assert (train.initial_lr, train.weight_decay, train.gradient_clip) == (1e-3, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["a__b.yaml", "_a.yaml", "a_.yaml", "a b.yaml"])
+def test_a_name_that_nnunet_would_misparse_is_refused(name, write):
+    with pytest.raises(ConfigError, match="part of the plans'"):
+        find_config(write("", name))
+
+
+def test_a_missing_file_lists_the_shipped_configs():
+    with pytest.raises(ConfigError, match=r"no such file.*segformer_tiny, unetr"):
+        load_config("nowhere.yaml")
+
+
+def test_a_typo_is_answered_by_the_command_before_torch_is_imported(write):
+    file = write("lora: {rnak: 8}")
+    code = (
+        "import sys; from nnunet_vit_trainer import cli\n"
+        f"sys.argv = ['nnUNetv2_train_vit', '1', '2d', '0', '--config', {str(file)!r}]\n"
+        "try: cli.train()\n"
+        "finally: assert not {'torch', 'timm', 'nnunetv2'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "did you mean 'r'?" in done.stderr

@@ -1,0 +1,113 @@
+"""Derived plans: one configuration, flattened, ours, and never mixed with another config's."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from nnunet_vit_trainer.config import ViTnnUNetConfig, ViTTrainConfig
+from nnunet_vit_trainer.network import NETWORK_CLASS_NAME
+from nnunet_vit_trainer.plans import derive_plans, refuse_other_model
+from vit_backbone import UserError
+
+PLANS = {
+    "dataset_name": "Dataset001_A",
+    "plans_name": "nnUNetPlans",
+    "configurations": {
+        "2d": {"data_identifier": "nnUNetPlans_2d", "patch_size": [40, 56], "batch_size": 12,
+               "architecture": {"network_class_name": "unet"}},
+        "2d_small": {"inherits_from": "2d", "batch_size": 2},
+        "3d_fullres": {"patch_size": [8, 40, 56], "batch_size": 2},
+        "3d_cascade": {"inherits_from": "3d_fullres"},
+    },
+}
+ARCHITECTURE = {"network_class_name": NETWORK_CLASS_NAME, "arch_kwargs": {"head": "unetr"},
+                "_kw_requires_import": []}
+
+
+def derive(configuration="2d", architecture=ARCHITECTURE, **train):
+    options = {k: v for k, v in vars(ViTTrainConfig(**train)).items() if not k.startswith("_")}
+    return derive_plans(copy.deepcopy(PLANS), configuration, "mine",
+                        architecture=architecture, train=options)
+
+
+def test_the_trained_configuration_stands_alone_with_our_architecture():
+    plans = derive()
+    assert plans["plans_name"] == "nnUNetPlans_mine"
+    assert list(plans["configurations"]) == ["2d"]
+    assert plans["configurations"]["2d"] == PLANS["configurations"]["2d"] | {
+        "architecture": ARCHITECTURE
+    }
+    assert plans["vit"]["train"]["num_epochs"] == 1000
+    assert plans["vit"]["versions"]["nnunetv2"].startswith("2.8")
+    json.dumps(plans)
+
+
+def test_inheritance_is_flattened():
+    settings = derive("2d_small")["configurations"]["2d_small"]
+    assert "inherits_from" not in settings
+    assert (settings["batch_size"], settings["patch_size"]) == (2, [40, 56])
+
+
+def test_batch_and_patch_size_override_the_plan():
+    settings = derive(batch_size=3, patch_size=[64, 96])["configurations"]["2d"]
+    assert (settings["batch_size"], settings["patch_size"]) == (3, [64, 96])
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        ("3d_fullres", "not 2D"),
+        ("3d_cascade", "not 2D"),
+        ("2D", "no configuration '2D'; they have 2d, 2d_small"),
+    ],
+)
+def test_impossible_configurations_are_refused(configuration, message):
+    with pytest.raises(UserError, match=message):
+        derive(configuration)
+
+
+def test_a_patch_size_does_not_make_a_3d_configuration_2d():
+    with pytest.raises(UserError, match="not 2D"):
+        derive("3d_fullres", patch_size=[64, 64])
+
+
+def test_derived_plans_are_not_derived_again():
+    with pytest.raises(UserError, match="derived already"):
+        derive_plans(derive(), "2d", "mine", architecture=ARCHITECTURE, train={})
+
+
+@pytest.mark.parametrize(
+    ("other", "key"),
+    [
+        ({"initial_lr": 0.5}, "train.initial_lr"),
+        ({"patch_size": [32, 32]}, "patch_size"),
+        ({"architecture": {**ARCHITECTURE, "arch_kwargs": {"head": "segformer"}}}, "head"),
+    ],
+)
+def test_results_of_another_config_are_not_mixed(other, key):
+    with pytest.raises(UserError, match=rf"holds results of another config.*{key} was"):
+        refuse_other_model(derive(**other), derive(), Path("results"))
+
+
+def test_more_epochs_and_other_versions_are_no_other_model():
+    ours, theirs = derive(num_epochs=3), derive()
+    theirs["vit"]["versions"]["torch"] = "0"
+    refuse_other_model(ours, theirs, Path("results"))
+
+
+def test_the_architecture_carries_every_option_resolved(monkeypatch):
+    from nnunet_vit_trainer.plans import architecture_of
+
+    def factory(*, width: int = 3, depth: tuple[int, ...] = (1, 2), **unknown): ...
+
+    monkeypatch.setattr("vit_backbone.find_head", lambda name: factory)
+    config = ViTnnUNetConfig()
+    config.model.decoder.width = 5
+    kwargs = architecture_of(config, "test_vit")["arch_kwargs"]
+    assert kwargs["head"] == "unetr"
+    assert kwargs["backbone_name"] == "test_vit"
+    assert (kwargs["width"], kwargs["depth"]) == (5, [1, 2])
+    assert kwargs["lora_rank"] == 8
+    assert "pretrained" not in kwargs
+    assert "checkpoint_path" not in kwargs

@@ -1,0 +1,87 @@
+"""What an adapter means: only it trains, and merging it changes nothing."""
+
+import pytest
+import torch
+from vit_backbone import (
+    UserError,
+    adapter_state_dict,
+    create_backbone,
+    disable_lora,
+    enable_lora,
+    get_vit_features,
+)
+
+# timm's three attention classes: plain, EVA without a qkv bias, EVA with one (_qkvb).
+NAMES = ["test_vit", "vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb"]
+
+
+@pytest.fixture(params=NAMES)
+def backbone(request):
+    torch.manual_seed(0)
+    return create_backbone(request.param, pretrained=False)[0]
+
+
+def features(model):
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return get_vit_features(model, image)[-1]
+
+
+def train_one_step(model):
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(2):  # lora_B is zero at first, so lora_A's first gradient is too
+        optimizer.zero_grad()
+        features(model).square().sum().backward()
+        optimizer.step()
+
+
+def test_exactly_the_adapters_get_a_gradient(backbone):
+    depth = len(backbone.blocks)
+    enable_lora(backbone)
+    train_one_step(backbone)
+    with_gradient = {n for n, p in backbone.named_parameters() if p.grad is not None and p.grad.any()}
+    assert all(".lora_" in name for name in with_gradient)
+    assert len(with_gradient) == 2 * depth
+
+
+def test_base_weights_stay_and_merged_equals_unmerged(backbone):
+    base = {n: p.clone() for n, p in backbone.state_dict().items()}
+    enable_lora(backbone, rank=4, lora_dropout=0.0)
+    train_one_step(backbone)
+    for name, tensor in backbone.state_dict().items():
+        if ".lora_" not in name:
+            assert torch.equal(tensor, base[name.replace(".base_layer", "")])
+    backbone.eval()
+    unmerged = features(backbone)
+    disable_lora(backbone)
+    merged = features(backbone)
+    torch.testing.assert_close(merged, unmerged, rtol=1e-5, atol=1e-5)
+    assert set(backbone.state_dict()) == set(base)
+    weights = {n: p.clone() for n, p in backbone.state_dict().items()}
+    assert not torch.equal(weights["blocks.0.attn.qkv.weight"], base["blocks.0.attn.qkv.weight"])
+    disable_lora(backbone)
+    assert all(torch.equal(p, weights[n]) for n, p in backbone.state_dict().items())
+
+
+def test_a_target_never_reaches_the_patch_embedding():
+    backbone = create_backbone("test_vit", pretrained=False)[0]
+    enable_lora(backbone, target_modules=["qkv", "proj", "fc1"])
+    adapted = {n for n in backbone.state_dict() if ".lora_A." in n}
+    assert len(adapted) == 3 * len(backbone.blocks)
+    assert all(name.startswith("blocks.") for name in adapted)
+
+
+def test_an_adapted_patch_embedding_trains_and_is_saved_with_the_adapters():
+    backbone = create_backbone("test_vit", pretrained=False, in_chans=2)[0]
+    enable_lora(backbone)
+    trainable = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    assert {"patch_embed.proj.weight", "patch_embed.proj.bias"} < trainable
+    assert set(adapter_state_dict(backbone)) == trainable
+
+
+def test_impossible_lora_is_refused():
+    backbone = create_backbone("test_vit", pretrained=False)[0]
+    with pytest.raises(UserError, match=r"\['qvk'\] match no linear layer.*'qkv'"):
+        enable_lora(backbone, target_modules=["qvk"])
+    enable_lora(backbone)
+    with pytest.raises(UserError, match="enabled already"):
+        enable_lora(backbone)

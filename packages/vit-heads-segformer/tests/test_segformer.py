@@ -1,0 +1,77 @@
+"""The SegFormer head: the suite that every head passes, and its own parts."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from vit_backbone import UserError
+from vit_backbone.testing import FakeBackbone, HeadConformance
+from vit_heads_segformer import (
+    SegFormerHead,
+    SegFormerSegmentationModel,
+    create_segformer_model,
+    create_segmentation_model,
+)
+
+
+class TestSegFormerHead(HeadConformance):
+    def make_head(self, embed_dim, num_classes):
+        return SegFormerHead([embed_dim] * 4, num_classes, hidden_size=16, dropout=0.0)
+
+
+def test_levels_may_differ_in_width_and_size():
+    head = SegFormerHead([8, 6, 4, 2], 3, hidden_size=12)
+    levels = [torch.randn(2, c, s, s) for c, s in ((8, 16), (6, 8), (4, 4), (2, 2))]
+    assert head(levels, torch.empty(0)).shape == (2, 3, 16, 16)
+
+
+def test_dropout_is_in_front_of_the_classifier_in_training_only():
+    head = SegFormerHead([8] * 4, 3, hidden_size=16, dropout=0.5)
+    taps = [torch.randn(1, 8, 4, 4)] * 4
+    assert not torch.equal(head(taps, taps[0]), head(taps, taps[0]))
+    head.eval()
+    assert torch.equal(head(taps, taps[0]), head(taps, taps[0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"hidden_size": 0}, "hidden_size 0"), ({"dropout": 1.0}, "dropout 1.0")],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        SegFormerHead([8] * 4, 2, **options)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_segmentation_model(
+        "test_vit", num_classes=4, pretrained=False, in_channels=2, hidden_size=32
+    )
+
+
+def test_the_factory_builds_with_lora_by_default(model):
+    assert create_segformer_model is create_segmentation_model
+    assert isinstance(model, SegFormerSegmentationModel)
+    trainable = {n for n, p in model.backbone.named_parameters() if p.requires_grad}
+    assert all(".lora_" in n or n.startswith("patch_embed.proj.") for n in trainable)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 33), (1, 9)])
+def test_any_size_in_the_same_size_out(model, size):
+    assert model.eval()(torch.randn(1, 2, *size)).shape == (1, 4, *size)
+
+
+def test_an_unknown_option_is_warned_about():
+    with pytest.warns(UserWarning, match="ignores unknown options.*'widht'"):
+        create_segmentation_model("test_vit", pretrained=False, widht=3)
+
+
+def test_the_model_takes_any_backbone():
+    model = SegFormerSegmentationModel(FakeBackbone(8, 14), 2, hidden_size=16)
+    assert model(torch.randn(1, 3, 30, 30)).shape == (1, 2, 30, 30)
+
+
+def test_importing_the_factory_imports_no_torch():
+    code = "import sys; from vit_heads_segformer import create_segformer_model; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

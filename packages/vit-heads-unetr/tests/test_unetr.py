@@ -1,0 +1,112 @@
+"""The UNETR head: the suite that every head passes, and the shape of its own parts."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from vit_backbone import UserError, ViTSegmentationModel
+from vit_backbone.testing import FakeBackbone, HeadConformance
+from vit_heads_unetr import (
+    ConvBlock,
+    DeconvBlock,
+    UNETREncoder,
+    UNETRHead,
+    UNETRSegmentationModel,
+    create_segmentation_model,
+)
+
+CHANNELS = (12, 8, 6, 4, 4)
+
+
+class TestUNETRHead(HeadConformance):
+    def make_head(self, embed_dim, num_classes):
+        return UNETRHead(embed_dim, num_classes, CHANNELS)
+
+
+def test_blocks_are_what_the_specification_names():
+    kinds = [type(layer).__name__ for layer in DeconvBlock(4, 6)]
+    assert kinds == ["ConvTranspose2d", "Conv2d", "GroupNorm", "LeakyReLU"]
+    kinds = [type(layer).__name__ for layer in ConvBlock(4, 6)]
+    assert kinds == ["Conv2d", "GroupNorm", "LeakyReLU"] * 2
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
+def test_groups_are_the_largest_of_8_4_2_1_that_divides(channels, groups):
+    assert ConvBlock(3, channels)[1].num_groups == groups
+
+
+def test_the_paths_have_their_sizes_and_widths():
+    maps = UNETREncoder(10, CHANNELS)([torch.randn(1, 10, 2, 3)] * 4)
+    assert [tuple(m.shape[1:]) for m in maps] == [(4, 32, 48), (6, 16, 24), (8, 8, 12), (12, 4, 6)]
+
+
+def test_the_default_head_has_the_specified_size():
+    """9.2 M parameters for 384 channels and 3 classes: counted by hand from the block list."""
+    head = UNETRHead(384, 3)
+    c, depth = (512, 256, 128, 64, 32), (1, 2, 3, 4)
+    expected = 0
+    for width, blocks in zip(c[:4], depth, strict=True):
+        for i in range(blocks):
+            into = 384 if i == 0 else width
+            expected += into * width * 4 + width + width * width * 9 + width + 2 * width
+    for coarse, skip in ((512, 256), (256, 128), (128, 64)):
+        expected += (coarse + skip) * skip * 9 + skip * skip * 9 + 2 * skip + 4 * skip
+    expected += 64 * 32 * 9 + 32 * 32 * 9 + 2 * 32 + 4 * 32 + 32 * 3 + 3
+    assert sum(p.numel() for p in head.parameters()) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder_channels": (4, 4)}, "five positive widths"),
+        ({"decoder_channels": (4, 4, 4, 4, 0)}, "five positive widths"),
+        ({"negative_slope": -1}, "at least 0"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        UNETRHead(8, 2, **options)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_segmentation_model(
+        "test_vit", num_classes=4, pretrained=False, in_channels=2, decoder_channels=CHANNELS
+    )
+
+
+def test_the_factory_builds_with_lora_by_default(model):
+    assert isinstance(model, UNETRSegmentationModel)
+    assert isinstance(model.head.decoder, torch.nn.Module)
+    trainable = {n for n, p in model.backbone.named_parameters() if p.requires_grad}
+    assert all(".lora_" in n or n.startswith("patch_embed.proj.") for n in trainable)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 33), (1, 9)])
+def test_any_size_in_the_same_size_out(model, size):
+    assert model.eval()(torch.randn(1, 2, *size)).shape == (1, 4, *size)
+
+
+def test_freezing_without_lora_trains_the_head_alone():
+    model = create_segmentation_model(
+        "test_vit", pretrained=False, use_lora=False, freeze_backbone=True
+    )
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    assert all(p.requires_grad for p in model.head.parameters())
+
+
+def test_an_unknown_option_is_warned_about():
+    with pytest.warns(UserWarning, match="ignores unknown options.*'widht'"):
+        create_segmentation_model("test_vit", pretrained=False, widht=3)
+
+
+def test_the_model_takes_any_backbone():
+    model = UNETRSegmentationModel(FakeBackbone(8, 14), 2, CHANNELS)
+    assert isinstance(model, ViTSegmentationModel)
+    assert model(torch.randn(1, 3, 30, 30)).shape == (1, 2, 30, 30)
+
+
+def test_importing_the_factory_imports_no_torch():
+    code = "import sys; from vit_heads_unetr import create_segmentation_model; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
