@@ -41,8 +41,8 @@ def sync(session: nox.Session, package: str, *extras: str) -> None:
 
 def must_not_import(session: nox.Session, *modules: str) -> None:
     """Fail if the session's environment holds any of the modules."""
-    code = "import sys; from importlib.util import find_spec; sys.exit([m for m in {} if find_spec(m)] or 0)"
-    session.run("python", "-c", code.format(list(modules)))
+    found = f"[m for m in {list(modules)} if importlib.util.find_spec(m)]"
+    session.run("python", "-c", f"import importlib.util, sys; sys.exit({found} or 0)")
 
 
 @nox.session
@@ -74,8 +74,8 @@ def write_lock(session: nox.Session, file: str) -> None:
     (ROOT / "uv.lock").unlink(missing_ok=True)
     session.run("uv", "lock", external=True, silent=True)
     session.run(
-        *"uv export --locked --all-packages --all-extras --all-groups".split(),
-        *"--no-emit-workspace --no-header --quiet --output-file".split(),
+        *["uv", "export", "--locked", "--all-packages", "--all-extras", "--all-groups"],
+        *["--no-emit-workspace", "--no-header", "--quiet", "--output-file"],
         file,
         external=True,
         silent=True,
@@ -118,7 +118,7 @@ def wheels(session: nox.Session) -> None:
     out = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(out, ignore_errors=True)
     session.run(
-        *"uv build --all-packages --no-sources --wheel --quiet --out-dir".split(),
+        *["uv", "build", "--all-packages", "--no-sources", "--wheel", "--quiet", "--out-dir"],
         str(out),
         external=True,
     )

@@ -5,6 +5,7 @@ import sys
 from types import ModuleType
 
 import pytest
+
 from nnunet_vit_trainer.config import ConfigError, find_config, load_config, shipped_configs
 
 USERS_UNETR = """

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from nnunet_vit_trainer.config import ViTnnUNetConfig, ViTTrainConfig
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME
 from nnunet_vit_trainer.plans import derive_plans, refuse_other_model
@@ -14,21 +15,29 @@ PLANS = {
     "dataset_name": "Dataset001_A",
     "plans_name": "nnUNetPlans",
     "configurations": {
-        "2d": {"data_identifier": "nnUNetPlans_2d", "patch_size": [40, 56], "batch_size": 12,
-               "architecture": {"network_class_name": "unet"}},
+        "2d": {
+            "data_identifier": "nnUNetPlans_2d",
+            "patch_size": [40, 56],
+            "batch_size": 12,
+            "architecture": {"network_class_name": "unet"},
+        },
         "2d_small": {"inherits_from": "2d", "batch_size": 2},
         "3d_fullres": {"patch_size": [8, 40, 56], "batch_size": 2},
         "3d_cascade": {"inherits_from": "3d_fullres"},
     },
 }
-ARCHITECTURE = {"network_class_name": NETWORK_CLASS_NAME, "arch_kwargs": {"head": "unetr"},
-                "_kw_requires_import": []}
+ARCHITECTURE = {
+    "network_class_name": NETWORK_CLASS_NAME,
+    "arch_kwargs": {"head": "unetr"},
+    "_kw_requires_import": [],
+}
 
 
 def derive(configuration="2d", architecture=ARCHITECTURE, **train):
     options = {k: v for k, v in vars(ViTTrainConfig(**train)).items() if not k.startswith("_")}
-    return derive_plans(copy.deepcopy(PLANS), configuration, "mine",
-                        architecture=architecture, train=options)
+    return derive_plans(
+        copy.deepcopy(PLANS), configuration, "mine", architecture=architecture, train=options
+    )
 
 
 def test_the_trained_configuration_stands_alone_with_our_architecture():

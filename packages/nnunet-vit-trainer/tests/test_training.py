@@ -6,12 +6,13 @@ from types import ModuleType
 
 import pytest
 import torch
-from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
-from nnunet_vit_trainer.optimization import PATCH_EMBEDDING_LR_SCALE, build_optimizer, training_step
-from nnunet_vit_trainer.trainer import nnUNetTrainer_vit, unwrap, write_atomically
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
+
+from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
+from nnunet_vit_trainer.optimization import PATCH_EMBEDDING_LR_SCALE, build_optimizer, training_step
+from nnunet_vit_trainer.trainer import nnUNetTrainer_vit, unwrap, write_atomically
 from vit_backbone import UserError, build_segmentation_model
 from vit_backbone.model import ViTSegmentationModel
 
@@ -55,9 +56,7 @@ def head_module():
 
 def network(in_channels=3, **options):
     torch.manual_seed(0)
-    return build_network(
-        in_channels, 4, head="a_head.here", backbone_name="test_vit", **options
-    )
+    return build_network(in_channels, 4, head="a_head.here", backbone_name="test_vit", **options)
 
 
 def test_nnunet_builds_the_network_from_plans():

@@ -6,6 +6,7 @@ import sys
 import pytest
 import timm
 import torch
+
 from vit_backbone import (
     LAYER_INDICES,
     MODEL_CONFIGS,

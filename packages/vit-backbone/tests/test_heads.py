@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 
 import pytest
+
 from vit_backbone import UserError, available_heads, find_head, head_options
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from vit_backbone import (
     UserError,
     adapter_state_dict,
@@ -38,7 +39,9 @@ def test_exactly_the_adapters_get_a_gradient(backbone):
     depth = len(backbone.blocks)
     enable_lora(backbone)
     train_one_step(backbone)
-    with_gradient = {n for n, p in backbone.named_parameters() if p.grad is not None and p.grad.any()}
+    with_gradient = {
+        n for n, p in backbone.named_parameters() if p.grad is not None and p.grad.any()
+    }
     assert all(".lora_" in name for name in with_gradient)
     assert len(with_gradient) == 2 * depth
 

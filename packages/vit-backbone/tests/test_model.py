@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+
 from vit_backbone import ViTSegmentationModel, create_backbone
 from vit_backbone.model import pad_to_patches
 from vit_backbone.testing import FakeBackbone, HeadConformance, response_center

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
+
 from vit_backbone import WeightsError, create_backbone, enable_lora, get_vit_features, load_weights
 from vit_backbone.weights import find_weights, sha256_of
 
@@ -40,7 +41,9 @@ def assert_same_features(model, original, image):
 
 @pytest.mark.parametrize("container", [None, "model", "teacher", "state_dict"])
 def test_torch_files_load_from_their_containers(container, original, tensors, image, tmp_path):
-    content = {container: tensors, "epoch": 3, "args": argparse.Namespace(lr=1)} if container else tensors
+    content = (
+        {container: tensors, "epoch": 3, "args": argparse.Namespace(lr=1)} if container else tensors
+    )
     torch.save(content, tmp_path / "weights.pth")
     model, _, _ = create_backbone("test_vit", checkpoint_path=tmp_path / "weights.pth")
     assert_same_features(model.eval(), original, image)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+
 from vit_backbone import UserError
 from vit_backbone.testing import FakeBackbone, HeadConformance
 from vit_heads_segformer import (
@@ -73,5 +74,8 @@ def test_the_model_takes_any_backbone():
 
 
 def test_importing_the_factory_imports_no_torch():
-    code = "import sys; from vit_heads_segformer import create_segformer_model; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from vit_heads_segformer import create_segformer_model; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

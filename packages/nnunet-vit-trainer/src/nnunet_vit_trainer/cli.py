@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 
 from vit_backbone import UserError
 
@@ -22,7 +23,7 @@ def _one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
         try:
             command()
         except UserError as error:
-            print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
             raise SystemExit(2) from None
 
     return run
@@ -66,7 +67,10 @@ def demo() -> None:
         "nnU-Net: offline, on a CPU, in about four minutes."
     )
     parser.add_argument(
-        "folder", nargs="?", default="nnunet_vit_demo", metavar="FOLDER",
+        "folder",
+        nargs="?",
+        default="nnunet_vit_demo",
+        metavar="FOLDER",
         help="everything is written below it (default: %(default)s)",
     )
     arguments = parser.parse_args()
@@ -84,17 +88,36 @@ def _train_parser() -> argparse.ArgumentParser:
     add("dataset_name_or_id", metavar="DATASET", help="dataset name or ID, preprocessed")
     add("configuration", metavar="CONFIGURATION", help="a 2D configuration, such as 2d")
     add("fold", metavar="FOLD", help="0 to 4, or all")
-    add("--config", required=True, metavar="FILE_OR_NAME",
-        help=f"YAML file, or a shipped config: {', '.join(shipped_configs())}")
-    add("-tr", default="nnUNetTrainerNoDeepSupervision_vit", metavar="TRAINER",
-        help="trainer (default: %(default)s; with deep supervision: nnUNetTrainer_vit)")
-    add("-p", default="nnUNetPlans", metavar="PLANS",
-        help="the dataset's plans (default: %(default)s)")
-    add("-pretrained_weights", metavar="FILE",
-        help="nnU-Net checkpoint to start from, instead of the config's weights")
+    add(
+        "--config",
+        required=True,
+        metavar="FILE_OR_NAME",
+        help=f"YAML file, or a shipped config: {', '.join(shipped_configs())}",
+    )
+    add(
+        "-tr",
+        default="nnUNetTrainerNoDeepSupervision_vit",
+        metavar="TRAINER",
+        help="trainer (default: %(default)s; with deep supervision: nnUNetTrainer_vit)",
+    )
+    add(
+        "-p",
+        default="nnUNetPlans",
+        metavar="PLANS",
+        help="the dataset's plans (default: %(default)s)",
+    )
+    add(
+        "-pretrained_weights",
+        metavar="FILE",
+        help="nnU-Net checkpoint to start from, instead of the config's weights",
+    )
     add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
-    add("-device", default="cuda", choices=("cuda", "cpu", "mps"),
-        help="where to train (default: %(default)s)")
+    add(
+        "-device",
+        default="cuda",
+        choices=("cuda", "cpu", "mps"),
+        help="where to train (default: %(default)s)",
+    )
     add("--c", action="store_true", help="continue from the latest checkpoint")
     add("--val", action="store_true", help="only validate a finished training")
     add("--val_best", action="store_true", help="validate with checkpoint_best")

@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_type_hints
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+
 from vit_backbone import UserError, find_head, head_options, resolve_backbone
 
 Positive = Annotated[int, Field(ge=1)]
@@ -60,7 +61,7 @@ SYNONYMS = {
 
 
 class ConfigError(UserError):
-    """A config that cannot be meant; the one-line message names the file, the key and the remedy."""
+    """A config that cannot be meant; the message names the file, the key and the remedy."""
 
 
 @dataclass(config=ConfigDict(extra="allow"))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import nn
+
 from vit_backbone import UserError, find_head
 
 NETWORK_CLASS_NAME = f"{__name__}.build_network"

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-
 # A patch embedding that was adapted to other input channels goes on training under LoRA and
 # freezing. It is still pretrained: at the head's rate, AdamW overwrites it within 400 iterations
 # (Dataset102 of docs/results.md: mean Dice 0.35 instead of DICE_AT_SCALE).

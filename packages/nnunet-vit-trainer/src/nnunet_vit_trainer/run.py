@@ -73,16 +73,26 @@ def run_training_vit(
     dataset, dataset_folder = _find_dataset(dataset_name_or_id)
     plans = _read_plans(dataset_folder, plans_identifier, configuration)
     config_name = find_config(config_path).stem
-    results = Path(_environment("nnUNet_results"), dataset, "__".join(
-        (trainer_class_name, derived_plans_name(plans["plans_name"], config_name), configuration)
-    ))
+    results = Path(
+        _environment("nnUNet_results"),
+        dataset,
+        "__".join(
+            (
+                trainer_class_name,
+                derived_plans_name(plans["plans_name"], config_name),
+                configuration,
+            )
+        ),
+    )
     fold_folder = results / f"fold_{fold}"
     _check_device(device, num_gpus)
     resumes = (continue_training or only_run_validation) and any(
         fold_folder.glob("checkpoint_*.pth")
     )
     if only_run_validation and not (fold_folder / "checkpoint_final.pth").is_file():
-        raise UserError(f"--val needs a finished training; there is no {fold_folder}/checkpoint_final.pth")
+        raise UserError(
+            f"--val needs a finished training; there is no {fold_folder}/checkpoint_final.pth"
+        )
 
     timm_name = resolve_backbone(config.model.backbone, config.model.backbone_size)
     existing = _read_json(results / "plans.json") if (results / "plans.json").is_file() else None
@@ -164,15 +174,19 @@ def _check_device(device: str, num_gpus: int) -> None:
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("no MPS device is available; use -device cpu (or cuda)")
     if num_gpus > 1 and (device != "cuda" or torch.cuda.device_count() < num_gpus):
-        raise UserError(f"-num_gpus {num_gpus} needs as many CUDA devices; "
-                        f"there are {torch.cuda.device_count()}")
+        raise UserError(
+            f"-num_gpus {num_gpus} needs as many CUDA devices; "
+            f"there are {torch.cuda.device_count()}"
+        )
 
 
 def _environment(variable: str) -> str:
     value = os.environ.get(variable)
     if not value:
-        raise UserError(f"the environment variable {variable} is not set; nnU-Net needs "
-                        "nnUNet_raw, nnUNet_preprocessed and nnUNet_results")
+        raise UserError(
+            f"the environment variable {variable} is not set; nnU-Net needs "
+            "nnUNet_raw, nnUNet_preprocessed and nnUNet_results"
+        )
     return value
 
 
@@ -201,8 +215,10 @@ def _read_plans(dataset_folder: Path, identifier: str, configuration: str) -> di
     plans = _read_json(file)
     data = plans.get("configurations", {}).get(configuration, {}).get("data_identifier")
     if data and not (dataset_folder / data).is_dir():
-        raise UserError(f"there is no {dataset_folder / data}; run nnUNetv2_preprocess "
-                        f"-d ID -c {configuration} -plans_name {identifier}")
+        raise UserError(
+            f"there is no {dataset_folder / data}; run nnUNetv2_preprocess "
+            f"-d ID -c {configuration} -plans_name {identifier}"
+        )
     return plans
 
 

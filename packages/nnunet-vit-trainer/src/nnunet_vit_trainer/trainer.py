@@ -1,4 +1,4 @@
-"""nnU-Net's trainer for a ViT: the overrides that it demands, everything else in plain functions."""
+"""nnU-Net's trainer for a ViT: the overrides that it demands; the logic is in functions."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+
 from vit_backbone import UserError, load_weights
 
 from .optimization import build_optimizer, training_step

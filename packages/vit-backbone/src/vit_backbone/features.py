@@ -47,7 +47,9 @@ def get_vit_features(
     wanted = layer_indices(depth) if indices is None else list(indices)
     outside = [i for i in wanted if not -depth <= i < depth]
     if outside:
-        raise ValueError(f"indices {outside} are outside of {depth} blocks ([{-depth}, {depth - 1}])")
+        raise ValueError(
+            f"indices {outside} are outside of {depth} blocks ([{-depth}, {depth - 1}])"
+        )
     patch_height, patch_width = model.patch_embed.patch_size
     height, width = input_tensor.shape[-2:]
     if height % patch_height or width % patch_width:

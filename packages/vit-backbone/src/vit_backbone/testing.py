@@ -62,7 +62,7 @@ class HeadConformance:
         """Build the head under test, small, for four taps of ``embed_dim`` channels.
 
         Raises:
-            NotADirectoryError: never; a subclass that forgets this method is told so.
+            AttributeError: the subclass forgot it.
         """
         raise AttributeError("define make_head(embed_dim, num_classes) in the subclass")
 
@@ -113,7 +113,8 @@ class HeadConformance:
             logits = model(torch.randn(2, 3, 48, 48))
         logits.float().square().mean().backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        assert logits.isfinite().all() and all(g.isfinite().all() for g in gradients)
+        assert logits.isfinite().all()
+        assert all(gradient.isfinite().all() for gradient in gradients)
 
     def test_nnunet_finds_no_initialize_and_its_seg_layers(self) -> None:
         """nnU-Net applies any ``initialize``, and skips only ``.seg_layers.`` when fine-tuning."""

@@ -121,7 +121,11 @@ def load_weights(backbone: nn.Module, file: str | Path) -> LoadReport:
     source = read_checkpoint(file)
     target = _base_tensors(backbone)
     _refuse_unheld_biases(source, target, file)
-    found = {key: value for key, value in _convert(source, backbone).items() if not _droppable(key, target)}
+    found = {
+        key: value
+        for key, value in _convert(source, backbone).items()
+        if not _droppable(key, target)
+    }
     notes = _adapt_channels(found, target)
     _refuse_partial(found, target, file)
     with torch.no_grad():
@@ -143,9 +147,17 @@ def read_checkpoint(file: Path) -> dict[str, torch.Tensor]:
             # RETFound's files carry their argparse.Namespace, which is data.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError,
-            safetensors.SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        pickle.UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:
+        reason = (
+            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        )
         raise WeightsError(f"{file} cannot be read as a weight file: {reason}") from error
     for key in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -190,15 +202,19 @@ def _droppable(key: str, target: Mapping[str, torch.Tensor]) -> bool:
     return key not in target and key.startswith(DROPPABLE)
 
 
-def _adapt_channels(found: dict[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> list[str]:
+def _adapt_channels(
+    found: dict[str, torch.Tensor], target: Mapping[str, torch.Tensor]
+) -> list[str]:
     if _PATCH_WEIGHT not in found or found[_PATCH_WEIGHT].ndim != 4:
         return []
     have, want = found[_PATCH_WEIGHT].shape[1], target[_PATCH_WEIGHT].shape[1]
     if have == want:
         return []
     if have != 3:
-        raise WeightsError(f"the file's patch embedding takes {have} channels, the model {want}; "
-                           "only three-channel weights can be adapted")
+        raise WeightsError(
+            f"the file's patch embedding takes {have} channels, the model {want}; "
+            "only three-channel weights can be adapted"
+        )
     found[_PATCH_WEIGHT] = adapt_input_conv(want, found[_PATCH_WEIGHT])
     return [f"patch embedding adapted from {have} to {want} channels"]
 
@@ -210,8 +226,10 @@ def _refuse_unheld_biases(
     if "storage_tokens" not in source or "blocks.0.attn.q_bias" in target:
         return
     if any(key.endswith("qkv.bias") and value.count_nonzero() for key, value in source.items()):
-        raise WeightsError(f"{file} has qkv biases that are not zero, which this model cannot hold; "
-                           "name the timm model with _qkvb in its name")
+        raise WeightsError(
+            f"{file} has qkv biases that are not zero, which this model cannot hold; "
+            "name the timm model with _qkvb in its name"
+        )
 
 
 def _refuse_partial(
@@ -222,14 +240,18 @@ def _refuse_partial(
     misshapen = [key for key in target if key in found and found[key].shape != target[key].shape]
     if not missing and not unexpected and not misshapen:
         return
-    parts = [f"{file} does not fit the backbone: it fills "
-             f"{len(target) - len(missing) - len(misshapen)} of {len(target)} tensors"]
+    parts = [
+        f"{file} does not fit the backbone: it fills "
+        f"{len(target) - len(missing) - len(misshapen)} of {len(target)} tensors"
+    ]
     if missing:
         parts.append(f"{len(missing)} are missing (first {missing[0]})")
     if unexpected:
         parts.append(f"{len(unexpected)} are unexpected (first {unexpected[0]})")
     if misshapen:
         key = misshapen[0]
-        parts.append(f"{len(misshapen)} differ in shape (first {key}: file {tuple(found[key].shape)}, "
-                     f"backbone {tuple(target[key].shape)})")
+        parts.append(
+            f"{len(misshapen)} differ in shape (first {key}: file {tuple(found[key].shape)}, "
+            f"backbone {tuple(target[key].shape)})"
+        )
     raise WeightsError("; ".join(parts) + "; name the backbone and size that this file is for")

@@ -14,6 +14,7 @@ from vit_backbone import UserError
 if TYPE_CHECKING:
     from .segformer import SegFormerSegmentationModel
 
+
 def create_segmentation_model(
     backbone_name: str = "dinov3",
     backbone_size: str | None = None,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 from vit_backbone import ViTSegmentationModel
 
 from .factory import check_options

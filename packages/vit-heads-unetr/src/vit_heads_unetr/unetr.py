@@ -9,13 +9,15 @@ B: batch, C: embed_dim, h, w: patch grid, K: classes. Widths c0 ... c4 are ``dec
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 from vit_backbone import ViTSegmentationModel
 
-from .factory import check_options, DEFAULT_CHANNELS
+from .factory import DEFAULT_CHANNELS, check_options
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
@@ -118,8 +120,7 @@ class UNETRDecoder(nn.Module):
         super().__init__()
         widths = tuple(decoder_channels)
         self.merges = nn.ModuleList(
-            ConvBlock(coarse + skip, skip, negative_slope)
-            for coarse, skip in zip(widths[:3], widths[1:4], strict=True)
+            ConvBlock(coarse + skip, skip, negative_slope) for coarse, skip in pairwise(widths[:4])
         )
         self.last = ConvBlock(widths[3], widths[4], negative_slope)
         # nnU-Net's -pretrained_weights skips the keys with '.seg_layers.' and no others.

@@ -64,7 +64,10 @@ def make_image(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndar
 def _smooth_regions(rng: np.random.Generator, size: int) -> np.ndarray:
     """Label 0 where no class's smooth random field is high, else the highest one's class."""
     fields = np.stack(
-        [_standardize(gaussian_filter(rng.standard_normal((size, size)), size / 8)) for _ in CLASSES]
+        [
+            _standardize(gaussian_filter(rng.standard_normal((size, size)), size / 8))
+            for _ in CLASSES
+        ]
     )
     highest = fields.argmax(0)
     return np.where(fields.max(0) > 0.7, highest + 1, 0).astype(np.uint8)

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
 from vit_backbone import UserError
 
-from ..run import DEFAULT_TRAINER
+from nnunet_vit_trainer.run import DEFAULT_TRAINER
 from .data import CLASSES, DATASET, write_dataset
 from .report import dice_per_class, write_picture
 
@@ -83,7 +84,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
             "predict with stock nnU-Net",
             [
                 *f"nnUNetv2_predict -d {dataset_id} -c 2d -f 0 -tr {DEFAULT_TRAINER}".split(),
-                *"-p nnUNetPlans_demo -device cpu -npp 0 -nps 0".split(),
+                *["-p", "nnUNetPlans_demo", "-device", "cpu", "-npp", "0", "-nps", "0"],
                 *("-i", str(data / "imagesTs"), "-o", str(folder / "predictions")),
             ],
             seconds=30,
