@@ -168,16 +168,17 @@ def test_stock_prediction_in_a_fresh_process_equals_the_validation(trained, home
     for name in validated:
         image = name.replace(".png", "_0000.png")
         (images / image).symlink_to(home / "raw" / DATASET / "imagesTr" / image)
-    single = ("-device", DEVICE, "-npp", "0", "-nps", "0")
     run(
         "nnUNetv2_predict",
         *("-d", DATASET, "-c", "2d", "-f", "0", "-tr", DEFAULT_TRAINER),
-        *("-p", f"nnUNetPlans_{config.stem}", "-i", images, "-o", tmp_path / "named", *single),
+        *("-p", f"nnUNetPlans_{config.stem}", "-i", images, "-o", tmp_path / "named"),
+        *("-device", DEVICE, "-npp", "0", "-nps", "0"),
         nnUNet_results=os.environ["nnUNet_results"],
     )
     run(
         "nnUNetv2_predict_from_modelfolder",
-        *("-m", folder.parent, "-f", "0", "-i", images, "-o", tmp_path / "folder", *single),
+        *("-m", folder.parent, "-f", "0", "-i", images, "-o", tmp_path / "folder"),
+        *("-device", DEVICE, "-npp", "1", "-nps", "1"),
         nnUNet_results=os.environ["nnUNet_results"],
     )
     for predicted in (masks(tmp_path / "named"), masks(tmp_path / "folder")):

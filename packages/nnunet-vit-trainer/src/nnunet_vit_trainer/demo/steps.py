@@ -14,9 +14,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nnunet_vit_trainer.run import DEFAULT_TRAINER
 from vit_backbone import UserError
 
-from nnunet_vit_trainer.run import DEFAULT_TRAINER
 from .data import CLASSES, DATASET, write_dataset
 from .report import dice_per_class, write_picture
 
