@@ -70,7 +70,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
         Step(
             "plan and preprocess",
             f"nnUNetv2_plan_and_preprocess -d {dataset_id} -c 2d -npfp 1 -np 1".split(),
-            seconds=40,
+            seconds=30,
         ),
         Step(
             "train tiny ViT + UNETR",
@@ -78,7 +78,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
                 *f"nnUNetv2_train_vit {dataset_id} 2d 0 -device cpu --config".split(),
                 str(folder / CONFIG),
             ],
-            seconds=130,
+            seconds=125,
         ),
         Step(
             "predict with stock nnU-Net",

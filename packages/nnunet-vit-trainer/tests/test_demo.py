@@ -1,0 +1,64 @@
+"""The demo's data set and what it promises of its folder; the whole demo runs in nox -s wheels."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nnunet_vit_trainer.demo import run_demo
+from nnunet_vit_trainer.demo.data import CLASSES, make_image, write_dataset
+from nnunet_vit_trainer.demo.report import dice_per_class
+from vit_backbone import UserError
+
+
+def test_no_interval_of_grey_values_finds_a_class():
+    """The best threshold pair of 32 levels, chosen in hindsight, stays far from a segmentation."""
+    rng = np.random.default_rng(1)
+    images, labels = zip(*(make_image(rng, 128) for _ in range(6)), strict=True)
+    grey, label = np.stack(images), np.stack(labels)
+    levels = np.linspace(0, 256, 33)
+    total = np.histogram(grey, levels)[0]
+    for c in range(1, len(CLASSES) + 1):
+        inside = np.histogram(grey[label == c], levels)[0]
+        best = max(
+            2 * inside[lo:hi].sum() / (total[lo:hi].sum() + inside.sum())
+            for lo in range(32)
+            for hi in range(lo + 1, 33)
+        )
+        assert best < 0.5, CLASSES[c - 1]
+
+
+def test_the_data_set_is_nnunets_and_the_same_each_time(tmp_path):
+    first = write_dataset(tmp_path / "a", num_train=2, num_test=1, size=32)
+    second = write_dataset(tmp_path / "b", num_train=2, num_test=1, size=32)
+    files = sorted(f.relative_to(first) for f in first.rglob("*.png"))
+    assert [str(f) for f in files] == [
+        "imagesTr/demo_tr_000_0000.png",
+        "imagesTr/demo_tr_001_0000.png",
+        "imagesTs/demo_ts_000_0000.png",
+        "labelsTr/demo_tr_000.png",
+        "labelsTr/demo_tr_001.png",
+        "labelsTs/demo_ts_000.png",
+    ]
+    assert all((first / f).read_bytes() == (second / f).read_bytes() for f in files)
+    assert json.loads((first / "dataset.json").read_text())["labels"]["blotches"] == 3
+
+
+def test_dice_is_the_mean_over_images_that_have_the_class(tmp_path):
+    for name in ("truth", "prediction"):
+        (tmp_path / name).mkdir()
+    truth = np.array([[1, 1], [0, 2]], np.uint8), np.array([[1, 0], [0, 0]], np.uint8)
+    predicted = np.array([[1, 0], [0, 2]], np.uint8), np.array([[1, 0], [0, 2]], np.uint8)
+    for i, (t, p) in enumerate(zip(truth, predicted, strict=True)):
+        Image.fromarray(t).save(tmp_path / "truth" / f"{i}.png")
+        Image.fromarray(p).save(tmp_path / "prediction" / f"{i}.png")
+    dice = dice_per_class(tmp_path / "truth", tmp_path / "prediction", 2)
+    assert dice == pytest.approx([(2 / 3 + 1) / 2, 1.0])
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds other things"):
+        run_demo(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
