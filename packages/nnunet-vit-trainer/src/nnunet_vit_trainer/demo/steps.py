@@ -78,7 +78,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
                 *f"nnUNetv2_train_vit {dataset_id} 2d 0 -device cpu --config".split(),
                 str(folder / CONFIG),
             ],
-            seconds=125,
+            seconds=165,
         ),
         Step(
             "predict with stock nnU-Net",
