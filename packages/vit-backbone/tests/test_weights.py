@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from vit_backbone import WeightsError, create_backbone, enable_lora, get_vit_features, load_weights
-from vit_backbone.weights import find_weights, sha256_of
+from vit_backbone.weight_files import find_weights, sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_missing_weights_are_named_with_the_remedy(tmp_path, monkeypatch):
         create_backbone("dinov3")
     with pytest.raises(WeightsError, match=r"on no model hub.*RETFound.*checkpoint_path"):
         create_backbone("retfound")
-    with pytest.raises(WeightsError, match="is not a file"):
+    with pytest.raises(WeightsError, match="is not there"):
         create_backbone("dinov3", checkpoint_path=tmp_path / "nowhere.pth")
 
 

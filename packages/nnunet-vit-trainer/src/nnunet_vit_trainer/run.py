@@ -230,7 +230,7 @@ def _weights(
     config: ViTnnUNetConfig, timm_name: str, pretrained_weights: str | None
 ) -> dict[str, str] | None:
     """Find the file that a new training starts from, and its sha256."""
-    from vit_backbone.weights import find_weights, sha256_of
+    from vit_backbone import find_weights, sha256_of
 
     if pretrained_weights:
         file: Path | None = Path(pretrained_weights)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .errors import UserError as UserError
     from .errors import WeightsError as WeightsError
     from .families import MODEL_CONFIGS as MODEL_CONFIGS
+    from .families import fit_to_checkpoint as fit_to_checkpoint
     from .families import resolve_backbone as resolve_backbone
     from .features import LAYER_INDICES as LAYER_INDICES
     from .features import get_vit_features as get_vit_features
@@ -23,11 +24,18 @@ if TYPE_CHECKING:
     from .lora import enable_lora as enable_lora
     from .model import ViTSegmentationModel as ViTSegmentationModel
     from .model import build_segmentation_model as build_segmentation_model
+    from .weight_files import find_weights as find_weights
+    from .weight_files import read_checkpoint as read_checkpoint
+    from .weight_files import sha256_of as sha256_of
     from .weights import load_weights as load_weights
 
 _MODULE_OF = {
     "MODEL_CONFIGS": "families",
     "resolve_backbone": "families",
+    "fit_to_checkpoint": "families",
+    "find_weights": "weight_files",
+    "read_checkpoint": "weight_files",
+    "sha256_of": "weight_files",
     "UserError": "errors",
     "WeightsError": "errors",
     "create_backbone": "backbone",

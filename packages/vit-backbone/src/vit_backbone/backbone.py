@@ -1,14 +1,18 @@
 """Build a timm ViT that takes images of any size and any number of channels."""
 
 import logging
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import timm
+from timm.layers import LayerNorm
 from torch import nn
 
 from .errors import UserError
-from .families import resolve_backbone
-from .weights import find_weights, load_weights
+from .families import fit_to_checkpoint, resolve_backbone
+from .weight_files import find_weights, read_checkpoint
+from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -20,17 +24,32 @@ def create_backbone(
     *,
     pretrained: bool | None = None,
     in_chans: int = 3,
+    patch_size: int | None = None,
+    img_size: int | None = None,
+    norm_eps: float | None = None,
+    layer_scale: bool = False,
+    drop_path_rate: float = 0.0,
 ) -> tuple[nn.Module, int, str]:
     """Build a backbone and fill it with weights, completely or not at all.
+
+    The last options describe the model that a weight file is for; what they leave open is read
+    off the file (`fit_to_checkpoint`), so they are given only where there is none to read: when
+    a network is rebuilt from plans.
 
     Args:
         model_name: a family of `MODEL_CONFIGS` or the name of a timm ViT.
         model_size: a size of the family; ``None`` is its default. Not looked at with a timm name.
-        checkpoint_path: a local weight file; it wins over ``pretrained``.
+        checkpoint_path: a local weight file or a Hugging Face folder; it wins over ``pretrained``.
         pretrained: ``None`` is the family's default (its released weights), ``False`` is random
             initialisation.
         in_chans: number of input channels, at least 1. The pretrained patch embedding is adapted:
             summed for 1, repeated and scaled by 3/N for N.
+        patch_size: side of a patch in pixels that the patch embedding is resampled to; ``None``
+            is the model's own.
+        img_size: image side that the position embedding's grid is for; ``None`` is timm's.
+        norm_eps: epsilon of the layer norms; ``None`` is timm's.
+        layer_scale: add LayerScale where timm's model has none.
+        drop_path_rate: stochastic depth in training, 0 to below 1.
 
     Returns:
         The module (``num_classes=0``), its patch size in pixels, and its timm name.
@@ -40,24 +59,47 @@ def create_backbone(
         WeightsError: weights that are missing or do not fill every tensor of the backbone.
     """
     timm_name = resolve_backbone(model_name, model_size)
-    weights_file = find_weights(model_name, timm_name, checkpoint_path, pretrained=pretrained)
-    backbone = _build(timm_name, in_chans)
-    if weights_file is not None:
-        logger.info(load_weights(backbone, weights_file).line())
+    file = find_weights(model_name, timm_name, checkpoint_path, pretrained=pretrained)
+    checkpoint = None if file is None else read_checkpoint(file)
+    timm_name, read_off = fit_to_checkpoint(model_name, model_size, checkpoint)
+    given = {
+        "patch_size": patch_size,
+        "img_size": img_size,
+        "norm_eps": norm_eps,
+        "layer_scale": layer_scale or None,
+    }
+    options = read_off | {name: value for name, value in given.items() if value is not None}
+    backbone = _build(timm_name, in_chans, drop_path_rate=drop_path_rate, **options)
+    if file is not None:
+        logger.info(load_weights(backbone, file, checkpoint).line())
     return backbone, backbone.patch_embed.patch_size[0], timm_name
 
 
-def _build(timm_name: str, in_chans: int) -> nn.Module:
+def _build(
+    timm_name: str,
+    in_chans: int,
+    *,
+    patch_size: int | None = None,
+    img_size: int | None = None,
+    norm_eps: float | None = None,
+    layer_scale: bool = False,
+    drop_path_rate: float = 0.0,
+) -> nn.Module:
     if in_chans < 1:
         raise UserError(f"in_chans is {in_chans}; a backbone needs at least 1 input channel")
     if not timm.is_model(timm_name):
         near = timm.list_models(f"*{timm_name.split('.')[0]}*", include_tags=False)[:5]
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise UserError(f"backbone {timm_name!r} is neither a family nor a timm model{hint}")
+    options: dict[str, Any] = {"drop_path_rate": drop_path_rate}
+    if norm_eps is not None:
+        options["norm_layer"] = partial(LayerNorm, eps=norm_eps)
+    if layer_scale:
+        options["init_values"] = 1e-5
     try:
         # Without dynamic_img_size timm takes one size only, or silently fewer patches than asked.
         backbone = timm.create_model(
-            timm_name, num_classes=0, in_chans=in_chans, dynamic_img_size=True
+            timm_name, num_classes=0, in_chans=in_chans, dynamic_img_size=True, **options
         )
     except TypeError as error:
         raise UserError(
@@ -65,9 +107,32 @@ def _build(timm_name: str, in_chans: int) -> nn.Module:
         ) from error
     if not hasattr(backbone, "blocks") or not hasattr(backbone, "num_prefix_tokens"):
         raise UserError(f"timm model {timm_name!r} is not a plain ViT: it has no block sequence")
-    # timm's EVA attention (DINOv3 qkvb) calls F.linear with qkv.weight, which goes around an
-    # adapter on qkv: LoRA would train nothing. With the bias apart, qkv is called as a module.
+    _norm_features_finally(backbone)
     for block in backbone.blocks:
+        # timm's EVA attention (DINOv3 qkvb) calls F.linear with qkv.weight, which goes around an
+        # adapter on qkv: LoRA would train nothing. With the bias apart, qkv is called as a module.
         if hasattr(block.attn, "qkv_bias_separate"):
             block.attn.qkv_bias_separate = True
+    _set_geometry(backbone, patch_size, img_size)
     return backbone
+
+
+def _norm_features_finally(backbone: nn.Module) -> None:
+    """Where timm norms after pooling (``fc_norm``), norm the tokens: there is no pooling here."""
+    if isinstance(backbone.norm, nn.Identity) and isinstance(
+        getattr(backbone, "fc_norm", None), nn.LayerNorm
+    ):
+        backbone.norm, backbone.fc_norm = backbone.fc_norm, nn.Identity()
+
+
+def _set_geometry(backbone: nn.Module, patch_size: int | None, img_size: int | None) -> None:
+    """Resize the patch embedding and the position embedding's grid, which keeps its side."""
+    native = backbone.patch_embed.patch_size[0]
+    # The patch size that weight files have; load_weights resamples from it on purpose only.
+    backbone.trained_patch_size = native
+    grid = (img_size // native) if img_size else backbone.patch_embed.grid_size[0]
+    wanted = patch_size or native
+    if wanted < 1:
+        raise UserError(f"patch_size {patch_size}: it must be at least 1")
+    if wanted != native or grid != backbone.patch_embed.grid_size[0]:
+        backbone.set_input_size((grid * wanted, grid * wanted), (wanted, wanted))

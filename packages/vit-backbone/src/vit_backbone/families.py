@@ -3,9 +3,12 @@
 No torch here: configs are checked against this table before anything heavy is imported.
 """
 
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from .layouts import Checkpoint
 
 
 class ModelConfig(TypedDict):
@@ -14,7 +17,7 @@ class ModelConfig(TypedDict):
     Attributes:
         sizes: size name -> timm model name.
         default_size: the size that ``model_size=None`` means.
-        patch_size: side of a patch in pixels.
+        patch_size: side of a patch in pixels, at the default size.
         on_hub: whether timm's hub holds this family's own weights. Where it does not, the user
             gives a ``checkpoint_path``.
         source: where the weights come from, for messages.
@@ -63,7 +66,11 @@ MODEL_CONFIGS: dict[str, ModelConfig] = {
     },
     # timm's own weights under these two names are ImageNet's MAE, not the family's.
     "retfound": {
-        "sizes": {"large": "vit_large_patch16_224.mae"},
+        # The second is RETFound's DINOv2 generation, a ViT-L/14; its file is recognised.
+        "sizes": {
+            "large": "vit_large_patch16_224.mae",
+            "large_dinov2": "vit_large_patch14_dinov2.lvd142m",
+        },
         "default_size": "large",
         "patch_size": 16,
         "on_hub": False,
@@ -99,3 +106,72 @@ def resolve_backbone(model_name: str, model_size: str | None = None) -> str:
             f"backbone {model_name!r} has no size {size!r}; it has {', '.join(family['sizes'])}"
         )
     return family["sizes"][size]
+
+
+# (embed_dim, blocks) of the sizes, to tell from a file what it is.
+_DIMENSIONS = {
+    (384, 12): "small",
+    (768, 12): "base",
+    (1024, 24): "large",
+    (1280, 32): "huge_plus",
+    (1536, 40): "giant",
+    (4096, 40): "7b",
+}
+
+
+def likeliest_backbone(checkpoint: "Checkpoint") -> str | None:
+    """Name the backbone and size that a file is most likely for, or ``None`` without an idea."""
+    size = _DIMENSIONS.get((checkpoint.embed_dim, checkpoint.depth))
+    names = checkpoint.tensors.keys()
+    if size is None or checkpoint.patch_size is None:
+        return None
+    if "pos_embed" not in names and "reg_token" in names:
+        gated = any(name.startswith("blocks.0.mlp.w1.") for name in names)
+        size = "small_plus" if size == "small" and gated else size
+        return _quote("dinov3", size)
+    if checkpoint.patch_size == 14:
+        return _quote("dinov2", f"{size}_reg4" if "reg_token" in names else size)
+    if checkpoint.layout == "RETFound MAE" and size == "large":
+        return _quote("retfound", size)
+    if checkpoint.layout == "VisionFM" and size == "base":
+        return _quote("visionfm", size)
+    return f"backbone 'vit_{size}_patch{checkpoint.patch_size}_224'"
+
+
+def _quote(family: str, size: str) -> str | None:
+    known = size in MODEL_CONFIGS[family]["sizes"]
+    return f"backbone {family!r} with size {size!r}" if known else None
+
+
+def fit_to_checkpoint(
+    model_name: str, model_size: str | None, checkpoint: "Checkpoint | None"
+) -> tuple[str, dict[str, Any]]:
+    """Name the timm model, and the options to build it with, that a weight file asks for.
+
+    The options follow from the file alone: the grid of its position embedding (so that nothing is
+    resampled twice), MedDINOv3's epsilon, LayerScale where the family has none by default.
+
+    Args:
+        model_name: as in `resolve_backbone`.
+        model_size: as in `resolve_backbone`.
+        checkpoint: the file's content; ``None`` without one.
+
+    Returns:
+        The timm name, and keyword arguments for `create_backbone` (empty in the common case).
+
+    Raises:
+        UserError: the family does not have that size.
+    """
+    timm_name = resolve_backbone(model_name, model_size)
+    if checkpoint is None:
+        return timm_name, {}
+    if model_name == "retfound" and "blocks.0.ls1.gamma" in checkpoint.tensors:
+        timm_name = resolve_backbone(model_name, "large_dinov2")
+    options: dict[str, Any] = {}
+    if checkpoint.layout == "MedDINOv3":
+        options["norm_eps"] = 1e-6  # as it was trained; DINOv3's own is 1e-5
+    if checkpoint.layout == "VisionFM" and "blocks.0.ls1.gamma" in checkpoint.tensors:
+        options["layer_scale"] = True
+    if checkpoint.grid is not None and checkpoint.patch_size is not None:
+        options["img_size"] = checkpoint.grid * checkpoint.patch_size
+    return timm_name, options

@@ -1,0 +1,162 @@
+"""Find a backbone's weight file, and read it without running any code in it."""
+
+import argparse
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg
+
+from .errors import WeightsError
+from .families import MODEL_CONFIGS
+from .layouts import Checkpoint, recognise
+
+# What the zoo's training checkpoints carry beside tensors, all of it data: RETFound's arguments,
+# and numpy's scalars under both names that numpy had for them.
+_SCALAR = np.float64(0).__reduce__()[0]
+_SAFE: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
+]
+_FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def find_weights(
+    model_name: str,
+    timm_name: str,
+    checkpoint_path: str | Path | None = None,
+    *,
+    pretrained: bool | None = None,
+) -> Path | None:
+    """Locate the weight file: the user's own, the hub's cached copy, or the hub itself.
+
+    Args:
+        model_name: the family or timm name that the user gave.
+        timm_name: the resolved timm name.
+        checkpoint_path: the user's file; it wins over ``pretrained``. Empty means none.
+        pretrained: ``None`` or ``True`` is the family's released weights, ``False`` none.
+
+    Returns:
+        A local file or folder, or ``None`` for random initialisation.
+
+    Raises:
+        WeightsError: no such file or folder, no hub within reach, or a family that no hub holds.
+    """
+    if checkpoint_path:
+        file = Path(checkpoint_path).expanduser()
+        if not file.exists():
+            raise WeightsError(f"checkpoint_path {str(file)!r} is not there")
+        return file
+    if pretrained is False:
+        return None
+    family = MODEL_CONFIGS.get(model_name)
+    remedy = "give checkpoint_path=FILE (a local .safetensors or .pth), or pretrained=False"
+    if family is not None and not family["on_hub"]:
+        raise WeightsError(
+            f"the weights of {model_name!r} are on no model hub; get them from "
+            f"{family['source']} and {remedy} for random initialisation"
+        )
+    config = get_pretrained_cfg(timm_name)
+    if config is None or not config.hf_hub_id:
+        raise WeightsError(f"timm has no released weights for {timm_name!r}; {remedy}")
+    source = f" (from {family['source']})" if family else ""
+    missing = f"the pretrained weights {config.hf_hub_id}{source}"
+    return _fetch_from_hub(config.hf_hub_id, missing, remedy)
+
+
+def _fetch_from_hub(repo_id: str, missing: str, remedy: str) -> Path:
+    from huggingface_hub import get_session, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    filename = "model.safetensors"
+    try:
+        return Path(hf_hub_download(repo_id, filename, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        # One quick look first: offline, the download itself retries for most of a minute.
+        get_session().head(hf_hub_url(repo_id, filename), timeout=5)
+        return Path(hf_hub_download(repo_id, filename))
+    except Exception as error:  # requests, httpx or httpx2: the hub's client changed it twice
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"{missing} are not on this machine and could not be downloaded ({reason}); {remedy}"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a weight file, or a Hugging Face folder, and recognise its layout.
+
+    Args:
+        path: .safetensors, a torch file of any suffix, or a folder with either.
+
+    Raises:
+        WeightsError: unreadable, holding code, or without tensors.
+    """
+    content: dict[str, Any] = {}
+    for file in weight_files(path):
+        part = _read_file(file)
+        if not isinstance(part, Mapping):
+            raise WeightsError(f"{file} holds {type(part).__name__}, not a dict of tensors")
+        content |= part
+    try:
+        return recognise(content)
+    except ValueError as error:
+        raise WeightsError(f"{path} holds {error}") from error
+
+
+def weight_files(path: Path) -> list[Path]:
+    """List the files that hold the tensors: the file itself, or a folder's (sharded) model.
+
+    Raises:
+        WeightsError: a folder without a model in it.
+    """
+    if not path.is_dir():
+        return [path]
+    found = next((path / name for name in _FOLDER_FILES if (path / name).is_file()), None)
+    if found is None:
+        raise WeightsError(f"folder {path} holds none of {', '.join(_FOLDER_FILES)}")
+    if found.suffix != ".json":
+        return [found]
+    try:
+        shards = set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values())
+        return [path / Path(shard).name for shard in sorted(shards)]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{found} is not an index of shards: {error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file, or of a folder's model files one after the other."""
+    digest = hashlib.sha256()
+    for file in weight_files(path):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_file(file: Path) -> Any:
+    try:
+        with file.open("rb") as stream:
+            is_safetensors = stream.read(9)[8:] == b"{"  # a length of 8 bytes, then JSON
+        if is_safetensors:
+            return load_file(file)
+        with torch.serialization.safe_globals(_SAFE):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (
+        OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, TypeError,
+        AttributeError, MemoryError, OverflowError, pickle.UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:  # fmt: skip
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise WeightsError(f"{file} cannot be read as a weight file: {reason}") from error
