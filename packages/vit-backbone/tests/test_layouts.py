@@ -1,19 +1,25 @@
 """Every layout of the zoo: loads completely, refuses a part, and equals its own implementation.
 
 Hugging Face's models are built at full depth with random weights and exported in their own layout;
-the other layouts are timm's models renamed as their releases name them. `layout_table` prints the
-table of README.md.
+the other layouts are timm's models renamed as their releases name them. The properties that the
+oracle test records are the table of README.md (`pytest --junitxml`).
 """
 
 import argparse
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from timm.layers import resample_patch_embed
+
 from vit_backbone import WeightsError, create_backbone, get_vit_features
 from vit_backbone.layouts import recognise
+
+SHARED = Path(__file__).parents[4] / "shared"
 
 
 def randomized(model):
@@ -107,7 +113,12 @@ def visionfm():
 
 def dinov2_official():
     model, state = timm_state("dinov2", "small")
-    return state | {"mask_token": torch.zeros(1, 384)}, timm_features(model), ("dinov2", "small"), 518
+    return (
+        state | {"mask_token": torch.zeros(1, 384)},
+        timm_features(model),
+        ("dinov2", "small"),
+        518,
+    )
 
 
 def dinov2_registers():
@@ -225,6 +236,14 @@ CASES = {
 }
 
 
+@pytest.fixture
+def real_weights():
+    file = SHARED / "weights" / "vit_small_patch14_dinov2_layout.fp16.safetensors"
+    if not file.is_file():
+        pytest.skip("the weights of ../shared are not here")
+    return file
+
+
 def tensors_of(content):
     return content.get("teacher") or content.get("model") or content
 
@@ -260,8 +279,116 @@ def test_features_equal_those_of_the_file_s_own_implementation(case, record_prop
 def test_a_file_with_a_block_missing_is_refused(case, tmp_path):
     _, _, _, content, _, name, size, _, _ = case
     tensors = tensors_of(content)
-    part = {key: v for key, v in tensors.items() if not re.search(r"(layer|blocks)\.(\d+\.)?7\.", key)}
+    part = {
+        key: v for key, v in tensors.items() if not re.search(r"(layer|blocks)\.(\d+\.)?7\.", key)
+    }
     assert len(part) < len(tensors)
     torch.save({"teacher": part}, tmp_path / "part.pth")
     with pytest.raises(WeightsError, match=r"are missing \(first blocks\.7\."):
         create_backbone(name, size, tmp_path / "part.pth")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("dinov3", "large"), "the file fits backbone 'visionfm' with size 'base'"),
+        (("retfound", None), r"a ViT-B/16 \(12 blocks, 768 wide\) in VisionFM layout"),
+        (("dinov2", "base"), "differ in shape"),
+    ],
+)
+def test_a_file_for_another_backbone_is_named(asked, message, tmp_path):
+    content, _, _, _ = visionfm()
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=message):
+        create_backbone(*asked, tmp_path / "weights.pth")
+
+
+def test_a_retfound_dinov2_file_builds_the_vit_that_it_needs(tmp_path):
+    content, _, _, _ = retfound_dinov2()
+    torch.save(content, tmp_path / "weights.pth")
+    model, patch_size, timm_name = create_backbone("retfound", None, tmp_path / "weights.pth")
+    assert (patch_size, timm_name) == (14, "vit_large_patch14_dinov2.lvd142m")
+    assert model.patch_embed.grid_size == (16, 16)
+
+
+def test_a_hugging_face_folder_loads_sharded_or_not(tmp_path):
+    state, features, (name, size), side = dinov2_hugging_face()
+    names = sorted(state)
+    shards = {"a.safetensors": names[:50], "b.safetensors": names[50:]}
+    for shard, keys in shards.items():
+        save_file({key: state[key] for key in keys}, tmp_path / shard)
+    index = {"weight_map": {key: shard for shard, keys in shards.items() for key in keys}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "config.json").write_text("{}")
+    model, _, _ = create_backbone(name, size, tmp_path)
+    image = torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        got, expected = get_vit_features(model.eval(), image)[-1], features(image)
+    assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match=r"holds none of model\.safetensors"):
+        create_backbone(name, size, tmp_path / "empty")
+
+
+def test_patch_14_weights_load_into_16_only_on_purpose(tmp_path):
+    _, state = timm_state("dinov2", "small")
+    save_file(state, tmp_path / "weights.safetensors")
+    model, patch_size, _ = create_backbone(
+        "dinov2", "small", tmp_path / "weights.safetensors", patch_size=16
+    )
+    assert patch_size == 16
+    assert torch.equal(model.pos_embed, state["pos_embed"])
+    expected = resample_patch_embed(state["patch_embed.proj.weight"], [16, 16])
+    torch.testing.assert_close(model.patch_embed.proj.weight, expected)
+    with pytest.raises(WeightsError, match=r"first patch_embed\.proj\.weight"):
+        create_backbone("vit_small_patch16_224", None, tmp_path / "weights.safetensors")
+
+
+def test_layer_scale_of_a_visionfm_file_is_kept(tmp_path):
+    content, _, _, _ = visionfm()
+    for i in range(12):
+        for j in (1, 2):
+            content["teacher"][f"module.backbone.blocks.{i}.gamma_{j}"] = torch.full((768,), 0.5)
+    torch.save(content, tmp_path / "weights.pth")
+    model, _, _ = create_backbone("visionfm", None, tmp_path / "weights.pth")
+    assert model.blocks[3].ls2.gamma[0] == 0.5
+
+
+def test_the_real_weights_equal_transformers(real_weights, tmp_path):
+    """The DINOv2-layout weights of ../shared through our loader and through Dinov2Model."""
+    transformers = pytest.importorskip("transformers")
+    ours = create_backbone("dinov2", "small", real_weights)[0].eval()
+    config = transformers.Dinov2Config(**SMALL, image_size=518, patch_size=14)
+    theirs = transformers.Dinov2Model(config).eval()
+    state = {key: value.float() for key, value in load_file(real_weights).items()}
+    fused = {key: value for key, value in state.items() if ".attn.qkv." in key}
+    state = rename(
+        {key: value for key, value in state.items() if key not in fused},
+        (r"^blocks\.", "encoder.layer."), (r"^norm\.", "layernorm."),
+        (r"\.attn\.proj\.", ".attention.o_proj."), (r"\.ls(\d)\.gamma", r".layer_scale\1.lambda1"),
+        (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+        (r"^cls_token$", "embeddings.cls_token"),
+        (r"^pos_embed$", "embeddings.position_embeddings"),
+    )  # fmt: skip
+    for key, value in fused.items():
+        stem = rename(
+            {key: 0}, (r"^blocks", "encoder.layer"), (r"\.attn\.qkv", ".attention.{}_proj")
+        )
+        stem = next(iter(stem))
+        state |= {stem.format(part): v for part, v in zip("qkv", value.chunk(3), strict=True)}
+    result = theirs.load_state_dict(state, strict=False)
+    assert result.missing_keys == ["embeddings.mask_token"]
+    assert not result.unexpected_keys
+    image = torch.randn(1, 3, 518, 518, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(image).last_hidden_state[:, 1:].transpose(1, 2).unflatten(2, (37, 37))
+        got = get_vit_features(ours, image)[-1]
+    assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_a_huge_file_of_nothing_gets_one_line(tmp_path):
+    for suffix in (".pth", ".safetensors"):
+        with (tmp_path / f"huge{suffix}").open("wb") as stream:
+            stream.truncate(200 << 30)
+        with pytest.raises(WeightsError, match="cannot be read as a weight file"):
+            create_backbone("dinov2", "small", tmp_path / f"huge{suffix}")

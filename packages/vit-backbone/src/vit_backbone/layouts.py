@@ -1,7 +1,8 @@
 """Recognise a weight file's layout by its keys, and bring its tensors to one naming.
 
 The one naming is DINO's and timm's plain ViT's (``blocks.N.attn.qkv.weight``,
-``blocks.N.ls1.gamma``, ``reg_token``); `weights` fits it to the model at hand. Nothing is taken from the file's name.
+``blocks.N.ls1.gamma``, ``reg_token``); `weights` fits it to the model at hand. Nothing is taken
+from the file's name.
 """
 
 import re

@@ -94,7 +94,7 @@ def _name_as(target: Tensors, checkpoint: Checkpoint, backbone: nn.Module, file:
         found = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", n): v for n, v in found.items()}
     found = _name_gated_mlp(found, "blocks.0.mlp.fc1_g.weight" in target)
     found = _fold_prefix_position(found, target)
-    found = _split_qkv_bias(found, target, file)
+    found = _split_qkv_bias(found, target, backbone, file)
     if checkpoint.layout == "timm" and not target.keys() <= found.keys():
         # Other authors' layouts that timm knows a filter for, kept beside the model's class.
         convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
@@ -134,27 +134,27 @@ def _fold_prefix_position(found: Tensors, target: Tensors) -> Tensors:
     return found | {"cls_token": found["cls_token"] + have[:, :1], "pos_embed": have[:, 1:]}
 
 
-def _split_qkv_bias(found: Tensors, target: Tensors, file: Path) -> Tensors:
-    """Give EVA's class its q and v biases; where it has none, drop them if they are zero."""
-    if "blocks.0.attn.qkv.bias" in target:
+def _split_qkv_bias(found: Tensors, target: Tensors, backbone: nn.Module, file: Path) -> Tensors:
+    """Give EVA's class its q and v biases; where it has none, drop them if they are zero.
+
+    DINOv3 masks k's bias, so that part is never used.
+    """
+    weight = "blocks.0.attn.qkv.weight"
+    same_shape = weight in found and found[weight].shape == target[weight].shape
+    if "blocks.0.attn.qkv.bias" in target or not same_shape:
         return found
-    separate = "blocks.0.attn.q_bias" in target
-    split: Tensors = {}
-    for name, value in found.items():
-        if not name.endswith(".attn.qkv.bias"):
-            split[name] = value
-            continue
-        q, k, v = value.chunk(3)
-        # DINOv3 masks k's bias: bias_mask is zero there, whatever the bias itself holds.
-        held = (k,) if separate else (q, v)
-        if not separate and any(part.count_nonzero() for part in held):
-            raise WeightsError(
-                f"{file} has qkv biases that are not zero ({name}), which this model cannot hold; "
-                "name the timm model with _qkvb in its name"
-            )
-        if separate:
+    biases = {name for name in found if name.endswith(".attn.qkv.bias")}
+    split = {name: value for name, value in found.items() if name not in biases}
+    for name in biases:
+        q, _, v = found[name].chunk(3)
+        if "blocks.0.attn.q_bias" in target:
             stem = name.removesuffix("qkv.bias")
             split |= {f"{stem}q_bias": q, f"{stem}v_bias": v}
+        elif q.count_nonzero() or v.count_nonzero():
+            raise WeightsError(
+                f"{file} has qkv biases that are not zero ({name}), which this model cannot hold; "
+                f"name the backbone {backbone.pretrained_cfg['architecture']}_qkvb"
+            )
     return split
 
 
