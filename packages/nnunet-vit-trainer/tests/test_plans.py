@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_vit_trainer.config import ViTnnUNetConfig, ViTTrainConfig
+from nnunet_vit_trainer.config import (
+    ViTLoRAConfig,
+    ViTModelConfig,
+    ViTnnUNetConfig,
+    ViTTrainConfig,
+)
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME
-from nnunet_vit_trainer.plans import derive_plans, refuse_other_model
+from nnunet_vit_trainer.plans import architecture_of, derive_plans, refuse_other_model
 from vit_backbone import UserError
 
 PLANS = {
@@ -19,6 +24,7 @@ PLANS = {
             "data_identifier": "nnUNetPlans_2d",
             "patch_size": [40, 56],
             "batch_size": 12,
+            "normalization_schemes": ["ZScoreNormalization"],
             "architecture": {"network_class_name": "unet"},
         },
         "2d_small": {"inherits_from": "2d", "batch_size": 2},
@@ -26,27 +32,37 @@ PLANS = {
         "3d_cascade": {"inherits_from": "3d_fullres"},
     },
 }
-ARCHITECTURE = {
-    "network_class_name": NETWORK_CLASS_NAME,
-    "arch_kwargs": {"head": "unetr"},
-    "_kw_requires_import": [],
-}
+BACKBONE = {"name": "test_vit", "options": {}}
 
 
-def derive(configuration="2d", architecture=ARCHITECTURE, **train):
-    options = {k: v for k, v in vars(ViTTrainConfig(**train)).items() if not k.startswith("_")}
-    return derive_plans(
-        copy.deepcopy(PLANS), configuration, "mine", architecture=architecture, train=options
+def factory(*, width: int = 3, depth: tuple[int, ...] = (1, 2), **unknown): ...
+
+
+@pytest.fixture(autouse=True)
+def head(monkeypatch):
+    monkeypatch.setattr("vit_backbone.find_head", lambda name: factory)
+
+
+def derive(configuration="2d", model=None, lora=None, weights=None, **train):
+    config = ViTnnUNetConfig(
+        ViTModelConfig(**(model or {})), ViTLoRAConfig(**(lora or {})), ViTTrainConfig(**train)
     )
+    plans = copy.deepcopy(PLANS)
+    return derive_plans(plans, configuration, "mine", config, BACKBONE, weights)
+
+
+def kwargs_of(plans):
+    return plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
 
 
 def test_the_trained_configuration_stands_alone_with_our_architecture():
     plans = derive()
     assert plans["plans_name"] == "nnUNetPlans_mine"
     assert list(plans["configurations"]) == ["2d"]
-    assert plans["configurations"]["2d"] == PLANS["configurations"]["2d"] | {
-        "architecture": ARCHITECTURE
-    }
+    settings = plans["configurations"]["2d"]
+    assert settings.pop("architecture")["network_class_name"] == NETWORK_CLASS_NAME
+    theirs = {k: v for k, v in PLANS["configurations"]["2d"].items() if k != "architecture"}
+    assert settings == theirs
     assert plans["vit"]["train"]["num_epochs"] == 1000
     assert plans["vit"]["versions"]["nnunetv2"].startswith("2.8")
     json.dumps(plans)
@@ -83,7 +99,7 @@ def test_a_patch_size_does_not_make_a_3d_configuration_2d():
 
 def test_derived_plans_are_not_derived_again():
     with pytest.raises(UserError, match="derived already"):
-        derive_plans(derive(), "2d", "mine", architecture=ARCHITECTURE, train={})
+        derive_plans(derive(), "2d", "mine", ViTnnUNetConfig(), BACKBONE)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +107,8 @@ def test_derived_plans_are_not_derived_again():
     [
         ({"initial_lr": 0.5}, "train.initial_lr"),
         ({"patch_size": [32, 32]}, "patch_size"),
-        ({"architecture": {**ARCHITECTURE, "arch_kwargs": {"head": "segformer"}}}, "head"),
+        ({"model": {"model_path": "segformer"}}, "arch_kwargs.head"),
+        ({"weights": {"file": "a.pth", "sha256": "1"}}, "weights.sha256"),
     ],
 )
 def test_results_of_another_config_are_not_mixed(other, key):
@@ -105,12 +122,7 @@ def test_more_epochs_and_other_versions_are_no_other_model():
     refuse_other_model(ours, theirs, Path("results"))
 
 
-def test_the_architecture_carries_every_option_resolved(monkeypatch):
-    from nnunet_vit_trainer.plans import architecture_of
-
-    def factory(*, width: int = 3, depth: tuple[int, ...] = (1, 2), **unknown): ...
-
-    monkeypatch.setattr("vit_backbone.find_head", lambda name: factory)
+def test_the_architecture_carries_every_option_resolved():
     config = ViTnnUNetConfig()
     config.model.decoder.width = 5
     kwargs = architecture_of(config, "test_vit")["arch_kwargs"]
@@ -118,5 +130,40 @@ def test_the_architecture_carries_every_option_resolved(monkeypatch):
     assert kwargs["backbone_name"] == "test_vit"
     assert (kwargs["width"], kwargs["depth"]) == (5, [1, 2])
     assert kwargs["lora_rank"] == 8
+    assert kwargs["backbone_options"] == {}
     assert "pretrained" not in kwargs
     assert "checkpoint_path" not in kwargs
+
+
+@pytest.mark.parametrize(
+    ("tune", "expected"),
+    [
+        (None, (True, False, None)),
+        ("lora", (True, False, None)),
+        ("frozen", (False, True, None)),
+        ("full", (False, False, None)),
+        ("last_3", (False, True, 3)),
+    ],
+)
+def test_what_trains_is_what_was_asked(tune, expected):
+    kwargs = kwargs_of(derive(model={"tune": tune}))
+    last = kwargs["backbone_options"].get("train_last_blocks")
+    assert (kwargs["use_lora"], kwargs["freeze_backbone"], last) == expected
+
+
+def test_without_lora_all_of_it_trains():
+    kwargs = kwargs_of(derive(lora={"enabled": False}))
+    assert (kwargs["use_lora"], kwargs["freeze_backbone"]) == (False, False)
+
+
+def test_the_rarer_options_reach_the_backbone():
+    plans = derive(
+        model={"patch_size": 16, "layer_indices": [0, 1, 2, 3], "input_norm": "none"},
+        lora={"dora": True, "rslora": True},
+    )
+    assert kwargs_of(plans)["backbone_options"] == {
+        "patch_size": 16,
+        "indices": [0, 1, 2, 3],
+        "use_dora": True,
+        "use_rslora": True,
+    }

@@ -17,7 +17,9 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from vit_backbone import UserError, find_head, head_options, resolve_backbone
+from vit_backbone import LAYER_PRESETS, UserError, find_head, head_options, resolve_backbone
+
+from .input_norm import NAMES as INPUT_NORMS
 
 Positive = Annotated[int, Field(ge=1)]
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -55,6 +57,11 @@ SYNONYMS = {
     "hidden_dim": "hidden_size",
     "training": "train",
     "peft": "lora",
+    "use_dora": "dora",
+    "use_rslora": "rslora",
+    "normalization": "input_norm",
+    "taps": "layer_indices",
+    "indices": "layer_indices",
     "bs": "batch_size",
     "crop_size": "patch_size",
 }
@@ -87,6 +94,14 @@ class ViTModelConfig:
         backbone_size: a size of the family; ``None`` is its default.
         checkpoint_path: local weight file; empty means none. It wins over ``pretrained``.
         pretrained: ``None`` is the family's released weights, ``False`` random initialisation.
+        patch_size: side of a patch in pixels that the patch embedding is resampled to; ``None``
+            is the backbone's own.
+        layer_indices: the four blocks that the head taps: a list, a preset's name, or ``None``
+            for the last block of each quarter.
+        input_norm: what the network does to nnU-Net's normalised channels: ``auto``, ``none``,
+            ``imagenet`` or other statistics by name, or ``{mean: [...], std: [...]}``.
+        tune: what of the backbone trains: ``lora``, ``frozen``, ``full``, ``last_N`` (the last N
+            blocks), or ``None`` for what ``lora.enabled`` says.
         decoder: the head's options.
     """
 
@@ -95,6 +110,10 @@ class ViTModelConfig:
     backbone_size: str | None = None
     checkpoint_path: str = ""
     pretrained: bool | None = None
+    patch_size: Positive | None = None
+    layer_indices: Annotated[list[int], Field(min_length=4, max_length=4)] | str | None = None
+    input_norm: str | dict[str, list[float]] = "auto"
+    tune: Annotated[str, Field(pattern=r"^(lora|frozen|full|last_[1-9]\d*)$")] | None = None
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
 
@@ -108,6 +127,8 @@ class ViTLoRAConfig:
         lora_alpha: the update is scaled by lora_alpha / r; above 0.
         target_modules: last names of linear layers inside the blocks.
         lora_dropout: 0 to below 1.
+        dora: learn magnitude and direction apart (DoRA).
+        rslora: scale by lora_alpha / sqrt(r) (rsLoRA).
     """
 
     enabled: bool = True
@@ -117,6 +138,8 @@ class ViTLoRAConfig:
         default_factory=lambda: ["qkv"]
     )
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    dora: bool = False
+    rslora: bool = False
 
 
 @dataclass(config=_STRICT)
@@ -225,6 +248,8 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
         resolve_backbone(model.backbone, model.backbone_size)
     except UserError as error:
         raise ConfigError(f"{source}: model.backbone_size: {error}") from error
+    _check_choice(model.layer_indices, tuple(LAYER_PRESETS), "model.layer_indices", source)
+    _check_choice(model.input_norm, INPUT_NORMS, "model.input_norm", source)
     try:
         factory = find_head(model.model_path)
     except UserError as error:
@@ -246,6 +271,13 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
             check(**model.decoder.options())
         except UserError as error:
             raise ConfigError(f"{source}: model.decoder.{error}") from error
+
+
+def _check_choice(value: Any, names: tuple[str, ...], key: str, source: str | Path) -> None:
+    if isinstance(value, str) and value not in names:
+        near = difflib.get_close_matches(value, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(names)}"
+        raise ConfigError(f"{source}: {key}: unknown {value!r}; {hint}")
 
 
 def _refuse_unknown_keys(content: Any, schema: type, prefix: str, file: Path) -> None:

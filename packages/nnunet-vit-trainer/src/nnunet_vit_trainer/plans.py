@@ -5,6 +5,7 @@ is stands there, under ``architecture``; how it was trained stands under the top
 Plain dicts in, plain dicts out.
 """
 
+import dataclasses
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from vit_backbone import UserError
 
 from .config import ViTnnUNetConfig
+from .input_norm import resolve_input_norm
 
 PLANS_KEY = "vit"
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
@@ -28,9 +30,8 @@ def derive_plans(
     plans: dict[str, Any],
     configuration: str,
     config_name: str,
-    *,
-    architecture: dict[str, Any],
-    train: dict[str, Any],
+    config: ViTnnUNetConfig,
+    backbone: dict[str, Any],
     weights: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Derive plans that hold one configuration, flattened, with our architecture.
@@ -39,29 +40,36 @@ def derive_plans(
         plans: the dataset's own plans.
         configuration: a 2D configuration of theirs, such as ``2d``.
         config_name: the config's name.
-        architecture: from `architecture_of`.
-        train: the resolved training options; a ``batch_size`` or ``patch_size`` replaces the
-            planned one.
+        config: the checked config; a ``batch_size`` or ``patch_size`` of its replaces the plan's.
+        backbone: ``name``, the resolved timm name, and ``options``, what its weight file asks for
+            (`vit_backbone.fit_to_checkpoint`).
         weights: ``file`` and ``sha256`` of the pretrained weights; ``None`` without any.
 
     Raises:
-        UserError: no such configuration, a 3D one, or plans that are derived already.
+        UserError: no such configuration, a 3D one, plans that are derived already, or statistics
+            that do not fit how the plans normalise.
     """
     if PLANS_KEY in plans:
         raise UserError(
             f"plans {plans['plans_name']!r} are derived already; give the dataset's own with -p"
         )
+    train = dataclasses.asdict(config.train)
     settings = _flatten(plans["configurations"], configuration)
-    patch_size = train["patch_size"] or settings.get("patch_size", ())
     if len(settings.get("patch_size", ())) != 2:
         raise UserError(
             f"configuration {configuration!r} is not 2D (patch size {settings.get('patch_size')}); "
             "vision transformers here segment slices: use 2d"
         )
+    input_norm, said = resolve_input_norm(
+        config.model.input_norm,
+        settings["normalization_schemes"],
+        plans.get("foreground_intensity_properties_per_channel", {}),
+        family_statistics="dinov3_sat493m" if "sat493m" in backbone["name"] else "imagenet",
+    )
     settings |= {
-        "patch_size": list(patch_size),
+        "patch_size": list(train["patch_size"] or settings["patch_size"]),
         "batch_size": train["batch_size"] or settings["batch_size"],
-        "architecture": architecture,
+        "architecture": architecture_of(config, backbone["name"], backbone["options"], input_norm),
     }
     return {
         **plans,
@@ -69,32 +77,55 @@ def derive_plans(
         "configurations": {configuration: settings},
         PLANS_KEY: {
             "train": train,
+            "backbone": backbone,
+            "input_norm": said,
             "weights": weights,
             "versions": {name: version(name) for name in _RECORDED_VERSIONS},
         },
     }
 
 
-def architecture_of(config: ViTnnUNetConfig, timm_name: str) -> dict[str, Any]:
+def architecture_of(
+    config: ViTnnUNetConfig,
+    timm_name: str,
+    file_options: dict[str, Any] | None = None,
+    input_norm: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Turn a config into the ``architecture`` of a plans file, everything resolved.
 
     Args:
         config: the checked config.
         timm_name: the timm name of its backbone.
+        file_options: what the weight file asks for.
+        input_norm: the arguments of `vit_backbone.model.InputNorm`.
     """
     from .network import NETWORK_CLASS_NAME
 
     model, lora = config.model, config.lora
+    tune = model.tune or ("lora" if lora.enabled else "full")
+    last_blocks = int(tune.removeprefix("last_")) if tune.startswith("last_") else 0
+    options = {
+        **(file_options or {}),
+        "patch_size": model.patch_size,
+        "indices": model.layer_indices,
+        "input_norm": input_norm,
+        "train_last_blocks": last_blocks,
+        "use_dora": lora.dora,
+        "use_rslora": lora.rslora,
+    }
     return {
         "network_class_name": NETWORK_CLASS_NAME,
         "arch_kwargs": {
             "head": model.model_path,
             "backbone_name": timm_name,
-            "use_lora": lora.enabled,
+            "freeze_backbone": tune == "frozen" or last_blocks > 0,
+            "use_lora": tune == "lora",
             "lora_rank": lora.r,
             "lora_alpha": lora.lora_alpha,
             "lora_dropout": lora.lora_dropout,
             "lora_target_modules": lora.target_modules,
+            # Only what differs from the default: a head that predates an option still builds.
+            "backbone_options": {name: value for name, value in options.items() if value},
             **resolved_options(model.model_path, model.decoder.options()),
         },
         "_kw_requires_import": [],
@@ -113,7 +144,7 @@ def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
 def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: Path) -> None:
     """Refuse to mix a run with the results of another config under the same name.
 
-    Pretrained weights' path, versions and the number of epochs may differ.
+    The weights' path, versions and the number of epochs may differ.
 
     Args:
         plans: the derived plans of this run.
@@ -134,9 +165,11 @@ def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: 
 
 
 def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
-    train = plans.get(PLANS_KEY, {}).get("train", {})
+    ours = plans.get(PLANS_KEY, {})
+    train = ours.get("train", {})
     return {
         "configurations": plans["configurations"],
+        "weights": {"sha256": (ours.get("weights") or {}).get("sha256")},
         "train": {key: value for key, value in train.items() if key not in _FREE_OPTIONS},
     }
 

@@ -1,18 +1,16 @@
 """Train: derive the plans, then let nnU-Net's own `run_training` do the rest."""
 
-import dataclasses
 import json
 import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError, resolve_backbone
+from vit_backbone import UserError, fit_to_checkpoint, resolve_backbone
 
-from .config import ViTnnUNetConfig, find_config, load_config
+from .config import ViTModelConfig, find_config, load_config
 from .plans import (
     PLANS_KEY,
-    architecture_of,
     derive_plans,
     derived_plans_name,
     refuse_other_model,
@@ -94,20 +92,12 @@ def run_training_vit(
             f"--val needs a finished training; there is no {fold_folder}/checkpoint_final.pth"
         )
 
-    timm_name = resolve_backbone(config.model.backbone, config.model.backbone_size)
     existing = _read_json(results / "plans.json") if (results / "plans.json").is_file() else None
     if resumes and existing is not None:
-        weights = existing[PLANS_KEY]["weights"]
+        backbone, weights = existing[PLANS_KEY]["backbone"], existing[PLANS_KEY]["weights"]
     else:
-        weights = _weights(config, timm_name, pretrained_weights)
-    derived = derive_plans(
-        plans,
-        configuration,
-        config_name,
-        architecture=architecture_of(config, timm_name),
-        train=dataclasses.asdict(config.train),
-        weights=weights,
-    )
+        backbone, weights = _backbone_and_weights(config.model, pretrained_weights)
+    derived = derive_plans(plans, configuration, config_name, config, backbone, weights)
     if existing is not None:
         refuse_other_model(derived, existing, results)
     plans_file = dataset_folder / f"{derived['plans_name']}.json"
@@ -226,17 +216,21 @@ def _read_json(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _weights(
-    config: ViTnnUNetConfig, timm_name: str, pretrained_weights: str | None
-) -> dict[str, str] | None:
-    """Find the file that a new training starts from, and its sha256."""
-    from vit_backbone import find_weights, sha256_of
+def _backbone_and_weights(
+    model: ViTModelConfig, pretrained_weights: str | None
+) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """Find the file that a new training starts from, and the backbone that it asks for."""
+    from vit_backbone import find_weights, read_checkpoint, sha256_of
 
+    timm_name = resolve_backbone(model.backbone, model.backbone_size)
     if pretrained_weights:
         file: Path | None = Path(pretrained_weights)
+        checkpoint = None  # nnU-Net's own loader checks that it fills the whole network
     else:
-        model = config.model
         file = find_weights(
             model.backbone, timm_name, model.checkpoint_path, pretrained=model.pretrained
         )
-    return file and {"file": str(file.resolve()), "sha256": sha256_of(file)}
+        checkpoint = file and read_checkpoint(file)
+    timm_name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
+    weights = file and {"file": str(file.resolve()), "sha256": sha256_of(file)}
+    return {"name": timm_name, "options": options}, weights

@@ -63,6 +63,9 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
             self._load_pretrained()
+        self.print_to_log_file(
+            f"Input normalisation: {self.plans_manager.plans[PLANS_KEY]['input_norm']}"
+        )
         super().on_train_start()
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:

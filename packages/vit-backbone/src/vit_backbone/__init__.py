@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from .families import MODEL_CONFIGS as MODEL_CONFIGS
     from .families import fit_to_checkpoint as fit_to_checkpoint
     from .families import resolve_backbone as resolve_backbone
-    from .features import LAYER_INDICES as LAYER_INDICES
     from .features import get_vit_features as get_vit_features
-    from .features import layer_indices as layer_indices
     from .heads import available_heads as available_heads
     from .heads import find_head as find_head
     from .heads import head_options as head_options
@@ -24,6 +22,10 @@ if TYPE_CHECKING:
     from .lora import enable_lora as enable_lora
     from .model import ViTSegmentationModel as ViTSegmentationModel
     from .model import build_segmentation_model as build_segmentation_model
+    from .taps import LAYER_INDICES as LAYER_INDICES
+    from .taps import LAYER_PRESETS as LAYER_PRESETS
+    from .taps import layer_indices as layer_indices
+    from .taps import resolve_taps as resolve_taps
     from .weight_files import find_weights as find_weights
     from .weight_files import read_checkpoint as read_checkpoint
     from .weight_files import sha256_of as sha256_of
@@ -39,8 +41,10 @@ _MODULE_OF = {
     "UserError": "errors",
     "WeightsError": "errors",
     "create_backbone": "backbone",
-    "LAYER_INDICES": "features",
-    "layer_indices": "features",
+    "LAYER_INDICES": "taps",
+    "LAYER_PRESETS": "taps",
+    "layer_indices": "taps",
+    "resolve_taps": "taps",
     "get_vit_features": "features",
     "ViTSegmentationModel": "model",
     "build_segmentation_model": "model",

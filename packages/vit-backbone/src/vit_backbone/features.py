@@ -5,23 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-
-def layer_indices(depth: int) -> list[int]:
-    """Choose the four blocks that a head taps: the last block of each quarter.
-
-    Args:
-        depth: number of blocks, at least 4.
-
-    Raises:
-        ValueError: fewer than 4 blocks.
-    """
-    if depth < 4:
-        raise ValueError(f"a backbone with {depth} blocks cannot be tapped at four; give indices")
-    return [depth // 4 - 1, depth // 2 - 1, 3 * depth // 4 - 1, depth - 1]
-
-
-LAYER_INDICES: dict[int, list[int]] = {depth: layer_indices(depth) for depth in (12, 24, 32, 40)}
-"""Number of blocks -> the four tapped blocks; `layer_indices` is the rule for any other depth."""
+from .taps import resolve_taps
 
 
 def get_vit_features(
@@ -41,15 +25,11 @@ def get_vit_features(
         One (B, C, H/p, W/p) per index.
 
     Raises:
-        ValueError: an index outside the model, or H or W no multiple of the patch size.
+        UserError: an index outside the model.
+        ValueError: H or W is no multiple of the patch size.
     """
     depth = len(model.blocks)
-    wanted = layer_indices(depth) if indices is None else list(indices)
-    outside = [i for i in wanted if not -depth <= i < depth]
-    if outside:
-        raise ValueError(
-            f"indices {outside} are outside of {depth} blocks ([{-depth}, {depth - 1}])"
-        )
+    wanted = resolve_taps(indices, depth)
     patch_height, patch_width = model.patch_embed.patch_size
     height, width = input_tensor.shape[-2:]
     if height % patch_height or width % patch_width:

@@ -24,6 +24,7 @@ STANDARD_ARGUMENTS = frozenset(
         "lora_target_modules",
         "pretrained",
         "in_channels",
+        "backbone_options",
     }
 )
 """The arguments that every head's factory takes; what it takes beyond them are its options."""

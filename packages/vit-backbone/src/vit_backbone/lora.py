@@ -20,6 +20,9 @@ def enable_lora(
     lora_alpha: float = 16.0,
     lora_dropout: float = 0.05,
     target_modules: Sequence[str] | None = None,
+    *,
+    use_dora: bool = False,
+    use_rslora: bool = False,
 ) -> None:
     """Inject LoRA adapters into the blocks, in place, and freeze everything else of the backbone.
 
@@ -33,6 +36,8 @@ def enable_lora(
         lora_alpha: the update is scaled by lora_alpha / rank.
         lora_dropout: dropout before the adapters, 0 to 1.
         target_modules: last names of linear layers; ``None`` is ``["qkv"]``.
+        use_dora: learn magnitude and direction apart (Liu et al., DoRA, ICML 2024).
+        use_rslora: scale by lora_alpha / sqrt(rank) (Kalajdzievski, rsLoRA, 2023).
 
     Raises:
         UserError: adapters are there already, or no layer of the blocks has such a name.
@@ -56,6 +61,8 @@ def enable_lora(
         r=rank,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
+        use_dora=use_dora,
+        use_rslora=use_rslora,
         target_modules=rf"blocks\.\d+\.(?:.+\.)?(?:{names})",
     )
     inject_adapter_in_model(config, backbone)

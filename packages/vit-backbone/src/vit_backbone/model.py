@@ -3,17 +3,50 @@
 B: batch, C: channels, H, W: image, K: classes, p: patch size.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .backbone import create_backbone
+from .errors import UserError
 from .features import get_vit_features
 from .lora import disable_lora, enable_lora
+from .taps import resolve_taps
 from .weights import patch_embedding_is_adapted
+
+
+class InputNorm(nn.Module):
+    """Shift and scale image channels, after an optional clamp: what the pretrained ViT expects.
+
+    The statistics are part of the architecture, not of the weights (plans carry them).
+
+    Args:
+        mean: one value for all channels, or one per channel.
+        std: likewise, above 0.
+        clamp: (lowest, highest) value before that; ``None`` does not clamp.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        clamp: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.clamp = clamp
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Normalise (B, C, H, W)."""
+        if self.clamp is not None:
+            image = image.clamp(*self.clamp)
+        return (image - self.mean) / self.std
 
 
 class ViTSegmentationModel(nn.Module):
@@ -29,15 +62,21 @@ class ViTSegmentationModel(nn.Module):
         head: ``head(features, image) -> logits``: four (B, C, H/p, W/p) maps and the padded image
             in, (B, K, h, w) over the same area out.
         indices: the blocks to tap; ``None`` is `layer_indices` of the backbone's depth.
+        input_norm: applied to the image first; ``None`` takes it as it is.
     """
 
     def __init__(
-        self, backbone: nn.Module, head: nn.Module, indices: Sequence[int] | None = None
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        indices: Sequence[int] | None = None,
+        input_norm: InputNorm | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.indices = indices
+        self.input_norm = input_norm
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Segment images.
@@ -49,6 +88,8 @@ class ViTSegmentationModel(nn.Module):
             Logits (B, K, H, W).
         """
         height, width = image.shape[-2:]
+        if self.input_norm is not None:
+            image = self.input_norm(image)
         padded = pad_to_patches(image, self.backbone.patch_embed.patch_size)
         logits = self.head(get_vit_features(self.backbone, padded, self.indices), padded)
         if logits.shape[-2:] != padded.shape[-2:]:
@@ -56,18 +97,33 @@ class ViTSegmentationModel(nn.Module):
         return logits[..., :height, :width]
 
     def train(self, mode: bool = True) -> "ViTSegmentationModel":
-        """Set the training mode; a frozen backbone stays in evaluation mode."""
+        """Set the training mode; the backbone, and each of its blocks, stays frozen if it is."""
         super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
-            self.backbone.eval()
+        for part in (self.backbone, *self.backbone.blocks):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
         return self
 
-    def freeze_backbone(self) -> None:
+    def freeze_backbone(self, except_last_blocks: int = 0) -> None:
         """Freeze the backbone: no gradient and no train-mode randomness, from now on.
 
         A patch embedding that was adapted to other input channels goes on training.
+
+        Args:
+            except_last_blocks: so many of the last blocks, and the final norm, go on training.
+
+        Raises:
+            UserError: more blocks than there are.
         """
+        blocks = self.backbone.blocks
+        if not 0 <= except_last_blocks <= len(blocks):
+            raise UserError(
+                f"the last {except_last_blocks} blocks cannot train; there are {len(blocks)}"
+            )
         self.backbone.requires_grad_(False)
+        if except_last_blocks:
+            blocks[-except_last_blocks:].requires_grad_(True)
+            self.backbone.norm.requires_grad_(True)
         self.backbone.patch_embed.requires_grad_(patch_embedding_is_adapted(self.backbone))
         self.train(self.training)
 
@@ -126,24 +182,55 @@ def build_segmentation_model(
     lora_target_modules: Sequence[str] | None,
     pretrained: bool | None,
     in_channels: int,
+    backbone_options: Mapping[str, Any] | None = None,
 ) -> ViTSegmentationModel:
     """Build what every head's ``create_segmentation_model`` returns.
 
     Args:
         make_model: joins the backbone and the head.
+        backbone_name: see `create_backbone`, as for the next four.
+        backbone_size: see there.
+        checkpoint_path: see there.
+        pretrained: see there.
+        in_channels: see there.
         freeze_backbone: train the head alone; with ``use_lora`` the adapters train too, since
             LoRA freezes the backbone's own weights anyway.
-        others: as in `create_backbone` and `enable_lora`.
+        use_lora: tune by LoRA, with the next four as in `enable_lora`.
+        lora_rank: see there.
+        lora_alpha: see there.
+        lora_dropout: see there.
+        lora_target_modules: see there.
+        backbone_options: the last options of `create_backbone`, and ``indices`` (the taps, see
+            `resolve_taps`), ``input_norm`` (arguments of `InputNorm`), ``train_last_blocks`` (of
+            a frozen backbone), ``use_dora`` and ``use_rslora`` (see `enable_lora`).
 
     Raises:
-        UserError: what `create_backbone` and `enable_lora` refuse.
+        UserError: what `create_backbone` and `enable_lora` refuse, or an unknown option.
     """
+    options = dict(backbone_options or {})
+    taps = options.pop("indices", None)
+    input_norm = options.pop("input_norm", None)
+    train_last_blocks = options.pop("train_last_blocks", 0)
+    variants = {name: options.pop(name, False) for name in ("use_dora", "use_rslora")}
+    known = inspect.signature(create_backbone).parameters
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(f"unknown backbone_options {unknown}")
     backbone, _, _ = create_backbone(
-        backbone_name, backbone_size, checkpoint_path, pretrained=pretrained, in_chans=in_channels
+        backbone_name,
+        backbone_size,
+        checkpoint_path,
+        pretrained=pretrained,
+        in_chans=in_channels,
+        **options,
     )
     model = make_model(backbone)
+    model.indices = resolve_taps(taps, len(backbone.blocks))
+    model.input_norm = InputNorm(**input_norm) if input_norm else None
     if use_lora:
-        model.enable_lora(lora_rank, lora_alpha, lora_dropout, lora_target_modules)
+        enable_lora(backbone, lora_rank, lora_alpha, lora_dropout, lora_target_modules, **variants)
     elif freeze_backbone:
-        model.freeze_backbone()
+        model.freeze_backbone(train_last_blocks)
+    # What lies behind the last tap is never run; DDP would wait for its gradient.
+    last = max(i % len(backbone.blocks) for i in model.indices)
+    backbone.blocks[last + 1 :].requires_grad_(False)
     return model

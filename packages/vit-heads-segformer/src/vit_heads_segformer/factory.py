@@ -5,7 +5,7 @@ The factory's explicit keyword parameters beyond the standard ones are the schem
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ def create_segmentation_model(
     *,
     pretrained: bool | None = None,
     in_channels: int = 3,
+    backbone_options: Mapping[str, Any] | None = None,
     hidden_size: int = 256,
     dropout: float = 0.1,
     **unknown: Any,
@@ -48,6 +49,7 @@ def create_segmentation_model(
         lora_target_modules: names of linear layers in the blocks; ``None`` is ``["qkv"]``.
         pretrained: ``None`` is the family's released weights, ``False`` random initialisation.
         in_channels: number of input channels, at least 1.
+        backbone_options: the rarer ones; see `vit_backbone.build_segmentation_model`.
         hidden_size: width of the head, at least 1.
         dropout: before the classifier, 0 to 1.
         unknown: options that this head does not know are warned about and ignored.
@@ -76,6 +78,7 @@ def create_segmentation_model(
         lora_target_modules=lora_target_modules,
         pretrained=pretrained,
         in_channels=in_channels,
+        backbone_options=backbone_options,
     )
 
 

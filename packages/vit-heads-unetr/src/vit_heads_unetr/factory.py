@@ -5,7 +5,7 @@ The factory's explicit keyword parameters beyond the standard ones are the schem
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ def create_segmentation_model(
     *,
     pretrained: bool | None = None,
     in_channels: int = 3,
+    backbone_options: Mapping[str, Any] | None = None,
     decoder_channels: Sequence[int] = DEFAULT_CHANNELS,
     negative_slope: float = 0.01,
     **unknown: Any,
@@ -50,6 +51,7 @@ def create_segmentation_model(
         lora_target_modules: names of linear layers in the blocks; ``None`` is ``["qkv"]``.
         pretrained: ``None`` is the family's released weights, ``False`` random initialisation.
         in_channels: number of input channels, at least 1.
+        backbone_options: the rarer ones; see `vit_backbone.build_segmentation_model`.
         decoder_channels: the five widths of the head, from coarse to fine.
         negative_slope: of the head's LeakyReLUs, at least 0.
         unknown: options that this head does not know are warned about and ignored.
@@ -80,6 +82,7 @@ def create_segmentation_model(
         lora_target_modules=lora_target_modules,
         pretrained=pretrained,
         in_channels=in_channels,
+        backbone_options=backbone_options,
     )
 
 

@@ -1,0 +1,137 @@
+"""What the network still has to do to an image that nnU-Net normalised, or did not.
+
+nnU-Net z-scores a channel unless it is told otherwise by the channel's name; the statistics that a
+ViT was trained with are for [0, 1] or Hounsfield units. Applying them to z-scored data shifts it
+by several standard deviations, so the plans' ``normalization_schemes`` decide.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vit_backbone import UserError
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+# On [0, 1]: VisionFM's per modality, and DINOv3's satellite models'.
+UNIT_RANGE_STATISTICS: dict[str, dict[str, list[float]]] = {
+    "imagenet": IMAGENET,
+    "dinov3_sat493m": {"mean": [0.430, 0.411, 0.296], "std": [0.213, 0.156, 0.143]},
+    "visionfm_fundus": {
+        "mean": [0.42374, 0.26095, 0.12840],
+        "std": [0.29483, 0.20167, 0.13668],
+    },
+    "visionfm_oct": {"mean": [0.2109], "std": [0.1760]},
+    "visionfm_ffa": {"mean": [0.2020], "std": [0.1741]},
+    "visionfm_ubm": {"mean": [0.0961], "std": [0.2098]},
+    "visionfm_mri": {"mean": [0.1737], "std": [0.1620]},
+    "visionfm_ultrasound": {
+        "mean": [0.05989, 0.05979, 0.05669],
+        "std": [0.15428, 0.15505, 0.14464],
+    },
+    "visionfm_external": {
+        "mean": [0.49363, 0.36325, 0.25957],
+        "std": [0.32001, 0.27109, 0.21992],
+    },
+    "visionfm_slitlamp": {
+        "mean": [0.55567, 0.40289, 0.38858],
+        "std": [0.26517, 0.23312, 0.23904],
+    },
+}
+
+# On Hounsfield units: MedDINOv3's window.
+RAW_STATISTICS: dict[str, dict[str, list[float]]] = {
+    "meddinov3_ct": {"mean": [65.108], "std": [178.017], "clamp": [-1000.0, 1000.0]},
+}
+
+NAMES = ("auto", "none", *UNIT_RANGE_STATISTICS, *RAW_STATISTICS)
+
+_Z_SCORED = {"ZScoreNormalization", "CTNormalization"}
+_UNIT_RANGE = {"RGBTo01Normalization", "RescaleTo01Normalization"}
+_RAW = {"NoNormalization"}
+
+
+def resolve_input_norm(
+    choice: str | Mapping[str, Sequence[float]],
+    schemes: Sequence[str],
+    intensities: Mapping[str, Mapping[str, float]],
+    *,
+    family_statistics: str = "imagenet",
+) -> tuple[dict[str, list[float]] | None, str]:
+    """Decide the normalisation inside of the network.
+
+    Args:
+        choice: one of `NAMES`, or ``mean`` and ``std`` (one value, or one per channel).
+        schemes: the plans' ``normalization_schemes``, one per channel.
+        intensities: the plans' ``foreground_intensity_properties_per_channel``, for raw channels.
+        family_statistics: what the backbone was trained with, for channels in [0, 1].
+
+    Returns:
+        The arguments of `vit_backbone.model.InputNorm`, or ``None`` for nothing; and one line
+        that says what is done.
+
+    Raises:
+        UserError: statistics that do not fit how nnU-Net normalises the data.
+    """
+    channels = len(schemes)
+    if not isinstance(choice, str):
+        norm = {name: [float(v) for v in values] for name, values in choice.items()}
+        _check_explicit(norm, channels)
+        return norm, f"the config's own mean {norm['mean']} and std {norm['std']}"
+    if choice == "none":
+        return None, "none, as configured"
+    if choice == "auto":
+        return _automatic(schemes, intensities, family_statistics)
+    needed = _UNIT_RANGE if choice in UNIT_RANGE_STATISTICS else _RAW
+    if not set(schemes) <= needed:
+        raise UserError(
+            f"model.input_norm {choice!r} is for channels normalised by "
+            f"{' or '.join(sorted(needed))}, the plans have {', '.join(sorted(set(schemes)))}: "
+            "it would normalise twice; use auto"
+        )
+    norm = dict((UNIT_RANGE_STATISTICS | RAW_STATISTICS)[choice])
+    return _for_channels(norm, channels), f"{choice}'s statistics"
+
+
+def _automatic(
+    schemes: Sequence[str], intensities: Mapping[str, Mapping[str, float]], family: str
+) -> tuple[dict[str, list[float]] | None, str]:
+    if set(schemes) <= _Z_SCORED:
+        return None, "none: nnU-Net z-scores the channels, which is what the backbone expects"
+    statistics = _for_channels(UNIT_RANGE_STATISTICS[family], len(schemes))
+    mean, std, said = [], [], []
+    for i, scheme in enumerate(schemes):
+        if scheme in _Z_SCORED:
+            values, what = (0.0, 1.0), "z-scored already"
+        elif scheme in _UNIT_RANGE:
+            values, what = (statistics["mean"][i], statistics["std"][i]), f"{family} on [0, 1]"
+        elif scheme in _RAW:
+            found = intensities[str(i)]
+            values, what = (found["mean"], max(found["std"], 1e-8)), "raw: the data set's own"
+        else:
+            raise UserError(
+                f"model.input_norm auto does not know the plans' scheme {scheme!r}; "
+                "give none, or mean and std"
+            )
+        mean.append(float(values[0]))
+        std.append(float(values[1]))
+        said.append(f"channel {i} {what}")
+    return {"mean": mean, "std": std}, "; ".join(said)
+
+
+def _for_channels(norm: Mapping[str, list[float]], channels: int) -> dict[str, list[float]]:
+    """Repeat single statistics; average three where the image has another number of channels."""
+    fitted = dict(norm)
+    for name in ("mean", "std"):
+        values = norm[name]
+        if len(values) != channels:
+            fitted[name] = [sum(values) / len(values)] * channels
+    return fitted
+
+
+def _check_explicit(norm: Mapping[str, Any], channels: int) -> None:
+    if set(norm) != {"mean", "std"} or any(len(v) not in (1, channels) for v in norm.values()):
+        raise UserError(
+            f"model.input_norm: mean and std are needed, with 1 or {channels} values each"
+        )
+    if min(norm["std"]) <= 0:
+        raise UserError(f"model.input_norm.std {norm['std']}: it must be above 0")

@@ -1,0 +1,65 @@
+"""What the network does to channels that nnU-Net normalised, or did not: never twice."""
+
+import pytest
+
+from nnunet_vit_trainer.input_norm import IMAGENET, resolve_input_norm
+from vit_backbone import UserError
+
+Z, CT, RAW = "ZScoreNormalization", "CTNormalization", "NoNormalization"
+UNIT = "RGBTo01Normalization"
+INTENSITIES = {"0": {"mean": 100.0, "std": 20.0}, "1": {"mean": 5.0, "std": 2.0}}
+
+
+@pytest.mark.parametrize("schemes", [[Z], [Z, Z, Z], [CT], [CT, Z]])
+def test_auto_leaves_z_scored_channels_alone(schemes):
+    norm, said = resolve_input_norm("auto", schemes, {})
+    assert norm is None
+    assert "z-scores" in said
+
+
+def test_auto_gives_unit_range_channels_the_backbone_s_statistics():
+    assert resolve_input_norm("auto", [UNIT] * 3, {})[0] == IMAGENET
+    satellite, said = resolve_input_norm("auto", [UNIT] * 3, {}, family_statistics="dinov3_sat493m")
+    assert satellite["mean"] == [0.430, 0.411, 0.296]
+    assert "dinov3_sat493m" in said
+    grey, _ = resolve_input_norm("auto", ["RescaleTo01Normalization"], {})
+    assert grey["mean"] == [pytest.approx(sum(IMAGENET["mean"]) / 3)]
+
+
+def test_auto_z_scores_raw_channels_and_says_so_per_channel():
+    norm, said = resolve_input_norm("auto", [RAW, Z], INTENSITIES)
+    assert norm == {"mean": [100.0, 0.0], "std": [20.0, 1.0]}
+    assert "channel 0 raw" in said
+    assert "channel 1 z-scored already" in said
+
+
+@pytest.mark.parametrize(
+    ("choice", "schemes"),
+    [
+        ("imagenet", [Z] * 3),
+        ("visionfm_fundus", [CT] * 3),
+        ("meddinov3_ct", [CT]),
+        ("meddinov3_ct", [UNIT]),
+        ("imagenet", [RAW] * 3),
+    ],
+)
+def test_statistics_for_another_range_are_refused(choice, schemes):
+    with pytest.raises(UserError, match="normalise twice"):
+        resolve_input_norm(choice, schemes, {})
+
+
+def test_named_statistics():
+    fundus, _ = resolve_input_norm("visionfm_fundus", [UNIT] * 3, {})
+    assert fundus["std"] == [0.29483, 0.20167, 0.13668]
+    ct, _ = resolve_input_norm("meddinov3_ct", [RAW], {})
+    assert ct == {"mean": [65.108], "std": [178.017], "clamp": [-1000.0, 1000.0]}
+
+
+def test_own_statistics():
+    assert resolve_input_norm({"mean": [1], "std": [2]}, [Z], {})[0] == {
+        "mean": [1.0],
+        "std": [2.0],
+    }
+    for wrong in ({"mean": [1]}, {"mean": [1, 2], "std": [1, 1]}, {"mean": [0], "std": [0]}):
+        with pytest.raises(UserError, match="input_norm"):
+            resolve_input_norm(wrong, [Z], {})
