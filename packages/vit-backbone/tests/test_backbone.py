@@ -15,6 +15,7 @@ from vit_backbone import (
     get_vit_features,
     layer_indices,
     resolve_backbone,
+    resolve_taps,
 )
 
 NAMES = [
@@ -113,6 +114,26 @@ def test_impossible_features_are_refused(size, indices, message):
     model = create_backbone("test_vit", pretrained=False)[0]
     with pytest.raises(ValueError, match=message):
         get_vit_features(model, torch.zeros(1, 3, *size), indices)
+
+
+@pytest.mark.parametrize("family", MODEL_CONFIGS)
+def test_every_size_builds_on_the_meta_device(family):
+    depths = set()
+    for size in MODEL_CONFIGS[family]["sizes"]:
+        with torch.device("meta"):
+            module, patch_size, _ = create_backbone(family, size, pretrained=False, in_chans=4)
+        assert module.patch_embed.proj.weight.shape[1:] == (4, patch_size, patch_size)
+        depths.add(len(module.blocks))
+    assert max(depths) == {"dinov3": 40, "dinov2": 40, "retfound": 24, "visionfm": 12}[family]
+
+
+def test_presets_of_taps():
+    assert resolve_taps("dinov3", 24) == [4, 11, 17, 23]
+    assert resolve_taps(None, 40) == [9, 19, 29, 39]
+    assert resolve_taps([-1, 0, 0, 1], 12) == [-1, 0, 0, 1]
+    for taps, depth in (("dinov2", 24), ("dinov3", 13), ([12, 0, 0, 0], 12)):
+        with pytest.raises(UserError):
+            resolve_taps(taps, depth)
 
 
 def test_layer_indices():

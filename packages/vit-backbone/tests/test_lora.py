@@ -81,6 +81,16 @@ def test_an_adapted_patch_embedding_trains_and_is_saved_with_the_adapters():
     assert set(adapter_state_dict(backbone)) == trainable
 
 
+@pytest.mark.parametrize("variant", [{"use_dora": True}, {"use_rslora": True}])
+def test_dora_and_rslora_train_and_merge(backbone, variant):
+    enable_lora(backbone, rank=4, lora_dropout=0.0, **variant)
+    train_one_step(backbone)
+    backbone.eval()
+    unmerged = features(backbone)
+    disable_lora(backbone)
+    torch.testing.assert_close(features(backbone), unmerged, rtol=1e-5, atol=1e-5)
+
+
 def test_impossible_lora_is_refused():
     backbone = create_backbone("test_vit", pretrained=False)[0]
     with pytest.raises(UserError, match=r"\['qvk'\] match no linear layer.*'qkv'"):

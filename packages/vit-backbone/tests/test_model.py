@@ -1,10 +1,17 @@
 """The segmentation model: geometry, freezing, and the suite that heads inherit."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
-from vit_backbone import ViTSegmentationModel, create_backbone
+from vit_backbone import (
+    UserError,
+    ViTSegmentationModel,
+    build_segmentation_model,
+    create_backbone,
+)
 from vit_backbone.model import pad_to_patches
 from vit_backbone.testing import FakeBackbone, HeadConformance, response_center
 
@@ -90,6 +97,90 @@ def test_an_adapted_patch_embedding_trains_though_frozen():
     model.freeze_backbone()
     trainable = {n for n, p in backbone.named_parameters() if p.requires_grad}
     assert trainable == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
+
+
+# One model of each of timm's attention classes and of each kind of position embedding.
+FAMILIES = [
+    "test_vit",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_small_patch16_dinov3",
+    "vit_small_patch16_dinov3_qkvb",
+]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("use_lora", "freeze_backbone", "last_blocks", "trains"),
+    [
+        (True, False, 0, r".*\.lora_[AB]\."),
+        (False, True, 0, r"never"),
+        (False, True, 2, r"blocks\.({0}|{1})\.|norm\."),
+        (False, False, 0, r".*"),
+    ],
+    ids=["lora", "frozen", "last_2", "full"],
+)
+def test_what_trains_is_exactly_what_was_asked(
+    name, use_lora, freeze_backbone, last_blocks, trains
+):
+    # Dropping a path leaves its weights without a gradient, but not where all is frozen.
+    drop_path_rate = 0.2 if freeze_backbone and not last_blocks else 0.0
+    options = {"drop_path_rate": drop_path_rate, "train_last_blocks": last_blocks}
+    torch.manual_seed(0)
+    model = build(name, options, use_lora=use_lora, freeze_backbone=freeze_backbone).train()
+    depth = len(model.backbone.blocks)
+    for _ in range(2):  # lora_B is zero at first, so lora_A's first gradient is too
+        model.zero_grad()
+        torch.manual_seed(0)
+        (model(torch.randn(2, 3, 56, 56)) ** 2).mean().backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad / parameter.grad.norm().clamp(min=1e-8)
+    got = {n for n, p in model.backbone.named_parameters() if p.grad is not None and p.grad.any()}
+    pattern = re.compile(trains.format(depth - 2, depth - 1))
+    wanted = {n for n, _ in model.backbone.named_parameters() if pattern.match(n)}
+    assert got == wanted
+    modes = {module.training for module in model.backbone.blocks[0].modules()}
+    assert modes == {not freeze_backbone}
+
+
+def build(name, backbone_options=None, **arguments):
+    standard = {
+        "backbone_size": None,
+        "checkpoint_path": None,
+        "lora_rank": 2,
+        "lora_alpha": 4.0,
+        "lora_dropout": 0.0,
+        "lora_target_modules": None,
+        "pretrained": False,
+        "in_channels": 3,
+    }
+    return build_segmentation_model(
+        lambda backbone: ViTSegmentationModel(backbone, SmallHead(backbone.num_features, 2)),
+        backbone_name=name,
+        backbone_options=backbone_options,
+        **(standard | arguments),
+    )
+
+
+def test_the_rarer_options_of_a_model():
+    options = {
+        "patch_size": 8,
+        "indices": [0, 1, 1, 2],
+        "input_norm": {"mean": [0.5], "std": [0.25], "clamp": [0.0, 1.0]},
+    }
+    model = build("test_vit", options, use_lora=False, freeze_backbone=False).eval()
+    assert model.backbone.patch_embed.patch_size == (8, 8)
+    assert not any(p.requires_grad for p in model.backbone.blocks[3:].parameters())
+    assert not any("input_norm" in name for name in model.state_dict())
+    image = torch.rand(1, 3, 20, 20)
+    model.input_norm, norm = None, model.input_norm
+    expected = model((image - 0.5) / 0.25)
+    model.input_norm = norm
+    assert torch.equal(model(image), expected)
+    assert torch.equal(model(image - 7), model(torch.zeros_like(image)))
+    with pytest.raises(UserError, match=r"unknown backbone_options \['patchsize'\]"):
+        build("test_vit", {"patchsize": 8}, use_lora=False, freeze_backbone=False)
 
 
 def test_print_trainable_parameters_prints(model, capsys):

@@ -121,8 +121,12 @@ def test_nonzero_dinov3_biases_need_the_qkvb_model(tmp_path):
     torch.save(official, tmp_path / "nonzero.pth")
     with pytest.raises(WeightsError, match="_qkvb"):
         load_weights(base, tmp_path / "nonzero.pth")
-    qkvb = create_backbone("dinov3", "small", tmp_path / "nonzero.pth")[0]
+    qkvb, _, name = create_backbone("dinov3", "small", tmp_path / "nonzero.pth")
+    assert name == "vit_small_patch16_dinov3_qkvb.lvd1689m"
     assert qkvb.blocks[0].attn.q_bias[0] == 0.5
+    plain, _, name = create_backbone("dinov3", "small", tmp_path / "zero.pth")
+    assert name == "vit_small_patch16_dinov3.lvd1689m"
+    assert plain.blocks[0].attn.q_bias is None
 
 
 def official_dinov3(state):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vit_backbone import UserError, ViTSegmentationModel
-from vit_backbone.testing import FakeBackbone, HeadConformance
+from vit_backbone.testing import FakeBackbone, HeadConformance, response_center
 from vit_heads_unetr import (
     ConvBlock,
     DeconvBlock,
@@ -68,6 +68,33 @@ def test_the_default_head_has_the_specified_size():
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         UNETRHead(8, 2, **options)
+
+
+# Position embedding and patch 14, the same resampled to 16, RoPE and 16, position embedding and 16.
+BACKBONES = [
+    ("vit_small_patch14_dinov2", {"img_size": 224}),
+    ("vit_small_patch14_dinov2", {"img_size": 224, "patch_size": 16}),
+    ("vit_small_patch16_dinov3", {}),
+    ("test_vit", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), BACKBONES)
+@pytest.mark.parametrize("size", [(256, 256), (250, 300), (97, 131)])
+def test_output_lies_where_the_input_lies(name, options, size):
+    """On real ViTs, far from the origin, where a zoom of 14 % shifts by most."""
+    torch.manual_seed(0)
+    model = create_segmentation_model(
+        name,
+        num_classes=3,
+        pretrained=False,
+        use_lora=False,
+        backbone_options=options,
+        decoder_channels=CHANNELS,
+    ).eval()
+    for y, x in ((size[0] - 24, size[1] - 24), (size[0] - 24, 24), (24, size[1] - 24)):
+        center = response_center(model, size, (y, x))
+        assert max(abs(center[0] - y), abs(center[1] - x)) < 10, (y, x, center)
 
 
 @pytest.fixture(scope="module")

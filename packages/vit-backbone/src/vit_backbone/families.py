@@ -143,13 +143,23 @@ def _quote(family: str, size: str) -> str | None:
     return f"backbone {family!r} with size {size!r}" if known else None
 
 
+def _with_or_without_biases(timm_name: str, has_bias: bool) -> str:
+    """Name timm's DINOv3 variant for a file: ``_qkvb`` holds q and v biases, the plain one none."""
+    architecture, _, tag = timm_name.partition(".")
+    plain = architecture.removesuffix("_qkvb")
+    if "7b" in plain:  # timm has it without biases only
+        return timm_name
+    return f"{plain}{'_qkvb' if has_bias else ''}.{tag}"
+
+
 def fit_to_checkpoint(
     model_name: str, model_size: str | None, checkpoint: "Checkpoint | None"
 ) -> tuple[str, dict[str, Any]]:
     """Name the timm model, and the options to build it with, that a weight file asks for.
 
     The options follow from the file alone: the grid of its position embedding (so that nothing is
-    resampled twice), MedDINOv3's epsilon, LayerScale where the family has none by default.
+    resampled twice), MedDINOv3's epsilon, LayerScale where the family has none by default. So
+    does the generation of a RETFound file, and whether a DINOv3 one has biases that are not zero.
 
     Args:
         model_name: as in `resolve_backbone`.
@@ -167,6 +177,8 @@ def fit_to_checkpoint(
         return timm_name, {}
     if model_name == "retfound" and "blocks.0.ls1.gamma" in checkpoint.tensors:
         timm_name = resolve_backbone(model_name, "large_dinov2")
+    if model_name == "dinov3":
+        timm_name = _with_or_without_biases(timm_name, checkpoint.has_qkv_bias)
     options: dict[str, Any] = {}
     if checkpoint.layout == "MedDINOv3":
         options["norm_eps"] = 1e-6  # as it was trained; DINOv3's own is 1e-5

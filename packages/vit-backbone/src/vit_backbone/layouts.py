@@ -69,6 +69,18 @@ class Checkpoint:
                 return side
         return None
 
+    @property
+    def has_qkv_bias(self) -> bool:
+        """Whether q or v has a bias that is not zero (k's is masked in DINOv3)."""
+        for name, value in self.tensors.items():
+            if name.endswith((".attn.q_bias", ".attn.v_bias")) and value.count_nonzero():
+                return True
+            if name.endswith(".attn.qkv.bias"):
+                q, _, v = value.chunk(3)
+                if q.count_nonzero() or v.count_nonzero():
+                    return True
+        return False
+
     def describe(self) -> str:
         """Say what the file is: ``a ViT-B/16 (12 blocks, 768 wide) in VisionFM layout``."""
         letter = {384: "S", 768: "B", 1024: "L", 1280: "H+", 1536: "g", 4096: "7B"}
