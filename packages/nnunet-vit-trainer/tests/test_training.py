@@ -1,5 +1,6 @@
 """What the trainer does, tested without running it: network, optimizer, step, checkpoint."""
 
+import json
 import pydoc
 import sys
 from types import ModuleType
@@ -10,10 +11,13 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
+from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.optimization import PATCH_EMBEDDING_LR_SCALE, build_optimizer, training_step
+from nnunet_vit_trainer.plans import derive_plans
+from nnunet_vit_trainer.run import _backbone_and_weights
 from nnunet_vit_trainer.trainer import nnUNetTrainer_vit, unwrap, write_atomically
-from vit_backbone import UserError, build_segmentation_model
+from vit_backbone import UserError, build_segmentation_model, create_backbone, load_weights
 from vit_backbone.model import ViTSegmentationModel
 
 
@@ -27,7 +31,14 @@ class Head(nn.Module):
 
 
 def create_segmentation_model(
-    backbone_name="x", num_classes=1, use_lora=True, *, pretrained=None, in_channels=3, **unknown
+    backbone_name="x",
+    num_classes=1,
+    use_lora=True,
+    *,
+    pretrained=None,
+    in_channels=3,
+    backbone_options=None,
+    **unknown,
 ):
     return build_segmentation_model(
         lambda backbone: ViTSegmentationModel(backbone, Head(backbone.num_features, num_classes)),
@@ -42,6 +53,7 @@ def create_segmentation_model(
         lora_target_modules=None,
         pretrained=pretrained,
         in_channels=in_channels,
+        backbone_options=backbone_options,
     )
 
 
@@ -75,6 +87,40 @@ def test_nnunet_builds_the_network_from_plans():
 def test_a_head_without_deep_supervision_is_refused():
     with pytest.raises(UserError, match="nnUNetTrainerNoDeepSupervision_vit"):
         build_network(3, 4, True, head="a_head.here")
+
+
+def test_what_a_weight_file_decides_reaches_the_network_through_the_plans(tmp_path):
+    """Predicting needs the same position grid, and no weight file."""
+    file = tmp_path / "weights.pth"
+    torch.manual_seed(1)
+    original, _, _ = create_backbone("dinov2", "small", pretrained=False, img_size=224)
+    torch.save(original.state_dict(), file)
+    model = ViTModelConfig(
+        model_path="a_head.here",
+        backbone="dinov2",
+        backbone_size="small",
+        checkpoint_path=str(file),
+    )
+    backbone, weights = _backbone_and_weights(model, None)
+    file.rename(tmp_path / "away.pth")
+    plans = {
+        "plans_name": "p",
+        "configurations": {
+            "2d": {
+                "patch_size": [28, 28],
+                "batch_size": 2,
+                "normalization_schemes": ["RGBTo01Normalization"] * 3,
+            }
+        },
+    }
+    derived = derive_plans(plans, "2d", "mine", ViTnnUNetConfig(model=model), backbone, weights)
+    arguments = derived["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    rebuilt = build_network(3, 2, **json.loads(json.dumps(arguments)))
+    assert rebuilt.backbone.pos_embed.shape == original.pos_embed.shape
+    assert rebuilt.input_norm.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    report = load_weights(rebuilt.backbone, tmp_path / "away.pth")
+    assert "resampled" not in report.line()
+    assert report.sha256 == weights["sha256"]
 
 
 def test_what_trains_is_optimized_and_nothing_else():

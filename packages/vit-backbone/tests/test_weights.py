@@ -3,6 +3,7 @@
 import argparse
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -151,6 +152,10 @@ def write_hostile(file):
     file.write_bytes(pickle.dumps({"model": RunsCode()}, protocol=2))
 
 
+def write_hostile_zip(file):
+    torch.save({"model": RunsCode()}, file)
+
+
 def write_truncated(file):
     torch.save({"a": torch.zeros(1000)}, file)
     file.write_bytes(file.read_bytes()[:500])
@@ -164,10 +169,26 @@ def write_no_tensors(file):
     torch.save({"epoch": 3}, file)
 
 
+def test_numpy_scalars_and_arguments_are_data(original, tensors, image, tmp_path):
+    """What RETFound's and others' training checkpoints carry, under numpy's old name too."""
+    beside = {"best": np.float64(0.5), "epoch": np.int64(3), "args": argparse.Namespace(lr=1e-3)}
+    torch.save({"model": tensors, **beside}, tmp_path / "new.pth")
+    assert_same_features(
+        create_backbone("test_vit", None, tmp_path / "new.pth")[0].eval(), original, image
+    )
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
     "write",
-    [write_hostile, write_truncated, write_list, write_no_tensors, lambda f: f.write_bytes(b"")],
+    [
+        write_hostile,
+        write_hostile_zip,
+        write_truncated,
+        write_list,
+        write_no_tensors,
+        lambda f: f.write_bytes(b""),
+    ],
 )
 def test_what_is_no_weight_file_gets_one_line(write, suffix, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
