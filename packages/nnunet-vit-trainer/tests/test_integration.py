@@ -198,6 +198,17 @@ def test_another_config_of_the_same_name_is_refused(trained):
         run_training_vit(DATASET, "2d", 0, other, device=DEVICE, continue_training=True)
 
 
+def test_an_edited_backbone_is_not_resumed(trained):
+    config, _ = trained
+    content = yaml.safe_load(config.read_text())
+    content["model"]["backbone"] = "vit_tiny_patch16_224"
+    other = config.parent / "edited" / config.name
+    other.parent.mkdir(exist_ok=True)
+    other.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="backbone was 'test_vit' and is now"):
+        run_training_vit(DATASET, "2d", 0, other, device=DEVICE, continue_training=True)
+
+
 def test_missing_weights_end_in_one_line_before_any_work(home, capsys, monkeypatch):
     """The shipped DINOv3 config, offline and without a file."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -32,7 +32,7 @@ PLANS = {
         "3d_cascade": {"inherits_from": "3d_fullres"},
     },
 }
-BACKBONE = {"name": "test_vit", "options": {}}
+BACKBONE = {"asked": "test_vit", "name": "test_vit", "options": {}}
 
 
 def factory(*, width: int = 3, depth: tuple[int, ...] = (1, 2), **unknown): ...
@@ -48,7 +48,7 @@ def derive(configuration="2d", model=None, lora=None, weights=None, **train):
         ViTModelConfig(**(model or {})), ViTLoRAConfig(**(lora or {})), ViTTrainConfig(**train)
     )
     plans = copy.deepcopy(PLANS)
-    return derive_plans(plans, configuration, "mine", config, BACKBONE, weights)
+    return derive_plans(plans, configuration, "mine", config, dict(BACKBONE), weights)
 
 
 def kwargs_of(plans):
@@ -114,6 +114,13 @@ def test_derived_plans_are_not_derived_again():
 def test_results_of_another_config_are_not_mixed(other, key):
     with pytest.raises(UserError, match=rf"holds results of another config.*{key} was"):
         refuse_other_model(derive(**other), derive(), Path("results"))
+
+
+def test_another_backbone_is_another_model():
+    theirs = derive()
+    theirs["vit"]["backbone"]["asked"] = "vit_tiny_patch16_224"
+    with pytest.raises(UserError, match="backbone was 'vit_tiny_patch16_224'"):
+        refuse_other_model(derive(), theirs, Path("results"))
 
 
 def test_more_epochs_and_other_versions_are_no_other_model():

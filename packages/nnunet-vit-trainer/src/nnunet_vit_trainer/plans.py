@@ -41,8 +41,8 @@ def derive_plans(
         configuration: a 2D configuration of theirs, such as ``2d``.
         config_name: the config's name.
         config: the checked config; a ``batch_size`` or ``patch_size`` of its replaces the plan's.
-        backbone: ``name``, the resolved timm name, and ``options``, what its weight file asks for
-            (`vit_backbone.fit_to_checkpoint`).
+        backbone: ``asked``, the timm name that the config resolves to; ``name`` and ``options``,
+            what the weight file makes of it (`vit_backbone.fit_to_checkpoint`).
         weights: ``file`` and ``sha256`` of the pretrained weights; ``None`` without any.
 
     Raises:
@@ -169,6 +169,7 @@ def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
     train = ours.get("train", {})
     return {
         "configurations": plans["configurations"],
+        "backbone": ours.get("backbone", {}).get("asked"),
         "weights": {"sha256": (ours.get("weights") or {}).get("sha256")},
         "train": {key: value for key, value in train.items() if key not in _FREE_OPTIONS},
     }

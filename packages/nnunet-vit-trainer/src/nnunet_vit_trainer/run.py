@@ -9,12 +9,7 @@ from typing import Any
 from vit_backbone import UserError, fit_to_checkpoint, resolve_backbone
 
 from .config import ViTModelConfig, find_config, load_config
-from .plans import (
-    PLANS_KEY,
-    derive_plans,
-    derived_plans_name,
-    refuse_other_model,
-)
+from .plans import PLANS_KEY, derive_plans, derived_plans_name, refuse_other_model
 
 DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
 TRAINERS = (DEFAULT_TRAINER, "nnUNetTrainer_vit")
@@ -71,44 +66,32 @@ def run_training_vit(
     dataset, dataset_folder = _find_dataset(dataset_name_or_id)
     plans = _read_plans(dataset_folder, plans_identifier, configuration)
     config_name = find_config(config_path).stem
-    results = Path(
-        _environment("nnUNet_results"),
-        dataset,
-        "__".join(
-            (
-                trainer_class_name,
-                derived_plans_name(plans["plans_name"], config_name),
-                configuration,
-            )
-        ),
-    )
+    plans_name = derived_plans_name(plans["plans_name"], config_name)
+    results = Path(_environment("nnUNet_results"), dataset)
+    results /= f"{trainer_class_name}__{plans_name}__{configuration}"
     fold_folder = results / f"fold_{fold}"
     _check_device(device, num_gpus)
-    resumes = (continue_training or only_run_validation) and any(
-        fold_folder.glob("checkpoint_*.pth")
-    )
     if only_run_validation and not (fold_folder / "checkpoint_final.pth").is_file():
         raise UserError(
             f"--val needs a finished training; there is no {fold_folder}/checkpoint_final.pth"
         )
-
+    resumes = continue_training and any(fold_folder.glob("checkpoint_*.pth"))
     existing = _read_json(results / "plans.json") if (results / "plans.json").is_file() else None
-    if resumes and existing is not None:
-        backbone, weights = existing[PLANS_KEY]["backbone"], existing[PLANS_KEY]["weights"]
+    if existing is not None and (resumes or only_run_validation):
+        backbone, weights = _recorded(config.model, existing)
     else:
-        backbone, weights = _backbone_and_weights(config.model, pretrained_weights)
+        backbone, weights = _find_backbone(config.model, pretrained_weights)
     derived = derive_plans(plans, configuration, config_name, config, backbone, weights)
     if existing is not None:
         refuse_other_model(derived, existing, results)
-    plans_file = dataset_folder / f"{derived['plans_name']}.json"
-    plans_file.write_text(json.dumps(derived, indent=4), encoding="utf-8")
+    (dataset_folder / f"{plans_name}.json").write_text(json.dumps(derived, indent=4), "utf-8")
 
     _train(
         dataset,
         configuration,
         str(fold),
         trainer_class_name,
-        derived["plans_name"],
+        plans_name,
         pretrained_weights,
         num_gpus,
         export_validation_probabilities,
@@ -130,6 +113,8 @@ def _train(*arguments: Any) -> None:
     known = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
     os.environ["nnUNet_extTrainer"] = os.pathsep.join([folder, *filter(None, known)])
     *others, device = arguments
+    if device == "cuda":
+        torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
     run_training(*others, device=torch.device(device))
 
 
@@ -216,21 +201,30 @@ def _read_json(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _backbone_and_weights(
+def _find_backbone(
     model: ViTModelConfig, pretrained_weights: str | None
 ) -> tuple[dict[str, Any], dict[str, str] | None]:
     """Find the file that a new training starts from, and the backbone that it asks for."""
     from vit_backbone import find_weights, read_checkpoint, sha256_of
 
-    timm_name = resolve_backbone(model.backbone, model.backbone_size)
+    asked = resolve_backbone(model.backbone, model.backbone_size)
     if pretrained_weights:
         file: Path | None = Path(pretrained_weights)
         checkpoint = None  # nnU-Net's own loader checks that it fills the whole network
     else:
         file = find_weights(
-            model.backbone, timm_name, model.checkpoint_path, pretrained=model.pretrained
+            model.backbone, asked, model.checkpoint_path, pretrained=model.pretrained
         )
         checkpoint = file and read_checkpoint(file)
-    timm_name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
+    name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
     weights = file and {"file": str(file.resolve()), "sha256": sha256_of(file)}
-    return {"name": timm_name, "options": options}, weights
+    return {"asked": asked, "name": name, "options": options}, weights
+
+
+def _recorded(
+    model: ViTModelConfig, existing: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """Take what the weight file decided from the results: the file itself may be gone."""
+    ours = existing[PLANS_KEY]
+    asked = resolve_backbone(model.backbone, model.backbone_size)
+    return ours["backbone"] | {"asked": asked}, ours["weights"]
