@@ -84,10 +84,12 @@ def test_the_older_segformer_config_parses_with_the_same_defaults(write):
     assert config.train == load_config(write(USERS_UNETR)).train
 
 
-@pytest.mark.parametrize("name", ["unetr", "segformer", "unetr_tiny", "segformer_tiny"])
+@pytest.mark.parametrize(
+    "name", ["unetr", "unetr_light", "segformer", "unetr_tiny", "segformer_tiny"]
+)
 def test_shipped_configs_are_found_by_name(name):
     assert name in shipped_configs()
-    assert load_config(name).model.model_path == name.removesuffix("_tiny")
+    assert load_config(name).model.model_path == name.split("_")[0]
 
 
 @pytest.mark.parametrize(

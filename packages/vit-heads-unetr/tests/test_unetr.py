@@ -16,6 +16,7 @@ from vit_heads_unetr import (
     UNETRSegmentationModel,
     create_segmentation_model,
 )
+from vit_heads_unetr.factory import LIGHT_CHANNELS
 
 CHANNELS = (12, 8, 6, 4, 4)
 
@@ -63,6 +64,8 @@ def test_the_default_head_has_the_specified_size():
         ({"decoder_channels": (4, 4)}, "five positive widths"),
         ({"decoder_channels": (4, 4, 4, 4, 0)}, "five positive widths"),
         ({"negative_slope": -1}, "at least 0"),
+        ({"upsample": "nearest"}, "there is bilinear, deconv"),
+        ({"norm": "batch"}, "there is group, instance, layer"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
@@ -141,3 +144,55 @@ def test_importing_the_factory_imports_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_values_equal_those_of_an_independent_computation():
+    """The mean and the slice that reference_unetr.py prints (numpy, from the specification)."""
+    head = UNETRHead(6, 3, (16, 8, 8, 4, 4)).double().eval()
+    norms = {id(m.weight) for m in head.modules() if isinstance(m, torch.nn.GroupNorm)}
+    with torch.no_grad():
+        for k, parameter in enumerate(head.parameters()):
+            values = 0.1 * torch.sin(0.37 * torch.arange(parameter.numel()).double() + k)
+            offset = 1.0 if id(parameter) in norms else 0.0
+            parameter.copy_(values.reshape(parameter.shape) + offset)
+        ramp = torch.linspace(-1, 1, 6 * 2 * 2, dtype=torch.double).reshape(1, 6, 2, 2)
+        logits = head([ramp * (level + 1) for level in range(4)], torch.empty(0))
+    assert logits.mean().item() == pytest.approx(-0.08678308727961552, abs=1e-8)
+    expected = [-0.226853, -0.2610184, -0.2416031, -0.1730505, -0.0957034, -0.0763959]
+    assert logits[0, 1, 5, 3:9].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"image_skip": True}, {"upsample": "deconv"}, {"norm": "instance"}, {"norm": "layer"}],
+    ids=str,
+)
+class TestOptions(HeadConformance):
+    @pytest.fixture(autouse=True)
+    def take(self, options):
+        self.options = options
+
+    def make_head(self, embed_dim, num_classes):
+        return UNETRHead(embed_dim, num_classes, CHANNELS, **self.options)
+
+
+def test_the_image_skip_sees_one_pixel_and_the_default_does_not():
+    image = torch.randn(1, 3, 32, 32)
+    taps = [torch.randn(1, 8, 2, 2)] * 4
+    other = image.clone()
+    other[..., 9, 9] += 1
+    for skip in (False, True):
+        head = UNETRHead(8, 2, CHANNELS, image_skip=skip).eval()
+        moved = (head(taps, image) - head(taps, other)).abs().amax((0, 1)) > 1e-3
+        assert moved.any() == skip
+        assert bool(moved[9, 9]) == skip
+
+
+def test_the_light_preset_costs_under_8_gflop_at_256_px():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    image, taps = torch.randn(1, 3, 256, 256), [torch.randn(1, 384, 16, 16)] * 4
+    head = UNETRHead(384, 3, LIGHT_CHANNELS)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        head(taps, image)
+    assert counter.get_total_flops() < 8e9

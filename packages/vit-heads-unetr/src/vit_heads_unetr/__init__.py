@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .factory import LIGHT_CHANNELS as LIGHT_CHANNELS
     from .factory import create_segmentation_model as create_segmentation_model
     from .unetr import ConvBlock as ConvBlock
     from .unetr import DeconvBlock as DeconvBlock
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .unetr import UNETRSegmentationModel as UNETRSegmentationModel
 
 _MODULE_OF = {
+    "LIGHT_CHANNELS": "factory",
     "create_segmentation_model": "factory",
     "ConvBlock": "unetr",
     "DeconvBlock": "unetr",

@@ -7,7 +7,7 @@ The factory's explicit keyword parameters beyond the standard ones are the schem
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vit_backbone import UserError
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .unetr import UNETRSegmentationModel
 
 DEFAULT_CHANNELS = (512, 256, 128, 64, 32)
+# 6 GFLOP at 256 px on top of a ViT-S or -L, where the default costs 88.
+LIGHT_CHANNELS = (128, 64, 32, 16, 16)
+UPSAMPLES = ("bilinear", "deconv")
+NORMS = ("group", "instance", "layer")
 
 
 def create_segmentation_model(
@@ -34,6 +38,9 @@ def create_segmentation_model(
     backbone_options: Mapping[str, Any] | None = None,
     decoder_channels: Sequence[int] = DEFAULT_CHANNELS,
     negative_slope: float = 0.01,
+    image_skip: bool = False,
+    upsample: Literal["bilinear", "deconv"] = "bilinear",
+    norm: Literal["group", "instance", "layer"] = "group",
     **unknown: Any,
 ) -> "UNETRSegmentationModel":
     """Build a ViT with the UNETR head: (B, in_channels, H, W) in, logits of that size out.
@@ -54,6 +61,9 @@ def create_segmentation_model(
         backbone_options: the rarer ones; see `vit_backbone.build_segmentation_model`.
         decoder_channels: the five widths of the head, from coarse to fine.
         negative_slope: of the head's LeakyReLUs, at least 0.
+        image_skip: let the decoder see the image at full resolution, as the paper does.
+        upsample: how the decoder doubles the size.
+        norm: of the head's blocks.
         unknown: options that this head does not know are warned about and ignored.
 
     Raises:
@@ -66,10 +76,16 @@ def create_segmentation_model(
 
     if unknown:
         warnings.warn(f"the UNETR head ignores unknown options {sorted(unknown)}", stacklevel=2)
-    check_options(decoder_channels, negative_slope)
+    check_options(decoder_channels, negative_slope, image_skip, upsample, norm)
     return build_segmentation_model(
         lambda backbone: UNETRSegmentationModel(
-            backbone, num_classes, decoder_channels, negative_slope
+            backbone,
+            num_classes,
+            decoder_channels,
+            negative_slope,
+            image_skip=image_skip,
+            upsample=upsample,
+            norm=norm,
         ),
         backbone_name=backbone_name,
         backbone_size=backbone_size,
@@ -87,12 +103,16 @@ def create_segmentation_model(
 
 
 def check_options(
-    decoder_channels: Sequence[int] = DEFAULT_CHANNELS, negative_slope: float = 0.01
+    decoder_channels: Sequence[int] = DEFAULT_CHANNELS,
+    negative_slope: float = 0.01,
+    image_skip: bool = False,
+    upsample: str = "bilinear",
+    norm: str = "group",
 ) -> None:
     """Refuse values that no UNETR head can be built with.
 
     Raises:
-        UserError: not five positive widths, or a negative slope below 0.
+        UserError: not five positive widths, a negative slope below 0, or a name not listed.
     """
     if len(decoder_channels) != 5 or min(decoder_channels) < 1:
         raise UserError(
@@ -101,3 +121,6 @@ def check_options(
         )
     if negative_slope < 0:
         raise UserError(f"negative_slope {negative_slope}: it must be at least 0")
+    for name, value, known in (("upsample", upsample, UPSAMPLES), ("norm", norm, NORMS)):
+        if value not in known:
+            raise UserError(f"{name} {value!r}: there is {', '.join(known)}")

@@ -20,45 +20,68 @@ from vit_backbone import ViTSegmentationModel
 from .factory import DEFAULT_CHANNELS, check_options
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
-    groups = next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
+def make_norm(kind: str, channels: int) -> nn.Module:
+    """Make a norm layer.
+
+    Args:
+        kind: ``group`` (the largest of 8, 4, 2, 1 groups that divides the channels), ``instance``,
+            or ``layer`` (one group: over channels, height and width).
+        channels: of the map.
+    """
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    groups = 1 if kind == "layer" else next(g for g in (8, 4, 2, 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
 
 
 class DeconvBlock(nn.Sequential):
-    """Double the size: ConvTranspose2d x2, Conv 3x3, GroupNorm, LeakyReLU.
+    """Double the size: ConvTranspose2d x2, Conv 3x3, norm, LeakyReLU.
 
     Args:
         in_channels: channels in.
         out_channels: channels out, of both convolutions.
         negative_slope: of the LeakyReLU.
+        norm: see `make_norm`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, negative_slope: float = 0.01) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        negative_slope: float = 0.01,
+        norm: str = "group",
+    ) -> None:
         super().__init__(
             nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2),
             nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
-            _group_norm(out_channels),
+            make_norm(norm, out_channels),
             nn.LeakyReLU(negative_slope, inplace=True),
         )
 
 
 class ConvBlock(nn.Sequential):
-    """Twice Conv 3x3, GroupNorm, LeakyReLU; the size stays.
+    """Twice Conv 3x3, norm, LeakyReLU; the size stays.
 
     Args:
         in_channels: channels in.
         out_channels: channels out, of both convolutions.
         negative_slope: of the LeakyReLUs.
+        norm: see `make_norm`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, negative_slope: float = 0.01) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        negative_slope: float = 0.01,
+        norm: str = "group",
+    ) -> None:
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
-            _group_norm(out_channels),
+            make_norm(norm, out_channels),
             nn.LeakyReLU(negative_slope, inplace=True),
             nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
-            _group_norm(out_channels),
+            make_norm(norm, out_channels),
             nn.LeakyReLU(negative_slope, inplace=True),
         )
 
@@ -72,6 +95,7 @@ class UNETREncoder(nn.Module):
         embed_dim: channels C of the taps.
         decoder_channels: the widths (c0, ..., c4); c4 is not used here.
         negative_slope: of the LeakyReLUs.
+        norm: see `make_norm`.
     """
 
     def __init__(
@@ -79,13 +103,14 @@ class UNETREncoder(nn.Module):
         embed_dim: int,
         decoder_channels: Sequence[int] = DEFAULT_CHANNELS,
         negative_slope: float = 0.01,
+        norm: str = "group",
     ) -> None:
         super().__init__()
         c0, c1, c2, c3, _ = decoder_channels
 
         def path(width: int, blocks: int) -> nn.Sequential:
             ins = [embed_dim] + [width] * (blocks - 1)
-            return nn.Sequential(*(DeconvBlock(i, width, negative_slope) for i in ins))
+            return nn.Sequential(*(DeconvBlock(i, width, negative_slope, norm) for i in ins))
 
         self.z1 = path(c3, blocks=4)
         self.z2 = path(c2, blocks=3)
@@ -109,6 +134,9 @@ class UNETRDecoder(nn.Module):
         num_classes: K.
         decoder_channels: the widths (c0, ..., c4).
         negative_slope: of the LeakyReLUs.
+        image_channels: channels of the image where it is a skip too; 0 without that skip.
+        upsample: ``bilinear``, or ``deconv`` for a learned ConvTranspose2d before each merge.
+        norm: see `make_norm`.
     """
 
     def __init__(
@@ -116,22 +144,43 @@ class UNETRDecoder(nn.Module):
         num_classes: int,
         decoder_channels: Sequence[int] = DEFAULT_CHANNELS,
         negative_slope: float = 0.01,
+        image_channels: int = 0,
+        upsample: str = "bilinear",
+        norm: str = "group",
     ) -> None:
         super().__init__()
         widths = tuple(decoder_channels)
-        self.merges = nn.ModuleList(
-            ConvBlock(coarse + skip, skip, negative_slope) for coarse, skip in pairwise(widths[:4])
+        self.upsamplers = nn.ModuleList(
+            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+            if upsample == "deconv"
+            else nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+            for width in widths[:3]
         )
-        self.last = ConvBlock(widths[3], widths[4], negative_slope)
+        self.merges = nn.ModuleList(
+            ConvBlock(coarse + skip, skip, negative_slope, norm)
+            for coarse, skip in pairwise(widths[:4])
+        )
+        last = widths[3]
+        self.z0: ConvBlock | None = None
+        if image_channels:
+            self.z0 = ConvBlock(image_channels, widths[4], negative_slope, norm)
+            last += widths[4]
+        self.last = ConvBlock(last, widths[4], negative_slope, norm)
         # nnU-Net's -pretrained_weights skips the keys with '.seg_layers.' and no others.
         self.seg_layers = nn.ModuleList([nn.Conv2d(widths[4], num_classes, kernel_size=1)])
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Decode the encoder's maps, finest first, into logits (B, K, 16h, 16w)."""
+    def forward(self, maps: Sequence[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        """Decode the encoder's maps, finest first, into logits (B, K, 16h, 16w).
+
+        The image is looked at only where it is a skip.
+        """
         z1, z2, z3, x = maps
-        for merge, skip in zip(self.merges, (z3, z2, z1), strict=True):
-            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = merge(torch.cat([x, skip], dim=1))
+        for upsample, merge, skip in zip(self.upsamplers, self.merges, (z3, z2, z1), strict=True):
+            x = merge(torch.cat([upsample(x), skip], dim=1))
+        if self.z0 is not None:
+            # A patch-14 grid decodes to 16/14 of the image: the skip must lie where it lies.
+            fitted = F.interpolate(image, x.shape[-2:], mode="bilinear", align_corners=False)
+            x = torch.cat([x, self.z0(fitted)], dim=1)
         return self.seg_layers[0](self.last(x))
 
 
@@ -143,9 +192,13 @@ class UNETRHead(nn.Module):
         num_classes: K.
         decoder_channels: the five widths (c0, ..., c4), each at least 1.
         negative_slope: of the LeakyReLUs.
+        image_skip: let the decoder see the image at full resolution, as the paper's z0.
+        upsample: ``bilinear`` or ``deconv``.
+        norm: ``group``, ``instance`` or ``layer``.
+        image_channels: channels of the image, for ``image_skip``.
 
     Raises:
-        UserError: not five widths, or one below 1.
+        UserError: an impossible option.
     """
 
     def __init__(
@@ -154,15 +207,27 @@ class UNETRHead(nn.Module):
         num_classes: int,
         decoder_channels: Sequence[int] = DEFAULT_CHANNELS,
         negative_slope: float = 0.01,
+        *,
+        image_skip: bool = False,
+        upsample: str = "bilinear",
+        norm: str = "group",
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
-        check_options(decoder_channels, negative_slope)
-        self.encoder = UNETREncoder(embed_dim, decoder_channels, negative_slope)
-        self.decoder = UNETRDecoder(num_classes, decoder_channels, negative_slope)
+        check_options(decoder_channels, negative_slope, image_skip, upsample, norm)
+        self.encoder = UNETREncoder(embed_dim, decoder_channels, negative_slope, norm)
+        self.decoder = UNETRDecoder(
+            num_classes,
+            decoder_channels,
+            negative_slope,
+            image_channels if image_skip else 0,
+            upsample,
+            norm,
+        )
 
     def forward(self, features: Sequence[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
-        """Turn four (B, C, h, w) taps into logits (B, K, 16h, 16w); the image is not looked at."""
-        return self.decoder(self.encoder(features))
+        """Turn four (B, C, h, w) taps and the padded image into logits (B, K, 16h, 16w)."""
+        return self.decoder(self.encoder(features), image)
 
 
 class UNETRSegmentationModel(ViTSegmentationModel):
@@ -173,6 +238,9 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         num_classes: K.
         decoder_channels: the five widths (c0, ..., c4).
         negative_slope: of the LeakyReLUs.
+        image_skip: see `UNETRHead`, as for the next two.
+        upsample: see there.
+        norm: see there.
     """
 
     def __init__(
@@ -181,6 +249,19 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         num_classes: int,
         decoder_channels: Sequence[int] = DEFAULT_CHANNELS,
         negative_slope: float = 0.01,
+        *,
+        image_skip: bool = False,
+        upsample: str = "bilinear",
+        norm: str = "group",
     ) -> None:
-        head = UNETRHead(backbone.num_features, num_classes, decoder_channels, negative_slope)
+        head = UNETRHead(
+            backbone.num_features,
+            num_classes,
+            decoder_channels,
+            negative_slope,
+            image_skip=image_skip,
+            upsample=upsample,
+            norm=norm,
+            image_channels=backbone.patch_embed.proj.in_channels,
+        )
         super().__init__(backbone, head)
