@@ -239,7 +239,6 @@ def test_missing_weights_end_in_one_line_before_any_work(home, capsys, monkeypat
         ([DATASET, "2d", "1", "--val"], "--val needs a finished training"),
         ([DATASET, "2d", "0", "--c", "--val"], "exclude each other"),
         ([DATASET, "2d", "0", "-num_gpus", "99"], "-num_gpus 99"),
-        ([DATASET, "2d", "0", "-tr", "nnUNetTrainer_vit"], "no deep supervision"),
     ],
 )
 def test_what_a_user_can_mend_gets_one_line(arguments, message, home, capsys, monkeypatch):
@@ -248,7 +247,7 @@ def test_what_a_user_can_mend_gets_one_line(arguments, message, home, capsys, mo
     monkeypatch.setattr(
         sys,
         "argv",
-        ["nnUNetv2_train_vit", *arguments, "--config", "unetr_tiny", "-device", DEVICE],
+        ["nnUNetv2_train_vit", "--config", "unetr_tiny", "-device", DEVICE, *arguments],
     )
     with pytest.raises(SystemExit) as caught:
         cli.train()
@@ -256,6 +255,56 @@ def test_what_a_user_can_mend_gets_one_line(arguments, message, home, capsys, mo
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_a_head_without_deep_supervision_is_refused(home):
+    config = home / "yardstick.yaml"
+    config.write_text("model: {model_path: linear, backbone: test_vit, pretrained: false}")
+    with pytest.raises(UserError, match="'linear' has no deep supervision"):
+        run_training_vit(
+            DATASET, "2d", 0, config, trainer_class_name="nnUNetTrainer_vit", device=DEVICE
+        )
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_deep_supervision_trains_and_stock_prediction_gives_its_finest_output(head, home, tmp_path):
+    if importlib.util.find_spec(f"vit_heads_{head}") is None:
+        pytest.skip(f"{head} is not installed")
+    content = {
+        "model": {
+            "model_path": head,
+            "backbone": "test_vit",
+            "pretrained": False,
+            "decoder": HEADS[head],
+        },
+        "train": {
+            "num_epochs": 1,
+            "num_iterations_per_epoch": 2,
+            "num_val_iterations_per_epoch": 1,
+            "batch_size": 2,
+            "patch_size": [56, 40],
+        },
+    }
+    config = home / f"deep-{head}.yaml"
+    config.write_text(yaml.safe_dump(content))
+    folder = run_training_vit(
+        DATASET, "2d", 0, config, trainer_class_name="nnUNetTrainer_vit", device=DEVICE
+    )
+    assert folder.parent.name == f"nnUNetTrainer_vit__nnUNetPlans_deep-{head}_ds__2d"
+    validated = masks(folder / "validation")
+    (tmp_path / "images").mkdir()
+    for name in validated:
+        image = name.replace(".png", "_0000.png")
+        (tmp_path / "images" / image).symlink_to(home / "raw" / DATASET / "imagesTr" / image)
+    run(
+        "nnUNetv2_predict",
+        *("-d", DATASET, "-c", "2d", "-f", "0", "-tr", "nnUNetTrainer_vit"),
+        *("-p", f"nnUNetPlans_deep-{head}_ds", "-i", tmp_path / "images", "-o", tmp_path / "out"),
+        *("-device", DEVICE, "-npp", "0", "-nps", "0"),
+        nnUNet_results=os.environ["nnUNet_results"],
+    )
+    predicted = masks(tmp_path / "out")
+    assert all(np.array_equal(predicted[name], mask) for name, mask in validated.items())
 
 
 @pytest.mark.gpu

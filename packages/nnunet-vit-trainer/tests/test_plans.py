@@ -2,8 +2,10 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunet_vit_trainer.config import (
@@ -43,12 +45,14 @@ def head(monkeypatch):
     monkeypatch.setattr("vit_backbone.find_head", lambda name: factory)
 
 
-def derive(configuration="2d", model=None, lora=None, weights=None, **train):
+def derive(configuration="2d", model=None, lora=None, weights=None, deep=False, **train):
     config = ViTnnUNetConfig(
         ViTModelConfig(**(model or {})), ViTLoRAConfig(**(lora or {})), ViTTrainConfig(**train)
     )
     plans = copy.deepcopy(PLANS)
-    return derive_plans(plans, configuration, "mine", config, dict(BACKBONE), weights)
+    return derive_plans(
+        plans, configuration, "mine", config, dict(BACKBONE), weights, deep_supervision=deep
+    )
 
 
 def kwargs_of(plans):
@@ -174,3 +178,15 @@ def test_the_rarer_options_reach_the_backbone():
         "use_dora": True,
         "use_rslora": True,
     }
+
+
+def test_deep_supervision_is_another_network_with_nnunets_strides(monkeypatch):
+    with pytest.raises(UserError, match="has no deep supervision"):
+        derive(deep=True)
+    module = sys.modules[factory.__module__]
+    monkeypatch.setattr(module, "DEEP_SUPERVISION_STRIDES", (1, 2, 2), raising=False)
+    plans = derive(deep=True)
+    assert plans["plans_name"] == "nnUNetPlans_mine_ds"
+    assert kwargs_of(plans)["auxiliary_outputs"] is True
+    scales = 1 / np.cumprod(np.vstack(kwargs_of(plans)["strides"]), axis=0)[:-1]
+    assert scales.tolist() == [[1, 1], [0.5, 0.5], [0.25, 0.25]]

@@ -16,7 +16,12 @@ from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.optimization import PATCH_EMBEDDING_LR_SCALE, build_optimizer, training_step
 from nnunet_vit_trainer.plans import derive_plans
 from nnunet_vit_trainer.run import _find_backbone
-from nnunet_vit_trainer.trainer import nnUNetTrainer_vit, unwrap, write_atomically
+from nnunet_vit_trainer.trainer import (
+    deep_supervision_weights,
+    nnUNetTrainer_vit,
+    unwrap,
+    write_atomically,
+)
 from vit_backbone import UserError, build_segmentation_model, create_backbone, load_weights
 from vit_backbone.model import ViTSegmentationModel
 
@@ -84,7 +89,11 @@ def test_nnunet_builds_the_network_from_plans():
     assert built(torch.randn(1, 2, 40, 56)).shape == (1, 4, 40, 56)
 
 
-def test_a_head_without_deep_supervision_is_refused():
+def test_every_output_of_deep_supervision_weighs():
+    assert deep_supervision_weights(3) == pytest.approx((4 / 7, 2 / 7, 1 / 7))
+
+
+def test_plans_without_auxiliary_outputs_refuse_deep_supervision():
     with pytest.raises(UserError, match="nnUNetTrainerNoDeepSupervision_vit"):
         build_network(3, 4, True, head="a_head.here")
 

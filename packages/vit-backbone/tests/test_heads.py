@@ -4,8 +4,30 @@ import sys
 from types import ModuleType
 
 import pytest
+import torch
 
-from vit_backbone import UserError, available_heads, find_head, head_options
+from vit_backbone import (
+    UserError,
+    available_heads,
+    deep_supervision_strides,
+    find_head,
+    head_options,
+)
+from vit_backbone.linear_head import LinearHead
+from vit_backbone.testing import HeadConformance
+
+
+class TestLinearHead(HeadConformance):
+    def make_head(self, embed_dim, num_classes):
+        return LinearHead(embed_dim, num_classes)
+
+
+def test_the_linear_head_is_registered_and_has_no_options():
+    factory = find_head("linear")
+    assert head_options(factory) == {}
+    assert deep_supervision_strides(factory) is None
+    model = factory("test_vit", num_classes=3, pretrained=False, in_channels=1)
+    assert model(torch.randn(1, 1, 33, 20)).shape == (1, 3, 33, 20)
 
 
 def stranger(backbone_name="x", num_classes=1, *, pretrained=None, width: int = 3, **unknown):

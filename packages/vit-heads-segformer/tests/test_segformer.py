@@ -1,7 +1,9 @@
 """The SegFormer head: the suite that every head passes, and its own parts."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,71 @@ from vit_heads_segformer import (
 class TestSegFormerHead(HeadConformance):
     def make_head(self, embed_dim, num_classes):
         return SegFormerHead([embed_dim] * 4, num_classes, hidden_size=16, dropout=0.0)
+
+    def make_deep_head(self, embed_dim, num_classes):
+        return SegFormerHead(
+            [embed_dim] * 4, num_classes, hidden_size=16, dropout=0.0, auxiliary_outputs=True
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"neck": "pyramid"},
+        {"upsample": "deconv"},
+        {"neck": "pyramid", "upsample": "deconv"},
+        {"norm": "batch"},
+    ],
+    ids=str,
+)
+class TestOptions(HeadConformance):
+    @pytest.fixture(autouse=True)
+    def take(self, options):
+        self.options = {"hidden_size": 16, "dropout": 0.0, **options}
+
+    def make_head(self, embed_dim, num_classes):
+        return SegFormerHead([embed_dim] * 4, num_classes, **self.options)
+
+    def make_deep_head(self, embed_dim, num_classes):
+        return SegFormerHead([embed_dim] * 4, num_classes, **self.options, auxiliary_outputs=True)
+
+
+def test_the_paper_s_head_equals_transformers():
+    """``neck: none`` and ``norm: batch`` against SegformerDecodeHead with the same weights."""
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
+
+    dims = [8, 6, 4, 10]
+    config = transformers.SegformerConfig(
+        hidden_sizes=dims, decoder_hidden_size=16, num_labels=3, num_encoder_blocks=4
+    )
+    theirs = SegformerDecodeHead(config)
+    ours = SegFormerHead(dims, 3, hidden_size=16, norm="batch")
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.3)
+        theirs.batch_norm.running_mean.normal_()
+        theirs.batch_norm.running_var.uniform_(0.5, 2)
+        for mine, mlp in zip(ours.projections, theirs.linear_projections, strict=True):
+            mine.weight.copy_(mlp.proj.weight[..., None, None])
+            mine.bias.copy_(mlp.proj.bias)
+        # transformers concatenates the deepest level first, as the paper's code does.
+        fuse = theirs.linear_fuse.weight.unflatten(1, (4, 16)).flip(1).flatten(1, 2)
+        ours.fuse[0].weight.copy_(fuse)
+    ours.fuse[1].load_state_dict(theirs.batch_norm.state_dict())
+    ours.seg_layers[0].load_state_dict(theirs.classifier.state_dict())
+    levels = [torch.randn(2, d, s, s + 3) for d, s in zip(dims, (16, 8, 4, 2), strict=True)]
+    expected = theirs.eval()(levels)
+    got = ours.eval()(levels, levels[0])
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_neck_answers_at_4_times_the_grid_on_odd_grids_too():
+    taps = [torch.randn(1, 8, 5, 3)] * 4
+    assert SegFormerHead([8] * 4, 2, neck="pyramid")(taps, taps[0]).shape == (1, 2, 20, 12)
+    head = SegFormerHead([8] * 4, 2, neck="pyramid", upsample="deconv")
+    assert head(taps, taps[0]).shape == (1, 2, 80, 48)
+    assert SegFormerHead([8] * 4, 2, upsample="deconv")(taps, taps[0]).shape == (1, 2, 80, 48)
 
 
 def test_levels_may_differ_in_width_and_size():
@@ -106,3 +173,12 @@ def test_importing_the_factory_imports_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_readmes_lines_run_with_a_small_backbone():
+    """As they stand in README.md, but for the size of the backbone."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", readme, re.S)[1]
+    names = {}
+    exec(code.replace('"large"', '"small"'), names)
+    assert names["logits"].shape == (1, 4, 250, 300)

@@ -1,7 +1,9 @@
 """The UNETR head: the suite that every head passes, and the shape of its own parts."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +26,9 @@ CHANNELS = (12, 8, 6, 4, 4)
 class TestUNETRHead(HeadConformance):
     def make_head(self, embed_dim, num_classes):
         return UNETRHead(embed_dim, num_classes, CHANNELS)
+
+    def make_deep_head(self, embed_dim, num_classes):
+        return UNETRHead(embed_dim, num_classes, CHANNELS, auxiliary_outputs=True)
 
 
 def test_blocks_are_what_the_specification_names():
@@ -196,3 +201,12 @@ def test_the_light_preset_costs_under_8_gflop_at_256_px():
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         head(taps, image)
     assert counter.get_total_flops() < 8e9
+
+
+def test_the_readmes_lines_run_with_a_small_backbone():
+    """As they stand in README.md, but for the size of the backbone."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", readme, re.S)[1]
+    names = {}
+    exec(code.replace('"large"', '"small"'), names)
+    assert names["logits"].shape == (1, 4, 250, 300)

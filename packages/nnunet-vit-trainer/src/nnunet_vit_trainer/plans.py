@@ -21,9 +21,12 @@ _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", 
 _FREE_OPTIONS = {"num_epochs"}
 
 
-def derived_plans_name(plans_name: str, config_name: str) -> str:
-    """Name the plans of a config: ``nnUNetPlans`` and ``unetr`` make ``nnUNetPlans_unetr``."""
-    return f"{plans_name}_{config_name}"
+def derived_plans_name(plans_name: str, config_name: str, deep_supervision: bool = False) -> str:
+    """Name the plans of a config: ``nnUNetPlans`` and ``unetr`` make ``nnUNetPlans_unetr``.
+
+    With deep supervision the network is another one, and so is the name: ``nnUNetPlans_unetr_ds``.
+    """
+    return f"{plans_name}_{config_name}{'_ds' if deep_supervision else ''}"
 
 
 def derive_plans(
@@ -33,6 +36,8 @@ def derive_plans(
     config: ViTnnUNetConfig,
     backbone: dict[str, Any],
     weights: dict[str, str] | None = None,
+    *,
+    deep_supervision: bool = False,
 ) -> dict[str, Any]:
     """Derive plans that hold one configuration, flattened, with our architecture.
 
@@ -44,10 +49,11 @@ def derive_plans(
         backbone: ``asked``, the timm name that the config resolves to; ``name`` and ``options``,
             what the weight file makes of it (`vit_backbone.fit_to_checkpoint`).
         weights: ``file`` and ``sha256`` of the pretrained weights; ``None`` without any.
+        deep_supervision: whether the head gets its auxiliary outputs.
 
     Raises:
-        UserError: no such configuration, a 3D one, plans that are derived already, or statistics
-            that do not fit how the plans normalise.
+        UserError: no such configuration, a 3D one, plans that are derived already, statistics
+            that do not fit how the plans normalise, or a head without deep supervision.
     """
     if PLANS_KEY in plans:
         raise UserError(
@@ -71,9 +77,11 @@ def derive_plans(
         "batch_size": train["batch_size"] or settings["batch_size"],
         "architecture": architecture_of(config, backbone["name"], backbone["options"], input_norm),
     }
+    if deep_supervision:
+        settings["architecture"]["arch_kwargs"] |= _auxiliary_outputs(config.model.model_path)
     return {
         **plans,
-        "plans_name": derived_plans_name(plans["plans_name"], config_name),
+        "plans_name": derived_plans_name(plans["plans_name"], config_name, deep_supervision),
         "configurations": {configuration: settings},
         PLANS_KEY: {
             "train": train,
@@ -130,6 +138,19 @@ def architecture_of(
         },
         "_kw_requires_import": [],
     }
+
+
+def _auxiliary_outputs(head: str) -> dict[str, Any]:
+    """Return the arguments that give a head its auxiliary outputs, and nnU-Net their scales."""
+    from vit_backbone import deep_supervision_strides, find_head
+
+    strides = deep_supervision_strides(find_head(head))
+    if strides is None:
+        raise UserError(
+            f"head {head!r} has no deep supervision; use -tr nnUNetTrainerNoDeepSupervision_vit"
+        )
+    # nnU-Net makes the scales from all strides but the last.
+    return {"auxiliary_outputs": True, "strides": [[s, s] for s in (*strides, 1)]}
 
 
 def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:

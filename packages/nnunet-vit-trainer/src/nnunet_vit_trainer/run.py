@@ -66,7 +66,8 @@ def run_training_vit(
     dataset, dataset_folder = _find_dataset(dataset_name_or_id)
     plans = _read_plans(dataset_folder, plans_identifier, configuration)
     config_name = find_config(config_path).stem
-    plans_name = derived_plans_name(plans["plans_name"], config_name)
+    deep_supervision = trainer_class_name != DEFAULT_TRAINER
+    plans_name = derived_plans_name(plans["plans_name"], config_name, deep_supervision)
     results = Path(_environment("nnUNet_results"), dataset)
     results /= f"{trainer_class_name}__{plans_name}__{configuration}"
     fold_folder = results / f"fold_{fold}"
@@ -81,7 +82,15 @@ def run_training_vit(
         backbone, weights = _recorded(config.model, existing)
     else:
         backbone, weights = _find_backbone(config.model, pretrained_weights)
-    derived = derive_plans(plans, configuration, config_name, config, backbone, weights)
+    derived = derive_plans(
+        plans,
+        configuration,
+        config_name,
+        config,
+        backbone,
+        weights,
+        deep_supervision=deep_supervision,
+    )
     if existing is not None:
         refuse_other_model(derived, existing, results)
     (dataset_folder / f"{plans_name}.json").write_text(json.dumps(derived, indent=4), "utf-8")

@@ -83,7 +83,13 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
         if self.enable_deep_supervision:
-            unwrap(self.network).deep_supervision = enabled
+            unwrap(self.network).head.deep_supervision = enabled
+
+    def _build_loss(self) -> nn.Module:
+        loss = super()._build_loss()
+        if self.enable_deep_supervision:
+            loss.weight_factors = deep_supervision_weights(len(loss.weight_factors))
+        return loss
 
     def save_checkpoint(self, filename: str) -> None:
         """Write what nnU-Net writes, but whole or not at all, and under nnU-Net's trainer's name.
@@ -116,6 +122,15 @@ class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
+
+
+def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
+    """Weigh the outputs, finest first, by halves: 1, 1/2, 1/4, ... with the sum 1.
+
+    nnU-Net gives the coarsest one 0, which would leave its classifier without a gradient.
+    """
+    weights = [0.5**i for i in range(outputs)]
+    return tuple(weight / sum(weights) for weight in weights)
 
 
 def unwrap(network: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .families import resolve_backbone as resolve_backbone
     from .features import get_vit_features as get_vit_features
     from .heads import available_heads as available_heads
+    from .heads import deep_supervision_strides as deep_supervision_strides
     from .heads import find_head as find_head
     from .heads import head_options as head_options
     from .lora import adapter_state_dict as adapter_state_dict
@@ -53,6 +54,7 @@ _MODULE_OF = {
     "adapter_state_dict": "lora",
     "load_weights": "weights",
     "available_heads": "heads",
+    "deep_supervision_strides": "heads",
     "find_head": "heads",
     "head_options": "heads",
 }

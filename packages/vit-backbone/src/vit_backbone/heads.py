@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,13 @@ STANDARD_ARGUMENTS = frozenset(
         "pretrained",
         "in_channels",
         "backbone_options",
+        "auxiliary_outputs",
     }
 )
-"""The arguments that every head's factory takes; what it takes beyond them are its options."""
+"""What every head's factory takes; what it takes beyond them are its options.
+
+``auxiliary_outputs`` is taken only by heads with deep supervision, and set by the trainer.
+"""
 
 _LEGACY_NAMES = {
     "nnunetv2.model.model_unetr": "unetr",
@@ -80,6 +85,15 @@ def head_options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         for name, parameter in inspect.signature(factory).parameters.items()
         if name not in STANDARD_ARGUMENTS and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
+
+
+def deep_supervision_strides(factory: Callable[..., Any]) -> tuple[int, ...] | None:
+    """Return a head's step in size from each output of deep supervision to the next, or ``None``.
+
+    Such a head's factory takes ``auxiliary_outputs``, and its module says
+    ``DEEP_SUPERVISION_STRIDES``, full size first: (1, 2, 2, 2) is full, 1/2, 1/4 and 1/8.
+    """
+    return getattr(sys.modules[factory.__module__], "DEEP_SUPERVISION_STRIDES", None)
 
 
 def _resolved(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:

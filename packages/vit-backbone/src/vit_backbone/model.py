@@ -60,7 +60,9 @@ class ViTSegmentationModel(nn.Module):
         backbone: a timm ViT, or anything with its ``forward_intermediates``, ``blocks`` and
             ``patch_embed.patch_size``.
         head: ``head(features, image) -> logits``: four (B, C, H/p, W/p) maps and the padded image
-            in, (B, K, h, w) over the same area out.
+            in, (B, K, h, w) over the same area out. A head with auxiliary outputs has
+            ``deep_supervision``, which switches them on, and ``deep_supervision_scales``; it
+            returns a list of logits then, finest first.
         indices: the blocks to tap; ``None`` is `layer_indices` of the backbone's depth.
         input_norm: applied to the image first; ``None`` takes it as it is.
     """
@@ -78,23 +80,28 @@ class ViTSegmentationModel(nn.Module):
         self.indices = indices
         self.input_norm = input_norm
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Segment images.
 
         Args:
             image: (B, C, H, W), any H, W >= 1.
 
         Returns:
-            Logits (B, K, H, W).
+            Logits (B, K, H, W); with deep supervision on, a list, the i-th at the head's i-th
+            scale of H and W, rounded as nnU-Net rounds its targets.
         """
         height, width = image.shape[-2:]
         if self.input_norm is not None:
             image = self.input_norm(image)
         padded = pad_to_patches(image, self.backbone.patch_embed.patch_size)
         logits = self.head(get_vit_features(self.backbone, padded, self.indices), padded)
-        if logits.shape[-2:] != padded.shape[-2:]:
-            logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
+        if not isinstance(logits, list):
+            return fit_to_image(logits, padded.shape[-2:], (height, width))
+        scales = self.head.deep_supervision_scales
+        return [
+            fit_to_image(output, padded.shape[-2:], (height, width), scale)
+            for output, scale in zip(logits, scales, strict=True)
+        ]
 
     def train(self, mode: bool = True) -> "ViTSegmentationModel":
         """Set the training mode; the backbone, and each of its blocks, stays frozen if it is."""
@@ -150,6 +157,29 @@ class ViTSegmentationModel(nn.Module):
         total = sum(parameter.numel() for parameter in self.parameters())
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         print(f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%})")
+
+
+def fit_to_image(
+    logits: torch.Tensor,
+    padded_size: Sequence[int],
+    size: Sequence[int],
+    scale: float = 1.0,
+) -> torch.Tensor:
+    """Resample logits that cover the padded image to its size, then crop the padding off.
+
+    Args:
+        logits: (B, K, h, w) over the area of the padded image.
+        padded_size: height and width of that.
+        size: height and width of the image.
+        scale: of both sizes, for an auxiliary output.
+    """
+    padded_height, padded_width = (max(1, round(side * scale)) for side in padded_size)
+    height, width = (max(1, round(side * scale)) for side in size)
+    if logits.shape[-2:] != (padded_height, padded_width):
+        logits = F.interpolate(
+            logits, (padded_height, padded_width), mode="bilinear", align_corners=False
+        )
+    return logits[..., :height, :width]
 
 
 def pad_to_patches(image: torch.Tensor, patch_size: Sequence[int]) -> torch.Tensor:

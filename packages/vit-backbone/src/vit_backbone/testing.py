@@ -66,6 +66,10 @@ class HeadConformance:
         """
         raise AttributeError("define make_head(embed_dim, num_classes) in the subclass")
 
+    def make_deep_head(self, embed_dim: int, num_classes: int) -> nn.Module | None:
+        """Build the head with its auxiliary outputs; ``None`` for a head that has none."""
+        return None
+
     def make_model(self, patch_size: int = 16) -> ViTSegmentationModel:
         """Join the head under test and a fake backbone, in evaluation mode, with fixed weights."""
         torch.manual_seed(0)
@@ -106,6 +110,30 @@ class HeadConformance:
         assert not torch.equal(model(image), other(image))
         other.load_state_dict(model.state_dict())
         assert torch.equal(model(image), other(image))
+
+    @pytest.mark.parametrize("size", [(32, 48), (33, 50), (97, 31)])
+    def test_deep_supervision_gives_nnunets_sizes_finest_first(self, size: tuple[int, int]) -> None:
+        torch.manual_seed(0)
+        head = self.make_deep_head(self.embed_dim, self.num_classes)
+        if head is None:
+            plain = self.make_head(self.embed_dim, self.num_classes)
+            assert len(getattr(plain, "deep_supervision_scales", (1.0,))) == 1
+            return
+        model = ViTSegmentationModel(FakeBackbone(self.embed_dim), head).eval()
+        image = torch.randn(2, 3, *size)
+        plain = model(image)
+        head.deep_supervision = True
+        outputs = model(image)
+        assert torch.equal(outputs[0], plain)
+        sizes = [tuple(output.shape[-2:]) for output in outputs]
+        assert sizes == [
+            tuple(max(1, round(side * scale)) for side in size)
+            for scale in head.deep_supervision_scales
+        ]
+        assert len(outputs) > 1
+        sum(output.square().mean() for output in outputs).backward()
+        without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+        assert not without
 
     def test_bfloat16_autocast_is_finite(self) -> None:
         model = self.make_model().train()

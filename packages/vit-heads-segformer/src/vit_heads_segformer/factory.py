@@ -7,12 +7,18 @@ The factory's explicit keyword parameters beyond the standard ones are the schem
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vit_backbone import UserError
 
 if TYPE_CHECKING:
     from .segformer import SegFormerSegmentationModel
+
+NORMS = ("group", "batch")
+NECKS = ("none", "pyramid")
+UPSAMPLES = ("bilinear", "deconv")
+# From each output of deep supervision to the next: full size, the patch grid.
+DEEP_SUPERVISION_STRIDES = (1, 16)
 
 
 def create_segmentation_model(
@@ -32,6 +38,10 @@ def create_segmentation_model(
     backbone_options: Mapping[str, Any] | None = None,
     hidden_size: int = 256,
     dropout: float = 0.1,
+    norm: Literal["group", "batch"] = "group",
+    neck: Literal["none", "pyramid"] = "none",
+    upsample: Literal["bilinear", "deconv"] = "bilinear",
+    auxiliary_outputs: bool = False,
     **unknown: Any,
 ) -> "SegFormerSegmentationModel":
     """Build a ViT with the SegFormer head: (B, in_channels, H, W) in, logits of that size out.
@@ -52,6 +62,12 @@ def create_segmentation_model(
         backbone_options: the rarer ones; see `vit_backbone.build_segmentation_model`.
         hidden_size: width of the head, at least 1.
         dropout: before the classifier, 0 to 1.
+        norm: ``batch`` is the paper's, ``group`` is for small batches.
+        neck: ``pyramid`` rescales the taps to 4, 2, 1 and 1/2 times the patch grid first, so that
+            the head answers at 4 times the grid.
+        upsample: how the answer gets to 16 times the grid; ``deconv`` learns it.
+        auxiliary_outputs: have an output at the patch grid too, for deep supervision;
+            ``model.head.deep_supervision`` switches it on.
         unknown: options that this head does not know are warned about and ignored.
 
     Raises:
@@ -64,9 +80,18 @@ def create_segmentation_model(
 
     if unknown:
         warnings.warn(f"the SegFormer head ignores unknown options {sorted(unknown)}", stacklevel=2)
-    check_options(hidden_size, dropout)
+    check_options(hidden_size, dropout, norm, neck, upsample)
     return build_segmentation_model(
-        lambda backbone: SegFormerSegmentationModel(backbone, num_classes, hidden_size, dropout),
+        lambda backbone: SegFormerSegmentationModel(
+            backbone,
+            num_classes,
+            hidden_size,
+            dropout,
+            norm=norm,
+            neck=neck,
+            upsample=upsample,
+            auxiliary_outputs=auxiliary_outputs,
+        ),
         backbone_name=backbone_name,
         backbone_size=backbone_size,
         checkpoint_path=checkpoint_path,
@@ -82,16 +107,27 @@ def create_segmentation_model(
     )
 
 
-def check_options(hidden_size: int = 256, dropout: float = 0.1) -> None:
+def check_options(
+    hidden_size: int = 256,
+    dropout: float = 0.1,
+    norm: str = "group",
+    neck: str = "none",
+    upsample: str = "bilinear",
+    auxiliary_outputs: bool = False,
+) -> None:
     """Refuse values that no SegFormer head can be built with.
 
     Raises:
-        UserError: a hidden size below 1, or a dropout outside of 0 to 1.
+        UserError: a hidden size below 1, a dropout outside of 0 to 1, or a name not listed.
     """
     if hidden_size < 1:
         raise UserError(f"hidden_size {hidden_size}: it must be at least 1")
     if not 0 <= dropout < 1:
         raise UserError(f"dropout {dropout}: it must be at least 0 and below 1")
+    named = (("norm", norm, NORMS), ("neck", neck, NECKS), ("upsample", upsample, UPSAMPLES))
+    for name, value, known in named:
+        if value not in known:
+            raise UserError(f"{name} {value!r}: there is {', '.join(known)}")
 
 
 create_segformer_model = create_segmentation_model

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_CHANNELS = (512, 256, 128, 64, 32)
 # 6 GFLOP at 256 px on top of a ViT-S or -L, where the default costs 88.
 LIGHT_CHANNELS = (128, 64, 32, 16, 16)
+# From each output of deep supervision to the next: full size, 1/2, 1/4, 1/8.
+DEEP_SUPERVISION_STRIDES = (1, 2, 2, 2)
 UPSAMPLES = ("bilinear", "deconv")
 NORMS = ("group", "instance", "layer")
 
@@ -41,6 +43,7 @@ def create_segmentation_model(
     image_skip: bool = False,
     upsample: Literal["bilinear", "deconv"] = "bilinear",
     norm: Literal["group", "instance", "layer"] = "group",
+    auxiliary_outputs: bool = False,
     **unknown: Any,
 ) -> "UNETRSegmentationModel":
     """Build a ViT with the UNETR head: (B, in_channels, H, W) in, logits of that size out.
@@ -64,6 +67,8 @@ def create_segmentation_model(
         image_skip: let the decoder see the image at full resolution, as the paper does.
         upsample: how the decoder doubles the size.
         norm: of the head's blocks.
+        auxiliary_outputs: have outputs at 1/2, 1/4 and 1/8 of the size too, for deep supervision;
+            ``model.head.deep_supervision`` switches them on.
         unknown: options that this head does not know are warned about and ignored.
 
     Raises:
@@ -86,6 +91,7 @@ def create_segmentation_model(
             image_skip=image_skip,
             upsample=upsample,
             norm=norm,
+            auxiliary_outputs=auxiliary_outputs,
         ),
         backbone_name=backbone_name,
         backbone_size=backbone_size,
@@ -108,6 +114,7 @@ def check_options(
     image_skip: bool = False,
     upsample: str = "bilinear",
     norm: str = "group",
+    auxiliary_outputs: bool = False,
 ) -> None:
     """Refuse values that no UNETR head can be built with.
 

@@ -137,6 +137,7 @@ class UNETRDecoder(nn.Module):
         image_channels: channels of the image where it is a skip too; 0 without that skip.
         upsample: ``bilinear``, or ``deconv`` for a learned ConvTranspose2d before each merge.
         norm: see `make_norm`.
+        auxiliary_outputs: classify the coarser maps too, for deep supervision.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class UNETRDecoder(nn.Module):
         image_channels: int = 0,
         upsample: str = "bilinear",
         norm: str = "group",
+        auxiliary_outputs: bool = False,
     ) -> None:
         super().__init__()
         widths = tuple(decoder_channels)
@@ -167,21 +169,30 @@ class UNETRDecoder(nn.Module):
             last += widths[4]
         self.last = ConvBlock(last, widths[4], negative_slope, norm)
         # nnU-Net's -pretrained_weights skips the keys with '.seg_layers.' and no others.
-        self.seg_layers = nn.ModuleList([nn.Conv2d(widths[4], num_classes, kernel_size=1)])
+        classified = (widths[4], widths[2], widths[1], widths[0])
+        self.seg_layers = nn.ModuleList(
+            nn.Conv2d(width, num_classes, kernel_size=1)
+            for width in classified[: 4 if auxiliary_outputs else 1]
+        )
 
-    def forward(self, maps: Sequence[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Sequence[torch.Tensor], image: torch.Tensor) -> list[torch.Tensor]:
         """Decode the encoder's maps, finest first, into logits (B, K, 16h, 16w).
 
-        The image is looked at only where it is a skip.
+        The image is looked at only where it is a skip. With auxiliary outputs those at 8, 4 and
+        2 times the patch grid follow.
         """
         z1, z2, z3, x = maps
+        coarser = [x]
         for upsample, merge, skip in zip(self.upsamplers, self.merges, (z3, z2, z1), strict=True):
             x = merge(torch.cat([upsample(x), skip], dim=1))
+            coarser.insert(0, x)
         if self.z0 is not None:
             # A patch-14 grid decodes to 16/14 of the image: the skip must lie where it lies.
             fitted = F.interpolate(image, x.shape[-2:], mode="bilinear", align_corners=False)
             x = torch.cat([x, self.z0(fitted)], dim=1)
-        return self.seg_layers[0](self.last(x))
+        # The first of the coarser maps is the finest merge, which the last block refines.
+        classified = [self.last(x), *coarser[1:]]
+        return [layer(m) for layer, m in zip(self.seg_layers, classified, strict=False)]
 
 
 class UNETRHead(nn.Module):
@@ -196,6 +207,8 @@ class UNETRHead(nn.Module):
         upsample: ``bilinear`` or ``deconv``.
         norm: ``group``, ``instance`` or ``layer``.
         image_channels: channels of the image, for ``image_skip``.
+        auxiliary_outputs: have outputs at 1/2, 1/4 and 1/8 of the size too, which
+            ``deep_supervision`` switches on.
 
     Raises:
         UserError: an impossible option.
@@ -212,9 +225,12 @@ class UNETRHead(nn.Module):
         upsample: str = "bilinear",
         norm: str = "group",
         image_channels: int = 3,
+        auxiliary_outputs: bool = False,
     ) -> None:
         super().__init__()
         check_options(decoder_channels, negative_slope, image_skip, upsample, norm)
+        self.deep_supervision = False
+        self.deep_supervision_scales = (1.0, 0.5, 0.25, 0.125) if auxiliary_outputs else (1.0,)
         self.encoder = UNETREncoder(embed_dim, decoder_channels, negative_slope, norm)
         self.decoder = UNETRDecoder(
             num_classes,
@@ -223,11 +239,18 @@ class UNETRHead(nn.Module):
             image_channels if image_skip else 0,
             upsample,
             norm,
+            auxiliary_outputs,
         )
 
-    def forward(self, features: Sequence[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
-        """Turn four (B, C, h, w) taps and the padded image into logits (B, K, 16h, 16w)."""
-        return self.decoder(self.encoder(features), image)
+    def forward(
+        self, features: Sequence[torch.Tensor], image: torch.Tensor
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Turn four (B, C, h, w) taps and the padded image into logits (B, K, 16h, 16w).
+
+        With deep supervision on, a list with the coarser outputs behind them.
+        """
+        logits = self.decoder(self.encoder(features), image)
+        return logits if self.deep_supervision else logits[0]
 
 
 class UNETRSegmentationModel(ViTSegmentationModel):
@@ -238,9 +261,10 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         num_classes: K.
         decoder_channels: the five widths (c0, ..., c4).
         negative_slope: of the LeakyReLUs.
-        image_skip: see `UNETRHead`, as for the next two.
+        image_skip: see `UNETRHead`, as for the next three.
         upsample: see there.
         norm: see there.
+        auxiliary_outputs: see there.
     """
 
     def __init__(
@@ -253,6 +277,7 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         image_skip: bool = False,
         upsample: str = "bilinear",
         norm: str = "group",
+        auxiliary_outputs: bool = False,
     ) -> None:
         head = UNETRHead(
             backbone.num_features,
@@ -263,5 +288,6 @@ class UNETRSegmentationModel(ViTSegmentationModel):
             upsample=upsample,
             norm=norm,
             image_channels=backbone.patch_embed.proj.in_channels,
+            auxiliary_outputs=auxiliary_outputs,
         )
         super().__init__(backbone, head)
