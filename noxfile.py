@@ -1,5 +1,6 @@
 """Every check of the project. `nox` runs all of them; `nox -l` lists them."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,31 @@ def integration(session: nox.Session) -> None:
     """Train, validate, resume and predict with the real commands; CUDA where there is one."""
     sync(session, "nnunet-vit-trainer", "all")
     session.run("pytest", "packages", "-m", "integration or gpu", *session.posargs)
+
+
+@nox.session
+def stranger(session: nox.Session) -> None:
+    """The head of docs/write-a-head.md, from outside the workspace, trains by its name."""
+    sync(session, "nnunet-vit-trainer")
+    folder = Path(session.create_tmp()).resolve() / "stranger"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "my_head").mkdir(parents=True)
+    document = (ROOT / "docs" / "write-a-head.md").read_text()
+    for name, text in re.findall(r"```\w+\n# (\S+)[^\n]*\n(.*?)```", document, re.S):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    entry_points = (folder / "pyproject.toml").read_text()
+    project = '[project]\nname = "my-head"\nversion = "1"\ndependencies = ["vit-backbone"]\n'
+    (folder / "pyproject.toml").write_text(project + entry_points)
+    session.install("--no-deps", "--no-sources", str(folder))
+    must_not_import(session, "vit_heads_unetr", "vit_heads_segformer")
+    session.run("pytest", str(folder / "tests"), "-q", "-p", "no:cacheprovider")
+    session.run(
+        "pytest",
+        "packages/nnunet-vit-trainer/tests/test_integration.py",
+        "-k=trained_by_its_name",
+        env={"STRANGERS_HEAD": "my_head"},
+    )
 
 
 @nox.session

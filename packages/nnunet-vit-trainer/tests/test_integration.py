@@ -307,6 +307,20 @@ def test_deep_supervision_trains_and_stock_prediction_gives_its_finest_output(he
     assert all(np.array_equal(predicted[name], mask) for name, mask in validated.items())
 
 
+@pytest.mark.skipif("STRANGERS_HEAD" not in os.environ, reason="for nox -s stranger")
+def test_a_strangers_head_is_trained_by_its_name(home):
+    head = os.environ["STRANGERS_HEAD"]
+    config = home / "strange.yaml"
+    config.write_text(
+        f"model: {{model_path: {head}, backbone: test_vit, pretrained: false, "
+        "decoder: {width: 8}}\n"
+        "train: {num_epochs: 1, num_iterations_per_epoch: 2, num_val_iterations_per_epoch: 1, "
+        "batch_size: 2}\n"
+    )
+    folder = run_training_vit(DATASET, "2d", 0, config, device=DEVICE)
+    assert (folder / "validation" / "summary.json").is_file()
+
+
 @pytest.mark.gpu
 def test_a_lora_step_of_dinov3_large_fits_a_small_card(home):
     """bfloat16, batch 2 at 512 px: within the 24 GB of a workstation's card."""
