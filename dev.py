@@ -49,12 +49,11 @@ def main() -> int:
     environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
     environment["PATH"] = os.pathsep.join([str(Path(uv).parent), environment.get("PATH", "")])
     command = {
-        "demo": ["run", "--package=nnunet-vit-trainer", "--extra=all", "nnUNetv2_demo_vit"],
-        "test": ["run", "--only-group=dev", "--isolated", "nox"],
+        "demo": ["--package=nnunet-vit-trainer", "--extra=all", "nnUNetv2_demo_vit"],
+        "test": ["--only-group=dev", "--isolated", "nox", f"--noxfile={ROOT / 'noxfile.py'}"],
     }[sys.argv[1]]
-    return subprocess.run(
-        [uv, *command, *arguments], cwd=ROOT, env=environment, check=False
-    ).returncode
+    run = [uv, "run", f"--project={ROOT}", *command, *arguments]
+    return subprocess.run(run, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ def test_shipped_configs_are_found_by_name(name):
         ("model: {decoder: {negative_slope: steep}}", "model.decoder.negative_slope"),
         ("model: {backbone_size: tiny}", "has no size 'tiny'; it has small"),
         ("model: {model_path: unet}", "model.model_path: no head 'unet'"),
+        ("model: {backbone: test_vit, backbone_size: large}", "is no family"),
         ("model: 3", "model: "),
         ("lora: {r: 0}", "lora.r: "),
         ("lora: {r: true}", "lora.r: "),
@@ -136,9 +137,9 @@ def test_numbers_as_people_write_them(write):
     assert (train.initial_lr, train.weight_decay, train.gradient_clip) == (1e-3, 0.0, 1.0)
 
 
-@pytest.mark.parametrize("name", ["a__b.yaml", "_a.yaml", "a_.yaml", "a b.yaml"])
+@pytest.mark.parametrize("name", ["a__b.yaml", "_a.yaml", "a_.yaml", "a b.yaml", "a_ds.yaml"])
 def test_a_name_that_nnunet_would_misparse_is_refused(name, write):
-    with pytest.raises(ConfigError, match="part of the plans'"):
+    with pytest.raises(ConfigError, match=r"part of the plans'|deep supervision"):
         find_config(write("", name))
 
 

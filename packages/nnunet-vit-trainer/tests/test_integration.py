@@ -209,6 +209,34 @@ def test_an_edited_backbone_is_not_resumed(trained):
         run_training_vit(DATASET, "2d", 0, other, device=DEVICE, continue_training=True)
 
 
+def test_another_training_starts_from_an_nnunet_checkpoint(trained):
+    """-pretrained_weights: the adapters come along, the config's own weight file is not needed."""
+    config, folder = trained
+    other = config.with_name(f"next-{config.name}")
+    other.write_text(config.read_text())
+    first = train(other, "-pretrained_weights", str(folder / "checkpoint_final.pth"))
+    assert (first / "validation" / "summary.json").is_file()
+    plans = json.loads((first.parent / "plans.json").read_text())
+    assert plans["vit"]["weights"]["file"].endswith("checkpoint_final.pth")
+    foreign = config.with_name("foreign.pth")
+    torch.save({"network_weights": {}}, foreign)
+    with pytest.raises(UserError, match="is not from a training of ours"):
+        run_training_vit(DATASET, "2d", 1, other, device=DEVICE, pretrained_weights=str(foreign))
+
+
+def test_impossible_options_are_refused_before_plans_are_written(trained):
+    config, _ = trained
+    content = yaml.safe_load(config.read_text())
+    content["lora"] = {"target_modules": ["qvk"]}
+    content["model"] |= {"checkpoint_path": "", "pretrained": False}
+    other = config.with_name("wrong-target.yaml")
+    other.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"\['qvk'\] match no linear layer"):
+        run_training_vit(DATASET, "2d", 0, other, device=DEVICE)
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / DATASET
+    assert not (preprocessed / "nnUNetPlans_wrong-target.json").exists()
+
+
 def test_missing_weights_end_in_one_line_before_any_work(home, capsys, monkeypatch):
     """The shipped DINOv3 config, offline and without a file."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -37,7 +37,9 @@ PLANS = {
 BACKBONE = {"asked": "test_vit", "name": "test_vit", "options": {}}
 
 
-def factory(*, width: int = 3, depth: tuple[int, ...] = (1, 2), **unknown): ...
+def factory(
+    *, backbone_options=None, width: int = 3, depth: tuple[int, ...] = (1, 2), **unknown
+): ...
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +143,7 @@ def test_the_architecture_carries_every_option_resolved():
     assert kwargs["backbone_name"] == "test_vit"
     assert (kwargs["width"], kwargs["depth"]) == (5, [1, 2])
     assert kwargs["lora_rank"] == 8
-    assert kwargs["backbone_options"] == {}
+    assert "backbone_options" not in kwargs
     assert "pretrained" not in kwargs
     assert "checkpoint_path" not in kwargs
 
@@ -158,7 +160,7 @@ def test_the_architecture_carries_every_option_resolved():
 )
 def test_what_trains_is_what_was_asked(tune, expected):
     kwargs = kwargs_of(derive(model={"tune": tune}))
-    last = kwargs["backbone_options"].get("train_last_blocks")
+    last = kwargs.get("backbone_options", {}).get("train_last_blocks")
     assert (kwargs["use_lora"], kwargs["freeze_backbone"], last) == expected
 
 
@@ -190,3 +192,10 @@ def test_deep_supervision_is_another_network_with_nnunets_strides(monkeypatch):
     assert kwargs_of(plans)["auxiliary_outputs"] is True
     scales = 1 / np.cumprod(np.vstack(kwargs_of(plans)["strides"]), axis=0)[:-1]
     assert scales.tolist() == [[1, 1], [0.5, 0.5], [0.25, 0.25]]
+
+
+def test_a_head_that_would_drop_an_option_is_refused(monkeypatch):
+    monkeypatch.setattr("vit_backbone.find_head", lambda name: lambda **unknown: None)
+    derive()
+    with pytest.raises(UserError, match="does not take backbone_options, so patch_size"):
+        derive(model={"patch_size": 16})

@@ -1,6 +1,8 @@
 """The segmentation model: geometry, freezing, and the suite that heads inherit."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from vit_backbone import (
     build_segmentation_model,
     create_backbone,
 )
-from vit_backbone.model import pad_to_patches
+from vit_backbone.model import fit_to_image, pad_to_patches
 from vit_backbone.testing import FakeBackbone, HeadConformance, response_center
 
 
@@ -190,3 +192,47 @@ def test_print_trainable_parameters_prints(model, capsys):
     assert "backbone.blocks.0.attn.qkv.lora_A.default.weight: (2, 64)" in out
     assert "trainable: " in out.splitlines()[-1]
     model.disable_lora()
+
+
+def test_float16_autocast_becomes_bfloat16_inside():
+    """nnU-Net predicts under float16, in which DINOv3 is reported unstable."""
+    model = build("test_vit", use_lora=False, freeze_backbone=False).eval()
+    seen = []
+    model.head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    image = torch.randn(1, 3, 32, 32)
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            model(image)
+    model(image)
+    assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]
+
+
+def test_freezing_wins_over_lora():
+    model = build("test_vit", use_lora=True, freeze_backbone=True)
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+
+
+def test_what_no_tap_needs_never_trains():
+    taps = {"indices": [0, 1, 1, 2]}
+    model = build("test_vit", taps, use_lora=True, freeze_backbone=False)
+    trainable = {n.split(".")[1] for n, p in model.backbone.named_parameters() if p.requires_grad}
+    assert trainable == {"0", "1", "2"}
+    with pytest.raises(UserError, match="nothing behind it is run"):
+        build("test_vit", taps | {"train_last_blocks": 2}, use_lora=False, freeze_backbone=True)
+
+
+def test_auxiliary_outputs_are_scaled_after_the_crop():
+    """A ramp over a padded 42 px, cropped to 40 and halved, is the ramp of the 40 px halved."""
+    ramp = torch.arange(42.0).expand(1, 1, 42, 42)
+    got = fit_to_image(ramp, (42, 42), (40, 40), 1 / 8)
+    expected = torch.nn.functional.interpolate(ramp[..., :40, :40], (5, 5), mode="bilinear")
+    torch.testing.assert_close(got, expected)
+
+
+def test_the_model_needs_no_peft_without_lora():
+    code = (
+        "import sys; sys.modules['peft'] = None\n"
+        "from vit_backbone import find_head\n"
+        "find_head('linear')('test_vit', pretrained=False, use_lora=False)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,14 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from vit_backbone import LAYER_PRESETS, UserError, find_head, head_options, resolve_backbone
+from vit_backbone import (
+    LAYER_PRESETS,
+    MODEL_CONFIGS,
+    UserError,
+    find_head,
+    head_options,
+    resolve_backbone,
+)
 
 from .input_norm import NAMES as INPUT_NORMS
 
@@ -101,7 +108,7 @@ class ViTModelConfig:
         input_norm: what the network does to nnU-Net's normalised channels: ``auto``, ``none``,
             ``imagenet`` or other statistics by name, or ``{mean: [...], std: [...]}``.
         tune: what of the backbone trains: ``lora``, ``frozen``, ``full``, ``last_N`` (the last N
-            blocks), or ``None`` for what ``lora.enabled`` says.
+            blocks); it wins over ``lora.enabled``, which decides where it is ``None``.
         decoder: the head's options.
     """
 
@@ -199,6 +206,8 @@ def find_config(file_or_name: str | Path) -> Path:
             f"{file_or_name}: no such file, and no shipped config of that name "
             f"({', '.join(shipped_configs())})"
         )
+    if file.stem.endswith("_ds"):
+        raise ConfigError(f"{file}: the ending '_ds' is kept for runs with deep supervision")
     if not re.fullmatch(r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*", file.stem):
         raise ConfigError(
             f"{file}: the file's name becomes part of the plans' and the results' names, so use "
@@ -244,6 +253,11 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
     Raises:
         ConfigError: see `load_config`.
     """
+    if model.backbone_size is not None and model.backbone not in MODEL_CONFIGS:
+        raise ConfigError(
+            f"{source}: model.backbone_size: {model.backbone!r} is no family "
+            f"({', '.join(MODEL_CONFIGS)}) and has its size in its name; leave the key away"
+        )
     try:
         resolve_backbone(model.backbone, model.backbone_size)
     except UserError as error:

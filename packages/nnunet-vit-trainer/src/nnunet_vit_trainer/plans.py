@@ -6,6 +6,7 @@ Plain dicts in, plain dicts out.
 """
 
 import dataclasses
+import inspect
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,9 @@ def architecture_of(
         "use_dora": lora.dora,
         "use_rslora": lora.rslora,
     }
+    # Only what differs from the default: a head that predates an option still builds.
+    given = {name: value for name, value in options.items() if value}
+    _refuse_untaken(model.model_path, given)
     return {
         "network_class_name": NETWORK_CLASS_NAME,
         "arch_kwargs": {
@@ -132,12 +136,23 @@ def architecture_of(
             "lora_alpha": lora.lora_alpha,
             "lora_dropout": lora.lora_dropout,
             "lora_target_modules": lora.target_modules,
-            # Only what differs from the default: a head that predates an option still builds.
-            "backbone_options": {name: value for name, value in options.items() if value},
+            **({"backbone_options": given} if given else {}),
             **resolved_options(model.model_path, model.decoder.options()),
         },
         "_kw_requires_import": [],
     }
+
+
+def _refuse_untaken(head: str, backbone_options: dict[str, Any]) -> None:
+    """Refuse options that a head's factory would ignore: it may take any name and drop it."""
+    from vit_backbone import find_head
+
+    parameters = inspect.signature(find_head(head)).parameters
+    if backbone_options and "backbone_options" not in parameters:
+        raise UserError(
+            f"head {head!r} does not take backbone_options, so {', '.join(backbone_options)} "
+            "cannot be given; see docs/write-a-head.md"
+        )
 
 
 def _auxiliary_outputs(head: str) -> dict[str, Any]:

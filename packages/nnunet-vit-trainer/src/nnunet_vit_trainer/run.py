@@ -93,7 +93,12 @@ def run_training_vit(
     )
     if existing is not None:
         refuse_other_model(derived, existing, results)
-    (dataset_folder / f"{plans_name}.json").write_text(json.dumps(derived, indent=4), "utf-8")
+    if derived["configurations"][configuration]["batch_size"] < num_gpus:
+        raise UserError(
+            f"-num_gpus {num_gpus} needs a batch of at least as many; set train.batch_size"
+        )
+    _try_to_build(derived["configurations"][configuration]["architecture"]["arch_kwargs"])
+    _write_plans(derived, dataset_folder / f"{plans_name}.json")
 
     _train(
         dataset,
@@ -111,6 +116,23 @@ def run_training_vit(
         device,
     )
     return fold_folder
+
+
+def _try_to_build(arguments: dict[str, Any]) -> None:
+    """Build the network without memory, so that what it refuses is said before any work."""
+    import torch
+
+    from .network import build_network
+
+    with torch.device("meta"):
+        build_network(1, 2, **arguments)
+
+
+def _write_plans(plans: dict[str, Any], file: Path) -> None:
+    """Write in one go: folds that start together read this file while others write it."""
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps(plans, indent=4), encoding="utf-8")
+    unfinished.replace(file)
 
 
 def _train(*arguments: Any) -> None:
@@ -218,16 +240,31 @@ def _find_backbone(
 
     asked = resolve_backbone(model.backbone, model.backbone_size)
     if pretrained_weights:
-        file: Path | None = Path(pretrained_weights)
-        checkpoint = None  # nnU-Net's own loader checks that it fills the whole network
-    else:
-        file = find_weights(
-            model.backbone, asked, model.checkpoint_path, pretrained=model.pretrained
-        )
-        checkpoint = file and read_checkpoint(file)
+        file = Path(pretrained_weights)
+        weights = {"file": str(file.resolve()), "sha256": sha256_of(file)}
+        return _backbone_of(file, asked), weights
+    found = find_weights(model.backbone, asked, model.checkpoint_path, pretrained=model.pretrained)
+    checkpoint = found and read_checkpoint(found)
     name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
-    weights = file and {"file": str(file.resolve()), "sha256": sha256_of(file)}
+    weights = found and {"file": str(found.resolve()), "sha256": sha256_of(found)}
     return {"asked": asked, "name": name, "options": options}, weights
+
+
+def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
+    """Take what a weight file decided from the plans in an nnU-Net checkpoint of ours."""
+    import torch
+
+    # nnU-Net reads this same file the same way; only a checkpoint of one's own is given here.
+    content = torch.load(checkpoint_file, map_location="cpu", weights_only=False, mmap=True)
+    ours = content.get("init_args", {}).get("plans", {}).get(PLANS_KEY)
+    if ours is None:
+        raise UserError(f"-pretrained_weights {checkpoint_file} is not from a training of ours")
+    if ours["backbone"]["asked"] != asked:
+        raise UserError(
+            f"-pretrained_weights {checkpoint_file} holds backbone {ours['backbone']['asked']!r}, "
+            f"the config asks for {asked!r}"
+        )
+    return ours["backbone"]
 
 
 def _recorded(

@@ -58,9 +58,9 @@ def find_head(name: str) -> Callable[..., Any]:
     name = _LEGACY_NAMES.get(name, name)
     entries = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
     if entries:
-        found = next(iter(entries)).load()
+        found = _load(next(iter(entries)).load, name)
     elif "." in name:
-        found = _import(name)
+        found = _load(lambda: importlib.import_module(name), name)
     else:
         raise UserError(
             f"no head {name!r} is installed; installed: {', '.join(available_heads()) or 'none'}"
@@ -105,8 +105,8 @@ def _resolved(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
         return inspect.Parameter.empty
 
 
-def _import(module: str) -> Any:
+def _load(load: Callable[[], Any], name: str) -> Any:
     try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UserError(f"head module {module!r} cannot be imported: {error}") from error
+        return load()
+    except Exception as error:  # whatever a stranger's module raises while it is imported
+        raise UserError(f"head {name!r} cannot be imported: {error!r}") from error

@@ -5,6 +5,7 @@ B: batch, C: channels, H, W: image, K: classes, p: patch size.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import nn
 from .backbone import create_backbone
 from .errors import UserError
 from .features import get_vit_features
-from .lora import disable_lora, enable_lora
 from .taps import resolve_taps
 from .weights import patch_embedding_is_adapted
 
@@ -94,7 +94,8 @@ class ViTSegmentationModel(nn.Module):
         if self.input_norm is not None:
             image = self.input_norm(image)
         padded = pad_to_patches(image, self.backbone.patch_embed.patch_size)
-        logits = self.head(get_vit_features(self.backbone, padded, self.indices), padded)
+        with bfloat16_for_float16(image.device.type):
+            logits = self.head(get_vit_features(self.backbone, padded, self.indices), padded)
         if not isinstance(logits, list):
             return fit_to_image(logits, padded.shape[-2:], (height, width))
         scales = self.head.deep_supervision_scales
@@ -134,18 +135,40 @@ class ViTSegmentationModel(nn.Module):
         self.backbone.patch_embed.requires_grad_(patch_embedding_is_adapted(self.backbone))
         self.train(self.training)
 
+    def freeze_behind_last_tap(self) -> None:
+        """Freeze the blocks that no tap needs: they never run, and DDP would wait for them.
+
+        Raises:
+            UserError: last blocks were to train, and none of them is run.
+        """
+        blocks = self.backbone.blocks
+        last = max(i % len(blocks) for i in resolve_taps(self.indices, len(blocks)))
+        trained = [i for i, b in enumerate(blocks) if any(p.requires_grad for p in b.parameters())]
+        if trained and trained[0] > last:
+            raise UserError(
+                f"blocks {trained} are to train, but the last tap is block {last}: "
+                "nothing behind it is run"
+            )
+        blocks[last + 1 :].requires_grad_(False)
+
     def enable_lora(
         self,
         rank: int = 8,
         lora_alpha: float = 16.0,
         lora_dropout: float = 0.05,
         target_modules: Sequence[str] | None = None,
+        **variants: bool,
     ) -> None:
         """Tune the backbone by LoRA; see `vit_backbone.enable_lora`."""
-        enable_lora(self.backbone, rank, lora_alpha, lora_dropout, target_modules)
+        from .lora import enable_lora  # peft is an extra, and slow to import
+
+        enable_lora(self.backbone, rank, lora_alpha, lora_dropout, target_modules, **variants)
+        self.freeze_behind_last_tap()
 
     def disable_lora(self) -> None:
         """Merge LoRA into the backbone; see `vit_backbone.disable_lora`."""
+        from .lora import disable_lora
+
         disable_lora(self.backbone)
 
     def print_trainable_parameters(self, detailed: bool = False) -> None:
@@ -159,27 +182,42 @@ class ViTSegmentationModel(nn.Module):
         print(f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%})")
 
 
+def bfloat16_for_float16(device_type: str) -> AbstractContextManager[Any]:
+    """Run under bfloat16 where float16 autocast is on and the device has bfloat16.
+
+    nnU-Net validates and predicts under float16, in which DINOv3 is reported unstable. The network
+    is the one place that training and stock prediction share.
+    """
+    asked = torch.is_autocast_enabled(device_type)
+    if not asked or torch.get_autocast_dtype(device_type) != torch.float16:
+        return nullcontext()
+    if device_type == "cuda" and not torch.cuda.is_bf16_supported():
+        return nullcontext()
+    return torch.autocast(device_type, torch.bfloat16)
+
+
 def fit_to_image(
     logits: torch.Tensor,
     padded_size: Sequence[int],
     size: Sequence[int],
     scale: float = 1.0,
 ) -> torch.Tensor:
-    """Resample logits that cover the padded image to its size, then crop the padding off.
+    """Resample logits that cover the padded image to its size, and crop the padding off.
 
     Args:
         logits: (B, K, h, w) over the area of the padded image.
         padded_size: height and width of that.
         size: height and width of the image.
-        scale: of both sizes, for an auxiliary output.
+        scale: of the result, for an auxiliary output. Scaling comes after the crop: rounding the
+            padded and the cropped size apart would zoom.
     """
-    padded_height, padded_width = (max(1, round(side * scale)) for side in padded_size)
-    height, width = (max(1, round(side * scale)) for side in size)
-    if logits.shape[-2:] != (padded_height, padded_width):
-        logits = F.interpolate(
-            logits, (padded_height, padded_width), mode="bilinear", align_corners=False
-        )
-    return logits[..., :height, :width]
+    if logits.shape[-2:] != tuple(padded_size):
+        logits = F.interpolate(logits, tuple(padded_size), mode="bilinear", align_corners=False)
+    logits = logits[..., : size[0], : size[1]]
+    if scale == 1.0:
+        return logits
+    scaled = [max(1, round(side * scale)) for side in size]
+    return F.interpolate(logits, scaled, mode="bilinear", align_corners=False)
 
 
 def pad_to_patches(image: torch.Tensor, patch_size: Sequence[int]) -> torch.Tensor:
@@ -223,8 +261,7 @@ def build_segmentation_model(
         checkpoint_path: see there.
         pretrained: see there.
         in_channels: see there.
-        freeze_backbone: train the head alone; with ``use_lora`` the adapters train too, since
-            LoRA freezes the backbone's own weights anyway.
+        freeze_backbone: train the head alone; it wins over ``use_lora``.
         use_lora: tune by LoRA, with the next four as in `enable_lora`.
         lora_rank: see there.
         lora_alpha: see there.
@@ -256,11 +293,9 @@ def build_segmentation_model(
     model = make_model(backbone)
     model.indices = resolve_taps(taps, len(backbone.blocks))
     model.input_norm = InputNorm(**input_norm) if input_norm else None
-    if use_lora:
-        enable_lora(backbone, lora_rank, lora_alpha, lora_dropout, lora_target_modules, **variants)
-    elif freeze_backbone:
+    if freeze_backbone:
         model.freeze_backbone(train_last_blocks)
-    # What lies behind the last tap is never run; DDP would wait for its gradient.
-    last = max(i % len(backbone.blocks) for i in model.indices)
-    backbone.blocks[last + 1 :].requires_grad_(False)
+    elif use_lora:
+        model.enable_lora(lora_rank, lora_alpha, lora_dropout, lora_target_modules, **variants)
+    model.freeze_behind_last_tap()
     return model

@@ -12,10 +12,10 @@ def layer_indices(depth: int) -> list[int]:
         depth: number of blocks, at least 4.
 
     Raises:
-        ValueError: fewer than 4 blocks.
+        UserError: fewer than 4 blocks.
     """
     if depth < 4:
-        raise ValueError(f"a backbone with {depth} blocks cannot be tapped at four; give indices")
+        raise UserError(f"a backbone with {depth} blocks cannot be tapped at four; give indices")
     return [depth // 4 - 1, depth // 2 - 1, 3 * depth // 4 - 1, depth - 1]
 
 

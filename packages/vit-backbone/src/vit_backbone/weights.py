@@ -68,6 +68,7 @@ def load_weights(
     with torch.no_grad():
         for name, tensor in target.items():
             tensor.copy_(found[name])
+        _reset_magnitudes(backbone)
     return LoadReport(
         file, checkpoint.layout, len(target), tuple(notes), sha256_of(file), checkpoint.licence
     )
@@ -85,6 +86,15 @@ def _base_tensors(backbone: nn.Module) -> Tensors:
         for name, tensor in backbone.state_dict().items()
         if ".lora_" not in name
     }
+
+
+def _reset_magnitudes(backbone: nn.Module) -> None:
+    """Give DoRA the magnitudes of the filled weights; it took those of the random ones before."""
+    for module in backbone.modules():
+        for adapter, dora in getattr(module, "lora_magnitude_vector", {}).items():
+            update = module.lora_B[adapter].weight @ module.lora_A[adapter].weight
+            weight = module.get_base_layer().weight + module.scaling[adapter] * update
+            dora.weight.copy_(weight.norm(dim=1))
 
 
 def _name_as(target: Tensors, checkpoint: Checkpoint, backbone: nn.Module, file: Path) -> Tensors:

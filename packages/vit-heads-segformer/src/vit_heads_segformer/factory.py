@@ -51,7 +51,7 @@ def create_segmentation_model(
         backbone_size: a size of the family; ``None`` is its default.
         num_classes: number of output channels, at least 1.
         checkpoint_path: a local weight file; it wins over ``pretrained``.
-        freeze_backbone: train the head alone.
+        freeze_backbone: train the head alone; it wins over ``use_lora``.
         use_lora: tune the backbone by LoRA; its own weights are then frozen in any case.
         lora_rank: rank of the LoRA update.
         lora_alpha: the update is scaled by lora_alpha / lora_rank.
