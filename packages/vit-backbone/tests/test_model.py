@@ -202,7 +202,7 @@ def test_float16_autocast_becomes_bfloat16_inside():
     image = torch.randn(1, 3, 32, 32)
     for dtype in (torch.float16, torch.bfloat16):
         with torch.autocast("cpu", dtype):
-            model(image)
+            assert model(image).dtype == torch.float32
     model(image)
     assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]
 

@@ -87,8 +87,9 @@ class ViTSegmentationModel(nn.Module):
             image: (B, C, H, W), any H, W >= 1.
 
         Returns:
-            Logits (B, K, H, W); with deep supervision on, a list, the i-th at the head's i-th
-            scale of H and W, rounded as nnU-Net rounds its targets.
+            Logits (B, K, H, W) of the image's dtype, under autocast too. With deep supervision on,
+            a list, the i-th at the head's i-th scale of H and W, rounded as nnU-Net rounds its
+            targets.
         """
         height, width = image.shape[-2:]
         if self.input_norm is not None:
@@ -97,10 +98,10 @@ class ViTSegmentationModel(nn.Module):
         with bfloat16_for_float16(image.device.type):
             logits = self.head(get_vit_features(self.backbone, padded, self.indices), padded)
         if not isinstance(logits, list):
-            return fit_to_image(logits, padded.shape[-2:], (height, width))
+            return fit_to_image(logits.to(image.dtype), padded.shape[-2:], (height, width))
         scales = self.head.deep_supervision_scales
         return [
-            fit_to_image(output, padded.shape[-2:], (height, width), scale)
+            fit_to_image(output.to(image.dtype), padded.shape[-2:], (height, width), scale)
             for output, scale in zip(logits, scales, strict=True)
         ]
 
