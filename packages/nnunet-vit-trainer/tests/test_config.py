@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from nnunet_vit_trainer.config import ConfigError, find_config, load_config, shipped_configs
+from nnunet_vit_trainer.config_file import ConfigError, find_config, load_config, shipped_configs
 
 USERS_UNETR = """
 model:
@@ -54,7 +54,7 @@ def heads(monkeypatch):
     def find_head(name):
         return table[name] if name in table else heads.find_head(name)
 
-    monkeypatch.setattr("nnunet_vit_trainer.config.find_head", find_head)
+    monkeypatch.setattr("nnunet_vit_trainer.config_file.find_head", find_head)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import torch
 
-from nnunet_vit_trainer.config import ConfigError, load_config
+from nnunet_vit_trainer.config_file import ConfigError, load_config
 from nnunet_vit_trainer.network import build_network
 from nnunet_vit_trainer.plans import architecture_of
 

@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import ConfigError as ConfigError
     from .config import DecoderConfig as DecoderConfig
     from .config import ViTLoRAConfig as ViTLoRAConfig
     from .config import ViTModelConfig as ViTModelConfig
     from .config import ViTnnUNetConfig as ViTnnUNetConfig
     from .config import ViTTrainConfig as ViTTrainConfig
-    from .config import load_config as load_config
+    from .config_file import ConfigError as ConfigError
+    from .config_file import load_config as load_config
     from .network import build_network as build_network
     from .plans import derive_plans as derive_plans
     from .run import run_training_vit as run_training_vit
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .trainer import nnUNetTrainerNoDeepSupervision_vit as nnUNetTrainerNoDeepSupervision_vit
 
 _MODULE_OF = {
-    "ConfigError": "config",
+    "ConfigError": "config_file",
     "DecoderConfig": "config",
     "ViTLoRAConfig": "config",
     "ViTModelConfig": "config",
     "ViTTrainConfig": "config",
     "ViTnnUNetConfig": "config",
-    "load_config": "config",
+    "load_config": "config_file",
     "build_network": "network",
     "derive_plans": "plans",
     "run_training_vit": "run",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vit_backbone import UserError
 
-from .config import shipped_configs
+from .config_file import shipped_configs
 
 
 def _one_line_errors(command: Callable[[], None]) -> Callable[[], None]:

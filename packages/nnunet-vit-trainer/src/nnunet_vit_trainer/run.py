@@ -8,7 +8,8 @@ from typing import Any
 
 from vit_backbone import UserError, fit_to_checkpoint, resolve_backbone
 
-from .config import ViTModelConfig, find_config, load_config
+from .config import ViTModelConfig
+from .config_file import find_config, load_config
 from .plans import PLANS_KEY, derive_plans, derived_plans_name, refuse_other_model
 
 DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
