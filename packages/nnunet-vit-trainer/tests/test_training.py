@@ -11,17 +11,13 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
+from nnunet_vit_trainer.checkpoints import unwrap, write_atomically
 from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.optimization import PATCH_EMBEDDING_LR_SCALE, build_optimizer, training_step
 from nnunet_vit_trainer.plans import derive_plans
 from nnunet_vit_trainer.run import _find_backbone
-from nnunet_vit_trainer.trainer import (
-    deep_supervision_weights,
-    nnUNetTrainer_vit,
-    unwrap,
-    write_atomically,
-)
+from nnunet_vit_trainer.trainer import deep_supervision_weights, nnUNetTrainer_vit
 from vit_backbone import UserError, build_segmentation_model, create_backbone, load_weights
 from vit_backbone.model import ViTSegmentationModel
 

@@ -1,6 +1,5 @@
 """nnU-Net's trainer for a ViT: the overrides that it demands; the logic is in functions."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,10 @@ import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
 from vit_backbone import UserError, load_weights
 
+from .checkpoints import checkpoint_of, unwrap, write_atomically
 from .optimization import build_optimizer, training_step
 from .plans import PLANS_KEY
 
@@ -133,37 +131,8 @@ def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def unwrap(network: nn.Module) -> nn.Module:
-    """Return the network inside of DDP and torch.compile."""
-    if isinstance(network, DistributedDataParallel):
-        network = network.module
-    return network._orig_mod if isinstance(network, OptimizedModule) else network
-
-
 def to_device(data: torch.Tensor | list[torch.Tensor], device: torch.device) -> Any:
     """Move a tensor, or each of a list, to a device."""
     if isinstance(data, list):
         return [to_device(item, device) for item in data]
     return data.to(device, non_blocking=True)
-
-
-def checkpoint_of(trainer: nnUNetTrainer) -> dict[str, Any]:
-    """Collect the keys that nnU-Net 2.8 reads back, in its own form."""
-    return {
-        "network_weights": unwrap(trainer.network).state_dict(),
-        "optimizer_state": trainer.optimizer.state_dict(),
-        "grad_scaler_state": None,
-        "logging": trainer.logger.get_checkpoint(),
-        "_best_ema": trainer._best_ema,
-        "current_epoch": trainer.current_epoch + 1,
-        "init_args": trainer.my_init_kwargs,
-        "trainer_name": nnUNetTrainer.__name__,
-        "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
-    }
-
-
-def write_atomically(content: Any, file: Path) -> None:
-    """Save so that a kill during the write leaves the file that was there before."""
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    torch.save(content, unfinished)
-    unfinished.replace(file)
