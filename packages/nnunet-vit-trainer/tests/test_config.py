@@ -100,7 +100,7 @@ def test_shipped_configs_are_found_by_name(name):
         ("lora: {alpha: 8}", "did you mean 'lora_alpha'?"),
         ("train: {lr: 1}", "did you mean 'initial_lr'?"),
         ("train: {epochs: 1}", "did you mean 'num_epochs'?"),
-        ("train: {zzz: 1}", "valid keys: initial_lr, weight_decay, gradient_clip"),
+        ("train: {zzz: 1}", "valid keys: optimizer, initial_lr, backbone_lr"),
         ("epochs: 1", "'num_epochs' belongs under train"),
         ("modle: {}", "did you mean 'model'?"),
         ("model: {decoder: {hiden_size: 1}, model_path: segformer}", "'hidden_size'"),

@@ -19,7 +19,9 @@ from .input_norm import resolve_input_norm
 PLANS_KEY = "vit"
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
 # Options that a later run may change without making another model or another recipe of it.
-_FREE_OPTIONS = {"num_epochs"}
+_FREE_OPTIONS = {"num_epochs", "save_every"}
+# Stock nnU-Net predicts under float16 autocast; the network runs what it was trained in.
+_FLOAT16_AS = {"float16": "float16", "float32": "float32"}
 
 
 def derived_plans_name(plans_name: str, config_name: str, deep_supervision: bool = False) -> str:
@@ -60,7 +62,7 @@ def derive_plans(
         raise UserError(
             f"plans {plans['plans_name']!r} are derived already; give the dataset's own with -p"
         )
-    train = dataclasses.asdict(config.train)
+    train = resolved_recipe(config, pretrained=weights is not None)
     settings = _flatten(plans["configurations"], configuration)
     if len(settings.get("patch_size", ())) != 2:
         raise UserError(
@@ -111,7 +113,7 @@ def architecture_of(
     from .network import NETWORK_CLASS_NAME
 
     model, lora = config.model, config.lora
-    tune = model.tune or ("lora" if lora.enabled else "full")
+    tune = config.tune
     last_blocks = int(tune.removeprefix("last_")) if tune.startswith("last_") else 0
     options = {
         **(file_options or {}),
@@ -121,6 +123,8 @@ def architecture_of(
         "train_last_blocks": last_blocks,
         "use_dora": lora.dora,
         "use_rslora": lora.rslora,
+        "drop_path_rate": config.train.drop_path_rate,
+        "float16_as": _FLOAT16_AS.get(config.train.amp_dtype),
     }
     # Only what differs from the default: a head that predates an option still builds.
     given = {name: value for name, value in options.items() if value}
@@ -141,6 +145,26 @@ def architecture_of(
         },
         "_kw_requires_import": [],
     }
+
+
+def resolved_recipe(config: ViTnnUNetConfig, *, pretrained: bool) -> dict[str, Any]:
+    """Return ``train`` as a dict, with the share of the rate that the backbone gets.
+
+    MedDINOv3 trains its head at 3e-4 and the pretrained ViT at a tenth of it; adapters are new
+    weights like the head's.
+
+    Args:
+        config: the checked config.
+        pretrained: whether the backbone's weights come from a file.
+    """
+    train = dataclasses.asdict(config.train)
+    absolute = train.pop("backbone_lr")
+    if absolute is not None:
+        train["backbone_lr_scale"] = absolute / train["initial_lr"]
+    elif train["backbone_lr_scale"] is None:
+        new_weights = config.tune in ("lora", "frozen") or not pretrained
+        train["backbone_lr_scale"] = 1.0 if new_weights else 0.1
+    return train
 
 
 def _refuse_untaken(head: str, backbone_options: dict[str, Any]) -> None:
