@@ -6,7 +6,9 @@ Plain dicts in, plain dicts out.
 """
 
 import dataclasses
+import hashlib
 import inspect
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,8 @@ def derive_plans(
         "plans_name": derived_plans_name(plans["plans_name"], config_name, deep_supervision),
         "configurations": {configuration: settings},
         PLANS_KEY: {
+            "model": _recorded_model(config),
+            "lora": dataclasses.asdict(config.lora),
             "train": train,
             "backbone": backbone,
             "input_norm": said,
@@ -192,6 +196,31 @@ def _auxiliary_outputs(head: str) -> dict[str, Any]:
     return {"auxiliary_outputs": True, "strides": [[s, s] for s in (*strides, 1)]}
 
 
+def describe_data(dataset_folder: Path, data_identifier: str) -> dict[str, Any]:
+    """Describe preprocessed data, so that a run is not continued on other data.
+
+    Args:
+        dataset_folder: the data set's folder in nnUNet_preprocessed.
+        data_identifier: its folder of preprocessed cases.
+    """
+    dataset = json.loads((dataset_folder / "dataset.json").read_text(encoding="utf-8"))
+    cases = sorted(file.stem for file in (dataset_folder / data_identifier).glob("*.pkl"))
+    return {
+        "channel_names": dataset["channel_names"],
+        "labels": dataset["labels"],
+        "cases": len(cases),
+        "cases_sha256": hashlib.sha256("\n".join(cases).encode()).hexdigest(),
+    }
+
+
+def _recorded_model(config: ViTnnUNetConfig) -> dict[str, Any]:
+    """Return ``model`` resolved; the weight file stands under ``weights``."""
+    model = dataclasses.asdict(config.model) | {"tune": config.tune}
+    model["decoder"] = resolved_options(model["model_path"], config.model.decoder.options())
+    del model["checkpoint_path"]
+    return model
+
+
 def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
     """Complete a head's options with its defaults, so that a later default changes no old plans."""
     from vit_backbone import find_head, head_options
@@ -218,8 +247,8 @@ def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: 
     for key in {**theirs, **ours}:
         if ours.get(key) != theirs.get(key):
             raise UserError(
-                f"{folder} holds results of another config of this name: {key} was "
-                f"{theirs.get(key)!r} and is now {ours.get(key)!r}; rename the config file, "
+                f"{folder} holds results of another config of this name, or of other data: {key} "
+                f"was {theirs.get(key)!r} and is now {ours.get(key)!r}; rename the config file, "
                 "or move those results away"
             )
 
@@ -231,6 +260,7 @@ def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
         "configurations": plans["configurations"],
         "backbone": ours.get("backbone", {}).get("asked"),
         "weights": {"sha256": (ours.get("weights") or {}).get("sha256")},
+        "data": ours.get("data"),
         "train": {key: value for key, value in train.items() if key not in _FREE_OPTIONS},
     }
 

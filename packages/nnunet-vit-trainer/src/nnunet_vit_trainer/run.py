@@ -10,7 +10,13 @@ from vit_backbone import UserError, fit_to_checkpoint, resolve_backbone
 
 from .config import ViTModelConfig
 from .config_file import find_config, load_config
-from .plans import PLANS_KEY, derive_plans, derived_plans_name, refuse_other_model
+from .plans import (
+    PLANS_KEY,
+    derive_plans,
+    derived_plans_name,
+    describe_data,
+    refuse_other_model,
+)
 
 DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
 TRAINERS = (DEFAULT_TRAINER, "nnUNetTrainer_vit")
@@ -92,13 +98,15 @@ def run_training_vit(
         weights,
         deep_supervision=deep_supervision,
     )
+    settings = derived["configurations"][configuration]
+    derived[PLANS_KEY]["data"] = describe_data(dataset_folder, settings["data_identifier"])
     if existing is not None:
         refuse_other_model(derived, existing, results)
-    if derived["configurations"][configuration]["batch_size"] < num_gpus:
+    if settings["batch_size"] < num_gpus:
         raise UserError(
             f"-num_gpus {num_gpus} needs a batch of at least as many; set train.batch_size"
         )
-    _try_to_build(derived["configurations"][configuration]["architecture"]["arch_kwargs"])
+    _try_to_build(settings["architecture"]["arch_kwargs"])
     _write_plans(derived, dataset_folder / f"{plans_name}.json")
 
     _train(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
@@ -98,6 +99,9 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             f"Input normalisation: {self.plans_manager.plans[PLANS_KEY]['input_norm']}"
         )
         super().on_train_start()
+        if self.local_rank == 0:
+            record = yaml.safe_dump(self.plans_manager.plans[PLANS_KEY], sort_keys=False)
+            (Path(self.output_folder_base) / "vit.yaml").write_text(record, encoding="utf-8")
         if self.resumed is not None:
             self._resume()
 
