@@ -1,5 +1,8 @@
 """A run that was stopped and continued equals one that was not."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -34,49 +37,48 @@ class Stopped(BaseException):
     """Neither nnU-Net nor we catch it: as sudden as a kill."""
 
 
-@pytest.fixture(scope="module")
-def runs(home, tmp_path_factory):
-    """The folders of a run that was not stopped and of one that was, after two epochs and a half.
-
-    Both use one config name in two results folders.
-    """
-    import random
-
-    import numpy as np
+def train(config, results, stop_in=None, **options):
+    """Train on all cases, or until the online validation of an epoch; without the final one."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_results", str(results))
+        # It has no part in this, and would start worker processes.
+        patch.setattr(nnUNetTrainer, "perform_actual_validation", lambda *args: None)
+        if stop_in is not None:
+            evaluate = nnUNetTrainer.on_validation_epoch_start
+
+            def stop(trainer):
+                if trainer.current_epoch == stop_in:
+                    raise Stopped
+                evaluate(trainer)
+
+            patch.setattr(nnUNetTrainer, "on_validation_epoch_start", stop)
+        return run_training_vit(DATASET, "2d", "all", config, device="cpu", **options)
+
+
+def seed():
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
+        seed(0)
+
+
+@pytest.fixture(scope="module")
+def runs(home, tmp_path_factory):
+    """The config, and the folders of a run that was not stopped and of one that was and went on.
+
+    It was stopped after two epochs and a half, when a checkpoint of two epochs lay there.
+    """
     config = home / "resumed.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
-
-    def train(results, stop_in=None, **options):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("nnUNet_results", str(results))
-            # The final validation has no part in this; it would start worker processes.
-            patch.setattr(nnUNetTrainer, "perform_actual_validation", lambda *args: None)
-            if stop_in is not None:
-                evaluate = nnUNetTrainer.on_validation_epoch_start
-
-                def stop(trainer):
-                    if trainer.current_epoch == stop_in:
-                        raise Stopped
-                    evaluate(trainer)
-
-                patch.setattr(nnUNetTrainer, "on_validation_epoch_start", stop)
-            return run_training_vit(DATASET, "2d", "all", config, device="cpu", **options)
-
-    def seed():
-        for seed in (torch.manual_seed, np.random.seed, random.seed):
-            seed(0)
-
     seed()
-    whole = train(tmp_path_factory.mktemp("whole"))
+    whole = train(config, tmp_path_factory.mktemp("whole"))
     stopped = tmp_path_factory.mktemp("stopped")
     seed()
     with pytest.raises(Stopped):
-        train(stopped, stop_in=2)
+        train(config, stopped, stop_in=2)
     torch.rand(7)  # a fresh process would be anywhere
     np.random.rand(7)
-    return config, whole, train(stopped, continue_training=True)
+    return config, whole, train(config, stopped, continue_training=True)
 
 
 def checkpoint(folder):
@@ -119,6 +121,16 @@ def test_what_was_trained_how_lies_beside_the_results(runs):
     assert recorded["model"]["backbone"] == "test_vit"
     assert recorded["versions"]["timm"]
     assert recorded["data"]["cases"] == 10
+
+
+def test_where_only_the_best_checkpoint_is_left_it_goes_on_from_that(runs, tmp_path):
+    with pytest.raises(Stopped):
+        train(runs[0], tmp_path, stop_in=1)
+    (left,) = tmp_path.rglob("checkpoint_*.pth")
+    assert left.name == "checkpoint_best.pth"
+    folder = train(runs[0], tmp_path, continue_training=True)
+    assert "Epoch 0" not in max(folder.glob("training_log*.txt")).read_text()
+    assert checkpoint(folder)["current_epoch"] == 4
 
 
 def test_an_edited_recipe_is_not_continued(runs, monkeypatch):
