@@ -11,6 +11,7 @@ from torch import nn
 from vit_backbone import UserError, load_weights
 
 from .checkpoints import checkpoint_of, unwrap, write_atomically
+from .distributed import local_device, wrap
 from .optimization import build_optimizer, training_step
 from .plans import PLANS_KEY
 
@@ -38,6 +39,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 "that do from a config"
             )
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:  # nnU-Net takes CUDA, and the global rank as the device's number
+            self.device = local_device(device.type)
         train = plans[PLANS_KEY]["train"]
         self.initial_lr = train["initial_lr"]
         self.weight_decay = train["weight_decay"]
@@ -46,6 +49,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.num_iterations_per_epoch = train["num_iterations_per_epoch"]
         self.num_val_iterations_per_epoch = train["num_val_iterations_per_epoch"]
         self.grad_scaler = None  # bfloat16 needs none
+
+    def initialize(self) -> None:
+        # nnU-Net would wrap the network for the CUDA device of the global rank.
+        in_group, self.is_ddp = self.is_ddp, False
+        super().initialize()
+        self.is_ddp = in_group
+        if in_group:
+            self._set_batch_size_and_oversample()
+            self.network = wrap(self.network, self.device)
+            self.loss = self._build_loss()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         return build_optimizer(
