@@ -27,6 +27,9 @@ class TestSegFormerHead(HeadConformance):
             [embed_dim] * 4, num_classes, hidden_size=16, dropout=0.0, auxiliary_outputs=True
         )
 
+    def find_factory(self):
+        return create_segmentation_model
+
 
 @pytest.mark.parametrize(
     "options",

@@ -30,6 +30,9 @@ class TestUNETRHead(HeadConformance):
     def make_deep_head(self, embed_dim, num_classes):
         return UNETRHead(embed_dim, num_classes, CHANNELS, auxiliary_outputs=True)
 
+    def find_factory(self):
+        return create_segmentation_model
+
 
 def test_blocks_are_what_the_specification_names():
     kinds = [type(layer).__name__ for layer in DeconvBlock(4, 6)]

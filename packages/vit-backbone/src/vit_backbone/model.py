@@ -229,7 +229,9 @@ def pad_to_patches(image: torch.Tensor, patch_size: Sequence[int]) -> torch.Tens
         patch_size: (height, width) of a patch.
     """
     height, width = image.shape[-2:]
-    bottom, right = -height % patch_size[0], -width % patch_size[1]
+    # Not -height % patch: torch 2.15's AOTAutograd has no name for a modulus of what is negative.
+    bottom = (patch_size[0] - height % patch_size[0]) % patch_size[0]
+    right = (patch_size[1] - width % patch_size[1]) % patch_size[1]
     if bottom:
         image = F.pad(image, (0, 0, 0, bottom), mode="reflect" if bottom < height else "replicate")
     if right:
