@@ -189,6 +189,8 @@ def bfloat16_for_float16(device_type: str) -> AbstractContextManager[Any]:
     nnU-Net validates and predicts under float16, in which DINOv3 is reported unstable. The network
     is the one place that training and stock prediction share.
     """
+    if not torch.amp.is_autocast_available(device_type):  # as on the meta device
+        return nullcontext()
     asked = torch.is_autocast_enabled(device_type)
     if not asked or torch.get_autocast_dtype(device_type) != torch.float16:
         return nullcontext()
