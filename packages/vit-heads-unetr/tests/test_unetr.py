@@ -183,6 +183,9 @@ class TestOptions(HeadConformance):
     def make_head(self, embed_dim, num_classes):
         return UNETRHead(embed_dim, num_classes, CHANNELS, **self.options)
 
+    def make_deep_head(self, embed_dim, num_classes):
+        return UNETRHead(embed_dim, num_classes, CHANNELS, **self.options, auxiliary_outputs=True)
+
 
 def test_the_image_skip_sees_one_pixel_and_the_default_does_not():
     image = torch.randn(1, 3, 32, 32)
