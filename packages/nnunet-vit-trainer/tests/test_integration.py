@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from nnunet_vit_trainer import cli
-from nnunet_vit_trainer.demo.data import DATASET, write_dataset
+from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.run import DEFAULT_TRAINER, run_training_vit
 from vit_backbone import UserError, create_backbone, find_head
 
@@ -29,7 +29,6 @@ HEADS = {
     "segformer": {"hidden_size": 16},
 }
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-PATHS = ("raw", "preprocessed", "results")
 
 
 def run(command, *arguments, **environment):
@@ -47,20 +46,12 @@ def run(command, *arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(preprocessed):
     """A planned and preprocessed data set, and this process's environment for it."""
-    home = tmp_path_factory.mktemp("nnunet")
-    write_dataset(home / "raw", num_train=10, num_test=1, size=64)
-    paths = {f"nnUNet_{name}": str(home / name) for name in PATHS}
-    run(
-        "nnUNetv2_plan_and_preprocess",
-        *["-d", "900", "-c", "2d", "-npfp", "1", "-np", "1"],
-        **paths,
-    )
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**paths, "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "0"}.items():
+        for name, value in {**preprocessed, "nnUNet_n_proc_DA": "0"}.items():
             patch.setenv(name, value)
-        yield home
+        yield Path(preprocessed["nnUNet_raw"]).parent
 
 
 @pytest.fixture(scope="module", params=sorted(HEADS))
