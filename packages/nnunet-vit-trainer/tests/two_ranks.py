@@ -1,12 +1,16 @@
-"""What test_distributed.py compares: our training steps in this process, alone or as one of two.
+"""What the processes of test_distributed.py do.
 
-Run by torchrun, each process writes its part to the folder given; imported, `train` does the same
-steps on the whole batches.
+Run by torchrun, each process takes training steps on its share of fixed batches and writes what
+came of them; `train` does the same steps on the whole batches where there is no group. The first
+functions are for `launch`, whose processes import this module by its name.
 """
 
 import json
+import multiprocessing
 import os
+import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +30,23 @@ DATASET_JSON = {
 }
 BATCH = 4
 STEPS = 3
+
+
+def lose_rank_1(out):
+    """Kill rank 1, which has a worker, while rank 0 waits for it."""
+    if dist.get_rank() == 1:
+        worker = multiprocessing.Process(target=time.sleep, args=(600,), daemon=True)
+        worker.start()
+        Path(out).write_text(str(worker.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.all_reduce(torch.ones(1))
+
+
+def refuse():
+    """Refuse in both ranks, after a word of each on stdout."""
+    sys.stdout.write(f"rank {dist.get_rank()} speaks\n")
+    dist.barrier()
+    raise UserError(f"refused by rank {dist.get_rank()}")
 
 
 def plans(head, deep_supervision, **decoder):

@@ -157,9 +157,10 @@ def _errors_once(store: dist.Store) -> Iterator[None]:
             if not _lost_another(error):
                 raise
             time.sleep(_LAUNCHERS_TURN)
+            reason = str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]
             raise UserError(
                 f"rank {os.environ['RANK']} on {socket.gethostname()} lost another process of the "
-                f"training and ends ({str(error).splitlines()[0]}); continue with --c"
+                f"training and ends ({reason}); continue with --c"
             ) from None
     except UserError as error:
         if _is_first(store, str(error)):
@@ -198,7 +199,7 @@ def _nowhere() -> Any:
 
 
 def _lost_another(error: RuntimeError) -> bool:
-    """Tell the errors of torch.distributed from others; gloo's and autograd's have no type."""
-    return isinstance(error, dist.DistError) or any(
-        word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer")
+    """Tell whether another process is gone, or silent for too long; gloo's errors have no type."""
+    return isinstance(error, dist.DistNetworkError | dist.DistStoreError) or any(
+        words in str(error) for words in ("gloo/transport", "ncclRemoteError")
     )
