@@ -188,6 +188,26 @@ def test_a_step_with_a_bad_gradient_is_not_taken(bad):
     )
 
 
+def test_gradient_checkpointing_computes_twice_and_gives_the_same_gradients():
+    plain, checkpointed = network(), network()
+    checkpointed.backbone.set_grad_checkpointing(True)
+    calls = []
+    checkpointed.backbone.blocks[0].attn.register_forward_hook(lambda *args: calls.append(1))
+    for model in (plain, checkpointed):
+        take_step(model, optimizer_of(model))
+    assert len(calls) == 2
+    for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        assert a.grad is None or torch.allclose(a.grad, b.grad, atol=1e-7)
+
+
+def test_drop_path_drops_in_training_only():
+    model = network(use_lora=False, backbone_options={"drop_path_rate": 0.5}).train()
+    assert not torch.equal(model(IMAGE), model(IMAGE))
+    model.eval()
+    assert torch.equal(model(IMAGE), model(IMAGE))
+
+
 def test_too_many_bad_steps_in_a_row_stop_the_run_with_advice():
     watch = StepWatch()
     for _ in range(3):
@@ -265,7 +285,7 @@ def test_a_step_in_bfloat16_keeps_the_weights_in_float32():
 @pytest.mark.gpu
 def test_a_step_on_cuda_runs_in_bfloat16_and_float16_is_scaled():
     for dtype in (resolve_amp_dtype("auto", "cuda"), torch.float16):
-        model, seen = network(float16_as="float16").cuda(), []
+        model, seen = network(backbone_options={"float16_as": "float16"}).cuda(), []
         model.head.register_forward_hook(
             lambda module, args, out, seen=seen: seen.append(out.dtype)
         )
