@@ -4,7 +4,7 @@ No torch here. Below this edge there are no config objects, only flat keyword ar
 """
 
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -95,6 +95,8 @@ class ViTTrainConfig:
         num_epochs: at least 1.
         num_iterations_per_epoch: training steps per epoch, at least 1.
         num_val_iterations_per_epoch: online validation steps per epoch, at least 1.
+        checkpoint: what checkpoint_latest and checkpoint_best hold: ``full``, or ``adapter``, which
+            is only what was trained (checkpoint_final is always whole).
         batch_size: ``None`` is the plans' own.
         patch_size: [height, width] in pixels; ``None`` is the plans' own.
     """
@@ -105,6 +107,7 @@ class ViTTrainConfig:
     num_epochs: Positive = 1000
     num_iterations_per_epoch: Positive = 250
     num_val_iterations_per_epoch: Positive = 50
+    checkpoint: Literal["full", "adapter"] = "full"
     batch_size: Positive | None = None
     patch_size: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
 

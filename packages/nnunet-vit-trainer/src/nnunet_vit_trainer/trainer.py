@@ -10,7 +10,8 @@ from torch import nn
 
 from vit_backbone import UserError, load_weights
 
-from .checkpoints import checkpoint_of, unwrap, write_atomically
+from .base_weights import load_base_weights
+from .checkpoints import checkpoint_of, fill_up, frozen_names, unwrap, write_atomically
 from .optimization import build_optimizer, training_step
 from .plans import PLANS_KEY
 
@@ -46,6 +47,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.num_iterations_per_epoch = train["num_iterations_per_epoch"]
         self.num_val_iterations_per_epoch = train["num_val_iterations_per_epoch"]
         self.grad_scaler = None  # bfloat16 needs none
+        self.holds_base_weights = False
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         return build_optimizer(
@@ -61,6 +63,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
             self._load_pretrained()
+        self.holds_base_weights = True
         self.print_to_log_file(
             f"Input normalisation: {self.plans_manager.plans[PLANS_KEY]['input_norm']}"
         )
@@ -96,7 +99,25 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         trainer being found.
         """
         if self.local_rank == 0 and not self.disable_checkpointing:
-            write_atomically(checkpoint_of(self), Path(filename))
+            file = Path(filename)
+            whole = self.plans_manager.plans[PLANS_KEY]["train"]["checkpoint"] == "full"
+            # Stock prediction opens checkpoint_final, and loads strictly.
+            whole = whole or file.name == "checkpoint_final.pth"
+            write_atomically(checkpoint_of(self, whole), file)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Read what nnU-Net reads; what an adapter checkpoint leaves out comes from its file."""
+        if not self.was_initialized:
+            self.initialize()
+        hook = unwrap(self.network).register_load_state_dict_pre_hook(self._complete)
+        super().load_checkpoint(filename_or_checkpoint)
+        hook.remove()
+        self.holds_base_weights = True
+
+    def _complete(self, network: nn.Module, weights: dict[str, torch.Tensor], *_: Any) -> None:
+        if not self.holds_base_weights and frozen_names(network) - weights.keys():
+            load_base_weights(network, self.plans_manager.plans[PLANS_KEY]["weights"])
+        fill_up(weights, network)
 
     def _load_pretrained(self) -> None:
         weights = self.plans_manager.plans[PLANS_KEY]["weights"]
