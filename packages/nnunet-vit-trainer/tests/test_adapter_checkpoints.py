@@ -4,16 +4,13 @@ The final validation is left out (test_integration.py has it): it only records w
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from nnunet_vit_trainer.demo.data import DATASET, write_dataset
+from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.run import run_training_vit
 from vit_backbone import UserError, create_backbone
 
@@ -24,22 +21,13 @@ TRAINED = "backbone.blocks.0.attn.qkv.lora_B.default.weight"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A planned and preprocessed data set, and this process's environment for it."""
-    home = tmp_path_factory.mktemp("nnunet")
-    write_dataset(home / "raw", num_train=6, num_test=1, size=48)
-    paths = {f"nnUNet_{name}": str(home / name) for name in ("raw", "preprocessed", "results")}
-    command = Path(sys.executable).parent / "nnUNetv2_plan_and_preprocess"
-    subprocess.run(
-        [str(command), *["-d", "900", "-c", "2d", "-npfp", "1", "-np", "1"]],
-        env=os.environ | paths,
-        check=True,
-        capture_output=True,
-    )
+def home(preprocessed):
+    """A preprocessed data set, and this process's environment for it."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**paths, "nnUNet_n_proc_DA": "0"}.items():
-            patch.setenv(name, value)
-        yield home
+        for name in ("raw", "preprocessed", "results"):
+            patch.setenv(f"nnUNet_{name}", str(preprocessed / name))
+        patch.setenv("nnUNet_n_proc_DA", "0")
+        yield preprocessed
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ The commands that import nnU-Net run in this process where they are ours (each i
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import yaml
 from PIL import Image
 
 from nnunet_vit_trainer import cli
-from nnunet_vit_trainer.demo.data import DATASET, write_dataset
+from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.run import DEFAULT_TRAINER, run_training_vit
 from vit_backbone import UserError, create_backbone, find_head
 
@@ -29,38 +28,6 @@ HEADS = {
     "segformer": {"hidden_size": 16},
 }
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-PATHS = ("raw", "preprocessed", "results")
-
-
-def run(command, *arguments, **environment):
-    """Run a command of this environment in a fresh process, with nnU-Net's variables as given."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("nnUNet_")}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / command), *map(str, arguments)],
-        env=clean | {"nnUNet_def_n_proc": "1", "HF_HUB_OFFLINE": "1"} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A planned and preprocessed data set, and this process's environment for it."""
-    home = tmp_path_factory.mktemp("nnunet")
-    write_dataset(home / "raw", num_train=10, num_test=1, size=64)
-    paths = {f"nnUNet_{name}": str(home / name) for name in PATHS}
-    run(
-        "nnUNetv2_plan_and_preprocess",
-        *["-d", "900", "-c", "2d", "-npfp", "1", "-np", "1"],
-        **paths,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**paths, "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "0"}.items():
-            patch.setenv(name, value)
-        yield home
 
 
 @pytest.fixture(scope="module", params=sorted(HEADS))
@@ -159,7 +126,7 @@ def test_validation_alone_reads_no_pretrained_file(trained):
     assert all(np.array_equal(validated[name], again[name]) for name in validated)
 
 
-def test_stock_prediction_in_a_fresh_process_equals_the_validation(trained, home, tmp_path):
+def test_stock_prediction_in_a_fresh_process_equals_the_validation(trained, home, run, tmp_path):
     """Only nnUNet_results is set; no config, no pretrained file, no trainer path."""
     config, folder = trained
     validated = masks(folder / "validation")
@@ -295,7 +262,9 @@ def test_a_head_without_deep_supervision_is_refused(home):
 
 
 @pytest.mark.parametrize("head", sorted(HEADS))
-def test_deep_supervision_trains_and_stock_prediction_gives_its_finest_output(head, home, tmp_path):
+def test_deep_supervision_trains_and_stock_prediction_gives_its_finest_output(
+    head, home, run, tmp_path
+):
     if importlib.util.find_spec(f"vit_heads_{head}") is None:
         pytest.skip(f"{head} is not installed")
     content = {

@@ -15,7 +15,12 @@ from nnunet_vit_trainer.config import (
     ViTTrainConfig,
 )
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME
-from nnunet_vit_trainer.plans import architecture_of, derive_plans, refuse_other_model
+from nnunet_vit_trainer.plans import (
+    architecture_of,
+    derive_plans,
+    describe_data,
+    refuse_other_model,
+)
 from vit_backbone import UserError
 
 PLANS = {
@@ -134,6 +139,54 @@ def test_another_backbone_is_another_model():
     theirs["vit"]["backbone"]["asked"] = "vit_tiny_patch16_224"
     with pytest.raises(UserError, match="backbone was 'vit_tiny_patch16_224'"):
         refuse_other_model(derive(), theirs, Path("results"))
+
+
+def test_other_data_are_not_trained_on_under_the_same_results(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1"}, "labels": {"a": 1}}')
+    (tmp_path / "nnUNetPlans_2d").mkdir()
+
+    def derived_for(cases):
+        for name in cases:
+            (tmp_path / "nnUNetPlans_2d" / f"{name}.pkl").touch()
+        plans = derive()
+        plans["vit"]["data"] = describe_data(tmp_path, "nnUNetPlans_2d")
+        return plans
+
+    before = derived_for("ab")
+    refuse_other_model(derived_for("ab"), before, Path("results"))
+    with pytest.raises(UserError, match=r"or of other data: data\.cases was 2 and is now 3"):
+        refuse_other_model(derived_for("abc"), before, Path("results"))
+
+
+def test_the_resolved_config_stands_in_the_plans():
+    recorded = derive(model={"checkpoint_path": "a.pth", "tune": "full"})["vit"]
+    assert recorded["model"]["decoder"] == {"width": 3, "depth": [1, 2]}
+    assert "checkpoint_path" not in recorded["model"]
+    assert recorded["lora"]["r"] == 8
+
+
+@pytest.mark.parametrize(
+    ("tune", "pretrained", "given", "scale"),
+    [
+        ("lora", True, {}, 1.0),
+        ("frozen", True, {}, 1.0),
+        ("full", True, {}, 0.1),
+        ("last_2", True, {}, 0.1),
+        ("full", False, {}, 1.0),
+        ("full", True, {"backbone_lr_scale": 0.3}, 0.3),
+        ("lora", True, {"backbone_lr": 5e-4}, 0.5),
+    ],
+)
+def test_the_backbones_rate_is_resolved(tune, pretrained, given, scale):
+    weights = {"file": "a.pth", "sha256": "1"} if pretrained else None
+    train = derive(model={"tune": tune}, weights=weights, **given)["vit"]["train"]
+    assert train["backbone_lr_scale"] == pytest.approx(scale)
+    assert "backbone_lr" not in train
+
+
+def test_what_the_network_needs_of_the_recipe_reaches_it():
+    options = kwargs_of(derive(drop_path_rate=0.2, amp_dtype="float32"))["backbone_options"]
+    assert options == {"drop_path_rate": 0.2, "float16_as": "float32"}
 
 
 def test_more_epochs_and_other_versions_are_no_other_model():

@@ -7,7 +7,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
@@ -15,7 +14,6 @@ from nnunet_vit_trainer.backbones import find_backbone
 from nnunet_vit_trainer.checkpoints import unwrap, write_atomically
 from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
-from nnunet_vit_trainer.optimization import PATCH_EMBEDDING_LR_SCALE, build_optimizer, training_step
 from nnunet_vit_trainer.plans import derive_plans
 from nnunet_vit_trainer.trainer import deep_supervision_weights, nnUNetTrainer_vit
 from vit_backbone import UserError, build_segmentation_model, create_backbone, load_weights
@@ -128,54 +126,6 @@ def test_what_a_weight_file_decides_reaches_the_network_through_the_plans(tmp_pa
     assert report.sha256 == weights["sha256"]
 
 
-def test_what_trains_is_optimized_and_nothing_else():
-    model = network()
-    optimizer, _ = build_optimizer(model, initial_lr=1e-3, weight_decay=0.1, num_epochs=10)
-    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert optimized == {id(p) for p in model.parameters() if p.requires_grad}
-    assert [group["lr"] for group in optimizer.param_groups] == [1e-3]
-    assert all(group["weight_decay"] == 0.1 for group in optimizer.param_groups)
-
-
-def test_an_adapted_patch_embedding_has_its_own_rate_through_the_schedule():
-    optimizer, schedule = build_optimizer(
-        network(in_channels=1), initial_lr=1e-3, weight_decay=0.1, num_epochs=10
-    )
-    schedule.step(5)
-    head, patch_embedding = (group["lr"] for group in optimizer.param_groups)
-    assert head == pytest.approx(1e-3 * 0.5**0.9)
-    assert patch_embedding == pytest.approx(head * PATCH_EMBEDDING_LR_SCALE)
-    PolyLRScheduler(optimizer, 1e-3, 10).step(5)  # the trap: nnU-Net's flattens the groups
-    assert optimizer.param_groups[0]["lr"] == optimizer.param_groups[1]["lr"]
-
-
-def test_without_lora_all_of_it_trains_at_one_rate():
-    optimizer, _ = build_optimizer(
-        network(in_channels=1, use_lora=False), initial_lr=1e-3, weight_decay=0, num_epochs=10
-    )
-    assert len(optimizer.param_groups) == 1
-
-
-def test_a_step_clips_the_gradient_to_what_was_asked_and_moves_the_weights():
-    model = network()
-    optimizer, _ = build_optimizer(model, initial_lr=1e-3, weight_decay=0, num_epochs=10)
-    before = {n: p.clone() for n, p in model.named_parameters()}
-    loss = training_step(
-        model,
-        lambda output, target: 1e3 * nn.functional.cross_entropy(output, target),
-        optimizer,
-        torch.randn(2, 3, 32, 32),
-        torch.zeros(2, 32, 32, dtype=torch.long),
-        gradient_clip=0.25,
-    )
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert nn.utils.get_total_norm(gradients) == pytest.approx(0.25, rel=1e-3)
-    assert loss > 0
-    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert "head.seg_layers.0.weight" in moved
-    assert all(".lora_" in n or n.startswith("head.") for n in moved)
-
-
 def test_a_write_that_fails_leaves_the_checkpoint_that_was_there(tmp_path):
     file = tmp_path / "checkpoint_latest.pth"
     write_atomically({"epoch": 1}, file)
@@ -192,21 +142,3 @@ def test_the_network_is_found_inside_of_torch_compile():
 def test_plans_that_carry_no_vit_are_refused():
     with pytest.raises(UserError, match="carry no ViT"):
         nnUNetTrainer_vit({"plans_name": "nnUNetPlans"}, "2d", 0, {}, torch.device("cpu"))
-
-
-@pytest.mark.gpu
-def test_a_step_on_cuda_runs_in_bfloat16():
-    model = network().cuda()
-    seen = []
-    model.head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
-    optimizer, _ = build_optimizer(model, initial_lr=1e-3, weight_decay=0, num_epochs=10)
-    loss = training_step(
-        model,
-        nn.functional.cross_entropy,
-        optimizer,
-        torch.randn(2, 3, 32, 32, device="cuda"),
-        torch.zeros(2, 32, 32, dtype=torch.long, device="cuda"),
-        gradient_clip=12.0,
-    )
-    assert seen == [torch.bfloat16]
-    assert loss > 0

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -76,25 +77,61 @@ def fill_up(weights: dict[str, torch.Tensor], network: nn.Module) -> None:
 
 
 def checkpoint_of(trainer: nnUNetTrainer, whole: bool = True) -> dict[str, Any]:
-    """Collect the keys that nnU-Net 2.8 reads back, in its own form.
+    """Collect the keys that nnU-Net 2.8 reads back, in its own form, and ours under ``vit``.
+
+    With weight averaging the network's weights are the average, which is what predicts; the
+    weights that train lie under ``vit`` then.
 
     Args:
         trainer: with a network.
         whole: ``False`` leaves out what the weight file can restore; ``rebuilt_from`` names it.
     """
     network = unwrap(trainer.network)
+    weights = network.state_dict() if whole else trained_state(network)
+    average = trainer.average
     return {
-        "network_weights": network.state_dict() if whole else trained_state(network),
+        "network_weights": weights if average is None else {**weights, **average.average},
         REBUILT_FROM: None if whole else trainer.plans_manager.plans[PLANS_KEY]["weights"],
         "optimizer_state": trainer.optimizer.state_dict(),
-        "grad_scaler_state": None,
+        "grad_scaler_state": trainer.grad_scaler and trainer.grad_scaler.state_dict(),
         "logging": trainer.logger.get_checkpoint(),
         "_best_ema": trainer._best_ema,
         "current_epoch": trainer.current_epoch + 1,
         "init_args": trainer.my_init_kwargs,
         "trainer_name": nnUNetTrainer.__name__,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
+        PLANS_KEY: {
+            "random_states": random_states(),
+            "average": average and average.state(),
+            "skipped_steps": trainer.watch.skipped,
+        },
     }
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of this process's random number generators."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": np.random.get_state(),
+        "python": random.getstate(),
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Go on with the random numbers of a checkpoint.
+
+    With nnU-Net's data augmentation in this process (nnUNet_n_proc_DA=0) on a CPU, a resumed run
+    then equals one that was not stopped; other worker processes have random states of their own.
+
+    Args:
+        states: see `random_states`.
+    """
+    torch.set_rng_state(states["torch"].cpu())
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
 def read_safely(file: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 Positive = Annotated[int, Field(ge=1)]
+Above0 = Annotated[float, Field(gt=0)]
+From0Below1 = Annotated[float, Field(ge=0, lt=1)]
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -75,38 +77,71 @@ class ViTLoRAConfig:
 
     enabled: bool = True
     r: Positive = 8
-    lora_alpha: Annotated[float, Field(gt=0)] = 16.0
+    lora_alpha: Above0 = 16.0
     target_modules: Annotated[list[str], Field(min_length=1)] = field(
         default_factory=lambda: ["qkv"]
     )
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    lora_dropout: From0Below1 = 0.05
     dora: bool = False
     rslora: bool = False
 
 
 @dataclass(config=_STRICT)
 class ViTTrainConfig:
-    """How it is trained: AdamW with nnU-Net's polynomial decay.
+    """How it is trained; docs/recipe.md says where each default comes from.
 
     Attributes:
-        initial_lr: learning rate at the start, above 0.
-        weight_decay: of AdamW, at least 0.
+        optimizer: ``adamw``, or nnU-Net's ``sgd`` (Nesterov momentum 0.99).
+        initial_lr: the head's learning rate at the start, above 0.
+        backbone_lr: that of everything in the backbone that trains; excludes the next.
+        backbone_lr_scale: the same as a share of ``initial_lr``; ``None`` is 1 for LoRA's adapters
+            and for a backbone that was not pretrained, 0.1 for pretrained weights.
+        layer_decay: of the rate from each block to the one before it, above 0, at most 1.
+        betas: of AdamW.
+        weight_decay: at least 0; norms, biases, LayerScale, position embedding and tokens get none.
         gradient_clip: largest norm of the gradient, above 0.
+        warmup_epochs: of linear increase; ``None`` is a twentieth of ``num_epochs``.
+        lr_schedule: ``poly`` (nnU-Net's) or ``cosine``.
+        head_first_epochs: epochs in which the head trains alone.
+        drop_path_rate: stochastic depth of the backbone's blocks, 0 to below 1.
+        ema: decay per step of the weights' moving average, which validates and predicts then;
+            0 is none.
+        amp_dtype: precision of the network: ``auto`` is bfloat16 on CUDA (float16 where the
+            device lacks it) and float32 elsewhere.
+        grad_checkpointing: compute the blocks twice and keep less.
+        accumulate_steps: batches per optimizer step; an iteration is one optimizer step.
         num_epochs: at least 1.
         num_iterations_per_epoch: training steps per epoch, at least 1.
         num_val_iterations_per_epoch: online validation steps per epoch, at least 1.
+        save_every: epochs between two writes of checkpoint_latest.
         checkpoint: what checkpoint_latest and checkpoint_best hold: ``full``, or ``adapter``, which
             is only what was trained (checkpoint_final is always whole).
         batch_size: ``None`` is the plans' own.
         patch_size: [height, width] in pixels; ``None`` is the plans' own.
     """
 
-    initial_lr: Annotated[float, Field(gt=0)] = 1e-3
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    initial_lr: Above0 = 1e-3
+    backbone_lr: Above0 | None = None
+    backbone_lr_scale: Above0 | None = None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    betas: Annotated[list[From0Below1], Field(min_length=2, max_length=2)] = field(
+        default_factory=lambda: [0.9, 0.98]
+    )
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    gradient_clip: Annotated[float, Field(gt=0)] = 12.0
+    gradient_clip: Above0 = 12.0
+    warmup_epochs: Annotated[int, Field(ge=0)] | None = None
+    lr_schedule: Literal["poly", "cosine"] = "poly"
+    head_first_epochs: Annotated[int, Field(ge=0)] = 0
+    drop_path_rate: From0Below1 = 0.0
+    ema: From0Below1 = 0.0
+    amp_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    grad_checkpointing: bool = False
+    accumulate_steps: Positive = 1
     num_epochs: Positive = 1000
     num_iterations_per_epoch: Positive = 250
     num_val_iterations_per_epoch: Positive = 50
+    save_every: Positive = 50
     checkpoint: Literal["full", "adapter"] = "full"
     batch_size: Positive | None = None
     patch_size: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
@@ -119,3 +154,8 @@ class ViTnnUNetConfig:
     model: ViTModelConfig = field(default_factory=ViTModelConfig)
     lora: ViTLoRAConfig = field(default_factory=ViTLoRAConfig)
     train: ViTTrainConfig = field(default_factory=ViTTrainConfig)
+
+    @property
+    def tune(self) -> str:
+        """What of the backbone trains: ``lora``, ``frozen``, ``full`` or ``last_N``."""
+        return self.model.tune or ("lora" if self.lora.enabled else "full")

@@ -24,7 +24,7 @@ from vit_backbone import (
     resolve_backbone,
 )
 
-from .config import DecoderConfig, ViTModelConfig, ViTnnUNetConfig
+from .config import DecoderConfig, ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
 from .input_norm import NAMES as INPUT_NORMS
 
 # What people call these keys elsewhere.
@@ -67,6 +67,20 @@ SYNONYMS = {
     "indices": "layer_indices",
     "bs": "batch_size",
     "crop_size": "patch_size",
+    "opt": "optimizer",
+    "lr_scale": "backbone_lr_scale",
+    "layerwise_decay": "layer_decay",
+    "llrd": "layer_decay",
+    "warmup": "warmup_epochs",
+    "scheduler": "lr_schedule",
+    "schedule": "lr_schedule",
+    "drop_path": "drop_path_rate",
+    "amp": "amp_dtype",
+    "precision": "amp_dtype",
+    "gradient_checkpointing": "grad_checkpointing",
+    "grad_accumulation": "accumulate_steps",
+    "gradient_accumulation_steps": "accumulate_steps",
+    "ema_decay": "ema",
 }
 
 
@@ -131,6 +145,7 @@ def load_config(file_or_name: str | Path) -> ViTnnUNetConfig:
     except ValidationError as error:
         raise ConfigError(_first_problem(error, "", file)) from error
     check_model(config.model, file)
+    check_train(config.train, file)
     return config
 
 
@@ -176,6 +191,28 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
             check(**model.decoder.options())
         except UserError as error:
             raise ConfigError(f"{source}: model.decoder.{error}") from error
+
+
+def check_train(train: ViTTrainConfig, source: str | Path) -> None:
+    """Check the keys of the recipe against each other.
+
+    Args:
+        train: the section to check.
+        source: the file it came from, for messages.
+
+    Raises:
+        ConfigError: two keys that say the same, or epochs that there are not.
+    """
+    if train.backbone_lr is not None and train.backbone_lr_scale is not None:
+        raise ConfigError(
+            f"{source}: train.backbone_lr: it excludes train.backbone_lr_scale; keep one of them"
+        )
+    begins = train.head_first_epochs + (train.warmup_epochs or 0)
+    if begins >= train.num_epochs:
+        raise ConfigError(
+            f"{source}: train.num_epochs: {train.num_epochs} epochs end before the "
+            f"{begins} of head_first_epochs and warmup_epochs do"
+        )
 
 
 def _check_choice(value: Any, names: tuple[str, ...], key: str, source: str | Path) -> None:

@@ -6,7 +6,9 @@ Plain dicts in, plain dicts out.
 """
 
 import dataclasses
+import hashlib
 import inspect
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from .input_norm import resolve_input_norm
 PLANS_KEY = "vit"
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
 # Options that a later run may change without making another model or another recipe of it.
-_FREE_OPTIONS = {"num_epochs", "checkpoint"}
+_FREE_OPTIONS = {"num_epochs", "save_every", "checkpoint"}
+# Stock nnU-Net predicts under float16 autocast; the network runs what it was trained in.
+_FLOAT16_AS = {"float16": "float16", "float32": "float32"}
 
 
 def derived_plans_name(plans_name: str, config_name: str, deep_supervision: bool = False) -> str:
@@ -62,7 +66,7 @@ def derive_plans(
         raise UserError(
             f"plans {plans['plans_name']!r} are derived already; give the dataset's own with -p"
         )
-    train = dataclasses.asdict(config.train)
+    train = resolved_recipe(config, pretrained=weights is not None)
     if train["checkpoint"] == "adapter" and weights is None:
         raise UserError(
             "train.checkpoint: adapter needs a weight file that restores the rest, and a random "
@@ -92,6 +96,8 @@ def derive_plans(
         "plans_name": derived_plans_name(plans["plans_name"], config_name, deep_supervision),
         "configurations": {configuration: settings},
         PLANS_KEY: {
+            "model": _recorded_model(config),
+            "lora": dataclasses.asdict(config.lora),
             "train": train,
             "backbone": backbone,
             "input_norm": said,
@@ -118,7 +124,7 @@ def architecture_of(
     from .network import NETWORK_CLASS_NAME
 
     model, lora = config.model, config.lora
-    tune = model.tune or ("lora" if lora.enabled else "full")
+    tune = config.tune
     last_blocks = int(tune.removeprefix("last_")) if tune.startswith("last_") else 0
     options = {
         **(file_options or {}),
@@ -128,6 +134,8 @@ def architecture_of(
         "train_last_blocks": last_blocks,
         "use_dora": lora.dora,
         "use_rslora": lora.rslora,
+        "drop_path_rate": config.train.drop_path_rate,
+        "float16_as": _FLOAT16_AS.get(config.train.amp_dtype),
     }
     # Only what differs from the default: a head that predates an option still builds.
     given = {name: value for name, value in options.items() if value}
@@ -148,6 +156,26 @@ def architecture_of(
         },
         "_kw_requires_import": [],
     }
+
+
+def resolved_recipe(config: ViTnnUNetConfig, *, pretrained: bool) -> dict[str, Any]:
+    """Return ``train`` as a dict, with the share of the rate that the backbone gets.
+
+    MedDINOv3 trains its head at 3e-4 and the pretrained ViT at a tenth of it; adapters are new
+    weights like the head's.
+
+    Args:
+        config: the checked config.
+        pretrained: whether the backbone's weights come from a file.
+    """
+    train = dataclasses.asdict(config.train)
+    absolute = train.pop("backbone_lr")
+    if absolute is not None:
+        train["backbone_lr_scale"] = absolute / train["initial_lr"]
+    elif train["backbone_lr_scale"] is None:
+        new_weights = config.tune in ("lora", "frozen") or not pretrained
+        train["backbone_lr_scale"] = 1.0 if new_weights else 0.1
+    return train
 
 
 def _refuse_untaken(head: str, backbone_options: dict[str, Any]) -> None:
@@ -175,6 +203,31 @@ def _auxiliary_outputs(head: str) -> dict[str, Any]:
     return {"auxiliary_outputs": True, "strides": [[s, s] for s in (*strides, 1)]}
 
 
+def describe_data(dataset_folder: Path, data_identifier: str) -> dict[str, Any]:
+    """Describe preprocessed data, so that a run is not continued on other data.
+
+    Args:
+        dataset_folder: the data set's folder in nnUNet_preprocessed.
+        data_identifier: its folder of preprocessed cases.
+    """
+    dataset = json.loads((dataset_folder / "dataset.json").read_text(encoding="utf-8"))
+    cases = sorted(file.stem for file in (dataset_folder / data_identifier).glob("*.pkl"))
+    return {
+        "channel_names": dataset["channel_names"],
+        "labels": dataset["labels"],
+        "cases": len(cases),
+        "cases_sha256": hashlib.sha256("\n".join(cases).encode()).hexdigest(),
+    }
+
+
+def _recorded_model(config: ViTnnUNetConfig) -> dict[str, Any]:
+    """Return ``model`` resolved; the weight file stands under ``weights``."""
+    model = dataclasses.asdict(config.model) | {"tune": config.tune}
+    model["decoder"] = resolved_options(model["model_path"], config.model.decoder.options())
+    del model["checkpoint_path"]
+    return model
+
+
 def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
     """Complete a head's options with its defaults, so that a later default changes no old plans."""
     from vit_backbone import find_head, head_options
@@ -187,7 +240,8 @@ def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
 def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: Path) -> None:
     """Refuse to mix a run with the results of another config under the same name.
 
-    The weights' path, versions, the number of epochs and what checkpoints hold may differ.
+    The weights' path, versions, the number of epochs, when checkpoints are written and what they
+    hold may differ.
 
     Args:
         plans: the derived plans of this run.
@@ -201,8 +255,8 @@ def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: 
     for key in {**theirs, **ours}:
         if ours.get(key) != theirs.get(key):
             raise UserError(
-                f"{folder} holds results of another config of this name: {key} was "
-                f"{theirs.get(key)!r} and is now {ours.get(key)!r}; rename the config file, "
+                f"{folder} holds results of another config of this name, or of other data: {key} "
+                f"was {theirs.get(key)!r} and is now {ours.get(key)!r}; rename the config file, "
                 "or move those results away"
             )
 
@@ -214,6 +268,7 @@ def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
         "configurations": plans["configurations"],
         "backbone": ours.get("backbone", {}).get("asked"),
         "weights": {"sha256": (ours.get("weights") or {}).get("sha256")},
+        "data": ours.get("data"),
         "train": {key: value for key, value in train.items() if key not in _FREE_OPTIONS},
     }
 

@@ -11,7 +11,13 @@ from vit_backbone import UserError
 from .backbones import find_backbone, recorded_backbone
 from .config_file import find_config, load_config
 from .datasets import environment, find_dataset, read_json, read_plans
-from .plans import derive_plans, derived_plans_name, refuse_other_model
+from .plans import (
+    PLANS_KEY,
+    derive_plans,
+    derived_plans_name,
+    describe_data,
+    refuse_other_model,
+)
 
 DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
 TRAINERS = (DEFAULT_TRAINER, "nnUNetTrainer_vit")
@@ -73,7 +79,7 @@ def run_training_vit(
     results = Path(environment("nnUNet_results"), dataset)
     results /= f"{trainer_class_name}__{plans_name}__{configuration}"
     fold_folder = results / f"fold_{fold}"
-    _check_device(device, num_gpus)
+    check_device(device, num_gpus)
     if only_run_validation and not (fold_folder / "checkpoint_final.pth").is_file():
         raise UserError(
             f"--val needs a finished training; there is no {fold_folder}/checkpoint_final.pth"
@@ -93,13 +99,15 @@ def run_training_vit(
         weights,
         deep_supervision=deep_supervision,
     )
+    settings = derived["configurations"][configuration]
+    derived[PLANS_KEY]["data"] = describe_data(dataset_folder, settings["data_identifier"])
     if existing is not None:
         refuse_other_model(derived, existing, results)
-    if derived["configurations"][configuration]["batch_size"] < num_gpus:
+    if settings["batch_size"] < num_gpus:
         raise UserError(
             f"-num_gpus {num_gpus} needs a batch of at least as many; set train.batch_size"
         )
-    _try_to_build(derived["configurations"][configuration]["architecture"]["arch_kwargs"])
+    _try_to_build(settings["architecture"]["arch_kwargs"])
     _write_plans(derived, dataset_folder / f"{plans_name}.json")
 
     _train(
@@ -174,7 +182,8 @@ def _check_arguments(
         raise UserError(f"-pretrained_weights {pretrained_weights}: no such file")
 
 
-def _check_device(device: str, num_gpus: int) -> None:
+def check_device(device: str, num_gpus: int) -> None:
+    """Refuse a device that is not there."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():

@@ -5,15 +5,40 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from vit_backbone import UserError, load_weights
 
+from .averaging import WeightAverage
 from .base_weights import load_base_weights
-from .checkpoints import checkpoint_of, fill_up, frozen_names, unwrap, write_atomically
-from .optimization import build_optimizer, training_step
+from .checkpoints import (
+    checkpoint_of,
+    fill_up,
+    frozen_names,
+    set_random_states,
+    unwrap,
+    write_atomically,
+)
+from .optimization import Schedule, build_optimizer, default_warmup
 from .plans import PLANS_KEY
+from .step import resolve_amp_dtype, training_step
+from .watch import StepWatch, refuse_idle_lora
+
+ADVICE = (
+    "the weights of the last good epochs lie in checkpoint_best.pth and checkpoint_latest.pth; "
+    "lower train.initial_lr, or set train.amp_dtype to float32"
+)
+OPTIMIZER_KEYS = (
+    "initial_lr",
+    "weight_decay",
+    "optimizer",
+    "betas",
+    "backbone_lr_scale",
+    "layer_decay",
+    "head_first_epochs",
+)
 
 
 class nnUNetTrainer_vit(nnUNetTrainer):
@@ -40,22 +65,36 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             )
         super().__init__(plans, configuration, fold, dataset_json, device)
         train = plans[PLANS_KEY]["train"]
+        self.recipe = train
         self.initial_lr = train["initial_lr"]
         self.weight_decay = train["weight_decay"]
-        self.gradient_clip = train["gradient_clip"]
         self.num_epochs = train["num_epochs"]
         self.num_iterations_per_epoch = train["num_iterations_per_epoch"]
         self.num_val_iterations_per_epoch = train["num_val_iterations_per_epoch"]
-        self.grad_scaler = None  # bfloat16 needs none
+        self.save_every = train["save_every"]
+        self.amp_dtype = resolve_amp_dtype(train["amp_dtype"], self.device.type)
+        scaled = self.amp_dtype == torch.float16
+        self.grad_scaler = torch.amp.GradScaler(self.device.type) if scaled else None
+        self.average: WeightAverage | None = None
+        self.watch = StepWatch()
+        self.gradients_seen = False
+        self.resumed: dict[str, Any] | None = None
         self.holds_base_weights = False
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        return build_optimizer(
-            self.network,
-            initial_lr=self.initial_lr,
-            weight_decay=self.weight_decay,
-            num_epochs=self.num_epochs,
+    def initialize(self) -> None:
+        super().initialize()
+        unwrap(self.network).backbone.set_grad_checkpointing(self.recipe["grad_checkpointing"])
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
+        optimizer = build_optimizer(
+            unwrap(self.network),
+            **{key: self.recipe[key] for key in OPTIMIZER_KEYS},
         )
+        warmup_epochs = self.recipe["warmup_epochs"]
+        if warmup_epochs is None:
+            warmup_epochs = default_warmup(self.num_epochs)
+        schedule = Schedule(optimizer, self.num_epochs, warmup_epochs, self.recipe["lr_schedule"])
+        return optimizer, schedule
 
     def on_train_start(self) -> None:
         # A resumed run and one from -pretrained_weights are initialized before they come here,
@@ -64,22 +103,66 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             self.initialize()
             self._load_pretrained()
         self.holds_base_weights = True
+        if self.recipe["ema"]:
+            self.average = WeightAverage(unwrap(self.network), self.recipe["ema"])
         self.print_to_log_file(
             f"Input normalisation: {self.plans_manager.plans[PLANS_KEY]['input_norm']}"
         )
         super().on_train_start()
+        if self.local_rank == 0:
+            record = yaml.safe_dump(self.plans_manager.plans[PLANS_KEY], sort_keys=False)
+            (Path(self.output_folder_base) / "vit.yaml").write_text(record, encoding="utf-8")
+        if self.resumed is not None:
+            self._resume()
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        for group in self.optimizer.param_groups:
+            self.print_to_log_file(f"  {group['name']}: {group['lr']:.3g}")
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        image, target = (to_device(batch[key], self.device) for key in ("data", "target"))
-        loss = training_step(
+        more = range(self.recipe["accumulate_steps"] - 1)
+        batches = [batch, *(next(self.dataloader_train) for _ in more)]
+        loss, taken = training_step(
             self.network,
             self.loss,
             self.optimizer,
-            image,
-            target,
-            gradient_clip=self.gradient_clip,
+            [tuple(to_device(b[key], self.device) for key in ("data", "target")) for b in batches],
+            gradient_clip=self.recipe["gradient_clip"],
+            amp_dtype=self.amp_dtype,
+            grad_scaler=self.grad_scaler,
         )
-        return {"loss": np.float32(loss)}
+        if not self.gradients_seen:
+            refuse_idle_lora(unwrap(self.network))
+            self.gradients_seen = True
+        self.watch.count(taken, f"{ADVICE} ({self.output_folder})")
+        if taken and self.average is not None:
+            self.average.update()
+        return {"loss": np.float32(loss if taken else np.nan)}
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
+        taken = [output for output in train_outputs if np.isfinite(output["loss"])]
+        if len(taken) < len(train_outputs):
+            self.print_to_log_file(
+                f"{len(train_outputs) - len(taken)} steps of this epoch were skipped: the loss or "
+                f"a gradient was not finite ({self.watch.skipped} in the whole run)"
+            )
+        super().on_train_epoch_end(taken or train_outputs)
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        if self.average is not None:
+            self.average.swap()
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        super().on_validation_epoch_end(val_outputs)
+        if self.average is not None:
+            self.average.swap()
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        if self.average is not None:
+            self.average.swap()  # for the final validation
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
@@ -100,7 +183,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         """
         if self.local_rank == 0 and not self.disable_checkpointing:
             file = Path(filename)
-            whole = self.plans_manager.plans[PLANS_KEY]["train"]["checkpoint"] == "full"
+            whole = self.recipe["checkpoint"] == "full"
             # Stock prediction opens checkpoint_final, and loads strictly.
             whole = whole or file.name == "checkpoint_final.pth"
             write_atomically(checkpoint_of(self, whole), file)
@@ -113,11 +196,26 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         hook.remove()
         self.holds_base_weights = True
+        # Lazily: the weights were read already.
+        content = torch.load(
+            filename_or_checkpoint, map_location="cpu", weights_only=False, mmap=True
+        )
+        self.resumed = content.get(PLANS_KEY)
+        # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
+        self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None))
 
     def _complete(self, network: nn.Module, weights: dict[str, torch.Tensor], *_: Any) -> None:
         if not self.holds_base_weights and frozen_names(network) - weights.keys():
             load_base_weights(network, self.plans_manager.plans[PLANS_KEY]["weights"])
         fill_up(weights, network)
+
+    def _resume(self) -> None:
+        """Go on where the checkpoint's run stopped, with its random numbers."""
+        self.watch.skipped = self.resumed["skipped_steps"]
+        if self.average is not None:
+            self.average.restore(self.resumed["average"])
+        if not self.is_ddp:  # with rank 0's random numbers all ranks would see the same batches
+            set_random_states(self.resumed["random_states"])
 
     def _load_pretrained(self) -> None:
         weights = self.plans_manager.plans[PLANS_KEY]["weights"]

@@ -65,6 +65,7 @@ class ViTSegmentationModel(nn.Module):
             returns a list of logits then, finest first.
         indices: the blocks to tap; ``None`` is `layer_indices` of the backbone's depth.
         input_norm: applied to the image first; ``None`` takes it as it is.
+        float16_as: the precision under float16 autocast; see `instead_of_float16`.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class ViTSegmentationModel(nn.Module):
         head: nn.Module,
         indices: Sequence[int] | None = None,
         input_norm: InputNorm | None = None,
+        float16_as: str = "bfloat16",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.indices = indices
         self.input_norm = input_norm
+        self.float16_as = float16_as
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Segment images.
@@ -95,7 +98,7 @@ class ViTSegmentationModel(nn.Module):
         if self.input_norm is not None:
             image = self.input_norm(image)
         padded = pad_to_patches(image, self.backbone.patch_embed.patch_size)
-        with bfloat16_for_float16(image.device.type):
+        with instead_of_float16(image.device.type, self.float16_as):
             logits = self.head(get_vit_features(self.backbone, padded, self.indices), padded)
         if not isinstance(logits, list):
             return fit_to_image(logits.to(image.dtype), padded.shape[-2:], (height, width))
@@ -183,18 +186,24 @@ class ViTSegmentationModel(nn.Module):
         print(f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%})")
 
 
-def bfloat16_for_float16(device_type: str) -> AbstractContextManager[Any]:
-    """Run under bfloat16 where float16 autocast is on and the device has bfloat16.
+def instead_of_float16(device_type: str, float16_as: str) -> AbstractContextManager[Any]:
+    """Run in another precision where float16 autocast is on.
 
     nnU-Net validates and predicts under float16, in which DINOv3 is reported unstable. The network
     is the one place that training and stock prediction share.
+
+    Args:
+        device_type: of the image.
+        float16_as: ``bfloat16`` (where the device has it), ``float32``, or ``float16`` itself.
     """
     asked = torch.is_autocast_enabled(device_type)
     if not asked or torch.get_autocast_dtype(device_type) != torch.float16:
         return nullcontext()
+    if float16_as == "float32":
+        return torch.autocast(device_type, enabled=False)
     if device_type == "cuda" and not torch.cuda.is_bf16_supported():
         return nullcontext()
-    return torch.autocast(device_type, torch.bfloat16)
+    return nullcontext() if float16_as == "float16" else torch.autocast(device_type, torch.bfloat16)
 
 
 def fit_to_image(
@@ -270,7 +279,8 @@ def build_segmentation_model(
         lora_target_modules: see there.
         backbone_options: the last options of `create_backbone`, and ``indices`` (the taps, see
             `resolve_taps`), ``input_norm`` (arguments of `InputNorm`), ``train_last_blocks`` (of
-            a frozen backbone), ``use_dora`` and ``use_rslora`` (see `enable_lora`).
+            a frozen backbone), ``float16_as`` (see `instead_of_float16`), ``use_dora`` and
+            ``use_rslora`` (see `enable_lora`).
 
     Raises:
         UserError: what `create_backbone` and `enable_lora` refuse, or an unknown option.
@@ -279,6 +289,7 @@ def build_segmentation_model(
     taps = options.pop("indices", None)
     input_norm = options.pop("input_norm", None)
     train_last_blocks = options.pop("train_last_blocks", 0)
+    float16_as = options.pop("float16_as", "bfloat16")
     variants = {name: options.pop(name, False) for name in ("use_dora", "use_rslora")}
     known = inspect.signature(create_backbone).parameters
     if unknown := sorted(set(options) - set(known)):
@@ -294,6 +305,7 @@ def build_segmentation_model(
     model = make_model(backbone)
     model.indices = resolve_taps(taps, len(backbone.blocks))
     model.input_norm = InputNorm(**input_norm) if input_norm else None
+    model.float16_as = float16_as
     if freeze_backbone:
         model.freeze_backbone(train_last_blocks)
     elif use_lora:
