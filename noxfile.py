@@ -87,7 +87,7 @@ def write_lock(session: nox.Session, file: str) -> None:
 @nox.parametrize("package", list(MODULES), ids=list(MODULES))
 def tests(session: nox.Session, package: str) -> None:
     """A package's unit tests where only it and what is below it are installed."""
-    extras = ["lora"] if package == "vit-backbone" else []
+    extras = ["lora", "onnx"] if package == "vit-backbone" else []
     sync(session, package, *extras)
     others = set(MODULES) - BELOW[package] - {package}
     unseen = {MODULES[other] for other in others}

@@ -1,5 +1,6 @@
-"""What the integration tests share: a planned data set, and the real commands."""
+"""What the integration tests share: planned data sets, and the real commands."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -24,38 +25,51 @@ def run_command(command, *arguments, **environment):
     return done.stdout
 
 
+def plan(home, dataset):
+    """Plan and preprocess a data set below a folder, and return nnU-Net's variables for it."""
+    paths = {f"nnUNet_{name}": str(home / name) for name in PATHS}
+    arguments = ["-d", dataset, "-c", "2d", "-npfp", "1", "-np", "1"]
+    run_command("nnUNetv2_plan_and_preprocess", *arguments, **paths)
+    return paths | {"nnUNet_def_n_proc": "1"}
+
+
+@contextlib.contextmanager
+def environment_of(variables):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**variables, "nnUNet_n_proc_DA": "0"}.items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture(scope="session")
 def run():
     return run_command
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, home_of):
-    """A planned and preprocessed data set, and this process's environment for it."""
+@pytest.fixture(scope="session")
+def preprocessed(tmp_path_factory):
+    """nnU-Net's variables for the demo's data set, smaller, planned and preprocessed once."""
     from nnunet_vit_trainer.demo.data import write_dataset
 
     home = tmp_path_factory.mktemp("nnunet")
     write_dataset(home / "raw", num_train=10, num_test=1, size=64)
-    with home_of(home, "900"):
-        yield home
+    return plan(home, "900")
+
+
+@pytest.fixture(scope="module")
+def home(preprocessed):
+    """The folder that holds it, and this process's environment for it."""
+    with environment_of(preprocessed):
+        yield Path(preprocessed["nnUNet_raw"]).parent
 
 
 @pytest.fixture(scope="session")
 def home_of():
-    """Plan and preprocess a data set below a folder, and set this process's environment for it."""
-    from contextlib import contextmanager
+    """Plan a data set below a folder and set this process's environment for it."""
 
-    @contextmanager
-    def home_of(home, *datasets):
-        paths = {f"nnUNet_{name}": str(home / name) for name in PATHS}
-        run_command(
-            "nnUNetv2_plan_and_preprocess",
-            *["-d", *datasets, "-c", "2d", "-npfp", "1", "-np", "1"],
-            **paths,
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in {**paths, "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "0"}.items():
-                patch.setenv(name, value)
+    @contextlib.contextmanager
+    def home_of(home, dataset):
+        with environment_of(plan(home, dataset)):
             yield
 
     return home_of

@@ -21,16 +21,6 @@ TRAINED = "backbone.blocks.0.attn.qkv.lora_B.default.weight"
 
 
 @pytest.fixture(scope="module")
-def home(preprocessed):
-    """A preprocessed data set, and this process's environment for it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("raw", "preprocessed", "results"):
-            patch.setenv(f"nnUNet_{name}", str(preprocessed / name))
-        patch.setenv("nnUNet_n_proc_DA", "0")
-        yield preprocessed
-
-
-@pytest.fixture(scope="module")
 def validated():
     """The weights of every final validation that would have run."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -51,21 +41,23 @@ def train(config, **options):
 
 
 @pytest.fixture(scope="module")
-def trained(home, validated):
+def trained(home, validated, tmp_path_factory):
     """Two epochs of LoRA under the linear head; the config and the fold's folder."""
-    weights = home / "weights.pth"
+    folder = tmp_path_factory.mktemp("adapter")
+    weights = folder / "weights.pth"
     torch.manual_seed(0)
     torch.save(create_backbone("test_vit", pretrained=False)[0].state_dict(), weights)
     model = {"model_path": "linear", "backbone": "test_vit", "checkpoint_path": str(weights)}
     recipe = {
         "checkpoint": "adapter",
+        "ema": 0.5,
         "num_epochs": 2,
         "num_iterations_per_epoch": 2,
         "num_val_iterations_per_epoch": 1,
         "batch_size": 2,
         "patch_size": [32, 32],
     }
-    config = home / "adapter.yaml"
+    config = folder / "adapter.yaml"
     config.write_text(yaml.safe_dump({"model": model, "train": recipe}))
     return config, train(config)
 

@@ -347,8 +347,9 @@ def test_plans_that_name_another_network_are_refused(trained, tmp_path):
 
 
 def test_paths_of_both_kinds_of_systems_are_cut():
-    tree = {"a": ["/home/me/x.pth", r"C:\Users\me\x.pth"], "b": "a/b", "c": 1}
-    assert without_paths(tree) == {"a": ["x.pth", "x.pth"], "b": "a/b", "c": 1}
+    kept = {"b": "a/b", "c": 1, "d": "https://a/b", "e": "T: a channel"}
+    tree = {"a": ["/home/me/x.pth", r"C:\Users\me\x.pth"], **kept}
+    assert without_paths(tree) == {"a": ["x.pth", "x.pth"], **kept}
 
 
 def call(command, *arguments):

@@ -21,6 +21,9 @@ class TestLinearHead(HeadConformance):
     def make_head(self, embed_dim, num_classes):
         return LinearHead(embed_dim, num_classes)
 
+    def find_factory(self):
+        return find_head("linear")
+
 
 def test_the_linear_head_is_registered_and_has_no_options():
     factory = find_head("linear")

@@ -236,3 +236,13 @@ def test_the_model_needs_no_peft_without_lora():
         "find_head('linear')('test_vit', pretrained=False, use_lora=False)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_it_compiles_for_a_second_size():
+    """Then with dynamic shapes, in which torch 2.15 cannot trace the modulus of a negative."""
+    torch.compiler.reset()
+    model = ViTSegmentationModel(FakeBackbone(8), SmallHead(8, 2))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for shape in ((1, 3, 32, 48), (2, 3, 33, 20)):
+        image = torch.randn(shape)
+        torch.testing.assert_close(compiled(image), model(image))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vit_backbone import UserError
+from vit_backbone import UserError, export_onnx
 from vit_backbone.testing import FakeBackbone, HeadConformance, response_center
 from vit_heads_segformer import (
     SegFormerHead,
@@ -26,6 +26,9 @@ class TestSegFormerHead(HeadConformance):
         return SegFormerHead(
             [embed_dim] * 4, num_classes, hidden_size=16, dropout=0.0, auxiliary_outputs=True
         )
+
+    def find_factory(self):
+        return create_segmentation_model
 
 
 @pytest.mark.parametrize(
@@ -175,10 +178,48 @@ def test_importing_the_factory_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_readmes_lines_run_with_a_small_backbone():
+def test_the_readmes_lines_run_with_a_small_backbone(tmp_path, monkeypatch):
     """As they stand in README.md, but for the size of the backbone."""
+    monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    code = re.search(r"```python\n(.*?)```", readme, re.S)[1]
     names = {}
-    exec(code.replace('"large"', '"small"'), names)
+    for code in re.findall(r"```python\n(.*?)```", readme, re.S):
+        exec(code.replace('"dinov3", "large"', '"test_vit"'), names)
     assert names["logits"].shape == (1, 4, 250, 300)
+    assert Path("model.onnx").stat().st_size > 1e6
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_small_patch14_dinov2", {"neck": "pyramid"}),
+        ("vit_small_patch16_dinov3", {"upsample": "deconv", "norm": "batch"}),
+    ],
+)
+def test_onnx_answers_other_batches_and_sizes_than_it_was_traced_with(name, options, tmp_path):
+    import onnxruntime
+
+    torch.manual_seed(0)
+    model = create_segmentation_model(
+        name, num_classes=3, pretrained=False, auxiliary_outputs=True, hidden_size=16, **options
+    )
+    # Two blocks are enough, and LoRA is to do something, or merging it would not show.
+    model.backbone.blocks = model.backbone.blocks[:2]
+    model.indices = [0, 0, 1, 1]
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if ".lora_" in key:
+                parameter.normal_(std=0.5)
+    model.head.deep_supervision = True
+    export_onnx(model, tmp_path / "model.onnx")
+    assert model.head.deep_supervision
+    assert any(".lora_" in key for key in model.state_dict())
+    model.eval().head.deep_supervision = False
+    session = onnxruntime.InferenceSession(
+        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    patch = model.backbone.patch_embed.patch_size[0]
+    for batch, rows, columns in ((1, 1, 2), (3, 4, 9), (1, 5, 5)):
+        image = torch.randn(batch, 3, rows * patch, columns * patch)
+        (got,) = session.run(["logits"], {"image": image.numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), model(image), rtol=0, atol=1e-4)

@@ -53,6 +53,8 @@ def train() -> None:
         val_with_best=arguments.val_best,
         device=arguments.device,
     )
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of torchrun's processes says it
     trainer, plans, configuration = folder.parent.name.split("__")
     print(
         f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict "
@@ -113,7 +115,7 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="nnU-Net checkpoint to start from, instead of the config's weights",
     )
-    add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
+    add("-num_gpus", type=int, default=1, metavar="N", help="processes (default: 1)")
     add(
         "-device",
         default="cuda",

@@ -90,7 +90,7 @@ def without_paths(tree: Any) -> Any:
         return {key: without_paths(value) for key, value in tree.items()}
     if isinstance(tree, list):
         return [without_paths(value) for value in tree]
-    if isinstance(tree, str) and (tree.startswith("/") or PureWindowsPath(tree).drive):
+    if isinstance(tree, str) and (tree.startswith("/") or PureWindowsPath(tree).is_absolute()):
         return PureWindowsPath(tree).name  # it splits at both kinds of slashes
     return tree
 

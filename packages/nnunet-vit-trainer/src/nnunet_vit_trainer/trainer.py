@@ -21,6 +21,7 @@ from .checkpoints import (
     unwrap,
     write_atomically,
 )
+from .distributed import local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .plans import PLANS_KEY
 from .step import resolve_amp_dtype, training_step
@@ -64,6 +65,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 "that do from a config"
             )
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:  # nnU-Net takes CUDA, and the global rank as the device's number
+            self.device = local_device(device.type)
         train = plans[PLANS_KEY]["train"]
         self.recipe = train
         self.initial_lr = train["initial_lr"]
@@ -82,8 +85,15 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.holds_base_weights = False
 
     def initialize(self) -> None:
+        # nnU-Net would wrap the network for the CUDA device of the global rank.
+        in_group, self.is_ddp = self.is_ddp, False
         super().initialize()
+        self.is_ddp = in_group
         unwrap(self.network).backbone.set_grad_checkpointing(self.recipe["grad_checkpointing"])
+        if in_group:
+            self._set_batch_size_and_oversample()
+            self.network = wrap(self.network, self.device)
+            self.loss = self._build_loss()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         optimizer = build_optimizer(

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .backbone import create_backbone as create_backbone
     from .errors import UserError as UserError
     from .errors import WeightsError as WeightsError
+    from .export import export_onnx as export_onnx
+    from .export import export_program as export_program
     from .families import MODEL_CONFIGS as MODEL_CONFIGS
     from .families import fit_to_checkpoint as fit_to_checkpoint
     from .families import resolve_backbone as resolve_backbone
@@ -53,6 +55,8 @@ _MODULE_OF = {
     "disable_lora": "lora",
     "adapter_state_dict": "lora",
     "load_weights": "weights",
+    "export_onnx": "export",
+    "export_program": "export",
     "available_heads": "heads",
     "deep_supervision_strides": "heads",
     "find_head": "heads",

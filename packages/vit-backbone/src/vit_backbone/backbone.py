@@ -11,6 +11,7 @@ from torch import nn
 
 from .errors import UserError
 from .families import fit_to_checkpoint, resolve_backbone
+from .rope import make_rope_traceable
 from .weight_files import find_weights, read_checkpoint
 from .weights import load_weights
 
@@ -108,6 +109,7 @@ def _build(
     if not hasattr(backbone, "blocks") or not hasattr(backbone, "num_prefix_tokens"):
         raise UserError(f"timm model {timm_name!r} is not a plain ViT: it has no block sequence")
     _norm_features_finally(backbone)
+    make_rope_traceable(backbone)
     for block in backbone.blocks:
         # timm's EVA attention (DINOv3 qkvb) calls F.linear with qkv.weight, which goes around an
         # adapter on qkv: LoRA would train nothing. With the bias apart, qkv is called as a module.

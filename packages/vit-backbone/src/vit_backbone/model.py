@@ -196,6 +196,8 @@ def instead_of_float16(device_type: str, float16_as: str) -> AbstractContextMana
         device_type: of the image.
         float16_as: ``bfloat16`` (where the device has it), ``float32``, or ``float16`` itself.
     """
+    if not torch.amp.is_autocast_available(device_type):  # as on the meta device
+        return nullcontext()
     asked = torch.is_autocast_enabled(device_type)
     if not asked or torch.get_autocast_dtype(device_type) != torch.float16:
         return nullcontext()
@@ -238,7 +240,9 @@ def pad_to_patches(image: torch.Tensor, patch_size: Sequence[int]) -> torch.Tens
         patch_size: (height, width) of a patch.
     """
     height, width = image.shape[-2:]
-    bottom, right = -height % patch_size[0], -width % patch_size[1]
+    # Not -height % patch: torch 2.15's AOTAutograd has no name for a modulus of what is negative.
+    bottom = (patch_size[0] - height % patch_size[0]) % patch_size[0]
+    right = (patch_size[1] - width % patch_size[1]) % patch_size[1]
     if bottom:
         image = F.pad(image, (0, 0, 0, bottom), mode="reflect" if bottom < height else "replicate")
     if right:

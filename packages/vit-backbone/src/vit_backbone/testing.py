@@ -1,4 +1,4 @@
-"""For the tests of heads: a fake backbone that fits on a screen, and a suite to inherit.
+"""For the tests of heads: a suite to inherit.
 
 ::
 
@@ -12,44 +12,30 @@
 pytest is needed here and nowhere else in the package.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.export import Dim
+from torch.nn.parallel import DistributedDataParallel
 
+from .heads import deep_supervision_strides
 from .model import ViTSegmentationModel
+from .testing_tools import (
+    FakeBackbone,
+    one_process_group,
+    parameters_without_gradient,
+    response_center,
+)
+
+__all__ = ["SIZES", "FakeBackbone", "HeadConformance", "response_center"]
 
 # A size of whole patches, ones that need padding on either side, one below a patch, a line.
 SIZES = ((32, 48), (33, 50), (97, 31), (5, 7), (1, 40))
-
-
-class FakeBackbone(nn.Module):
-    """A ViT's outside without its inside: a patch embedding and four 1x1 'blocks'.
-
-    Args:
-        embed_dim: channels of the taps.
-        patch_size: side of a patch in pixels.
-        in_chans: image channels.
-    """
-
-    def __init__(self, embed_dim: int = 8, patch_size: int = 16, in_chans: int = 3) -> None:
-        super().__init__()
-        self.num_features = embed_dim
-        self.patch_embed = nn.Module()
-        self.patch_embed.patch_size = (patch_size, patch_size)
-        self.patch_embed.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
-        self.blocks = nn.ModuleList(nn.Conv2d(embed_dim, embed_dim, 1) for _ in range(4))
-
-    def forward_intermediates(
-        self, image: torch.Tensor, indices: Sequence[int], **options: object
-    ) -> list[torch.Tensor]:
-        """Return the wanted blocks' outputs, in the order of the blocks, as timm does."""
-        maps, x = [], self.patch_embed.proj(image)
-        for block in self.blocks:
-            x = torch.tanh(block(x))
-            maps.append(x)
-        return [maps[i] for i in indices]
 
 
 class HeadConformance:
@@ -70,11 +56,24 @@ class HeadConformance:
         """Build the head with its auxiliary outputs; ``None`` for a head that has none."""
         return None
 
+    def find_factory(self) -> Callable[..., Any] | None:
+        """Return the ``create_segmentation_model`` that builds the head; ``None`` to leave it."""
+        return None
+
     def make_model(self, patch_size: int = 16) -> ViTSegmentationModel:
         """Join the head under test and a fake backbone, in evaluation mode, with fixed weights."""
         torch.manual_seed(0)
         head = self.make_head(self.embed_dim, self.num_classes)
         return ViTSegmentationModel(FakeBackbone(self.embed_dim, patch_size), head).eval()
+
+    def make_deep_model(self) -> ViTSegmentationModel:
+        """Do the same with deep supervision on, or skip the test of a head that has none."""
+        torch.manual_seed(0)
+        head = self.make_deep_head(self.embed_dim, self.num_classes)
+        if head is None:
+            pytest.skip("this head claims no deep supervision")
+        head.deep_supervision = True
+        return ViTSegmentationModel(FakeBackbone(self.embed_dim), head).eval()
 
     @pytest.mark.parametrize("patch_size", [14, 16])
     @pytest.mark.parametrize("size", SIZES)
@@ -91,11 +90,18 @@ class HeadConformance:
             center = response_center(model, (250, 260), (y, x))
             assert max(abs(center[0] - y), abs(center[1] - x)) < patch_size / 2 + 2, (y, x, center)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+    def test_the_dtype_is_kept(self, dtype: torch.dtype) -> None:
+        """Of the head's own answer, before the model gives it the image's dtype."""
+        model = self.make_model().to(dtype)
+        taps = [torch.randn(2, self.embed_dim, 2, 3, dtype=dtype) for _ in range(4)]
+        assert model.head(taps, torch.randn(2, 3, 32, 48, dtype=dtype)).dtype == dtype
+        assert model(torch.randn(2, 3, 33, 50, dtype=dtype)).dtype == dtype
+
     def test_every_trainable_parameter_gets_a_gradient(self) -> None:
         model = self.make_model().train()
         model(torch.randn(2, 3, 64, 64)).square().mean().backward()
-        without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-        assert not without
+        assert not parameters_without_gradient(model)
 
     def test_evaluation_is_deterministic(self) -> None:
         model, image = self.make_model(), torch.randn(1, 3, 40, 40)
@@ -111,30 +117,6 @@ class HeadConformance:
         other.load_state_dict(model.state_dict())
         assert torch.equal(model(image), other(image))
 
-    @pytest.mark.parametrize("size", [(32, 48), (33, 50), (97, 31)])
-    def test_deep_supervision_gives_nnunets_sizes_finest_first(self, size: tuple[int, int]) -> None:
-        torch.manual_seed(0)
-        head = self.make_deep_head(self.embed_dim, self.num_classes)
-        if head is None:
-            plain = self.make_head(self.embed_dim, self.num_classes)
-            assert len(getattr(plain, "deep_supervision_scales", (1.0,))) == 1
-            return
-        model = ViTSegmentationModel(FakeBackbone(self.embed_dim), head).eval()
-        image = torch.randn(2, 3, *size)
-        plain = model(image)
-        head.deep_supervision = True
-        outputs = model(image)
-        assert torch.equal(outputs[0], plain)
-        sizes = [tuple(output.shape[-2:]) for output in outputs]
-        assert sizes == [
-            tuple(max(1, round(side * scale)) for side in size)
-            for scale in head.deep_supervision_scales
-        ]
-        assert len(outputs) > 1
-        sum(output.square().mean() for output in outputs).backward()
-        without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-        assert not without
-
     def test_bfloat16_autocast_is_finite(self) -> None:
         model = self.make_model().train()
         with torch.autocast("cpu", torch.bfloat16):
@@ -144,6 +126,78 @@ class HeadConformance:
         assert logits.isfinite().all()
         assert all(gradient.isfinite().all() for gradient in gradients)
 
+    def test_torch_compile_equals_eager(self) -> None:
+        """In one graph, values and gradients.
+
+        The backend is aot_eager: what the tracers (dynamo, AOTAutograd) make of the head. Code
+        generation is inductor's affair, which needs a compiler and minutes on a CPU.
+        """
+        torch.compiler.reset()
+        model, image = self.make_model(), torch.randn(2, 3, 33, 50)
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        expected, got = model(image), compiled(image)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+        parameters = list(model.parameters())
+        torch.testing.assert_close(
+            torch.autograd.grad(got.square().mean(), parameters),
+            torch.autograd.grad(expected.square().mean(), parameters),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+    def test_torch_export_equals_eager(self) -> None:
+        """One program for any batch and any size in whole patches, here of 14 pixels.
+
+        From 3 patches on, so that halving the grid gives no side of 1, which torch specialises.
+        """
+        model, image = self.make_model(14), torch.randn(2, 3, 42, 56)
+        sizes = {0: Dim("batch"), 2: 14 * Dim("rows"), 3: 14 * Dim("columns")}
+        exported = torch.export.export(model, (image,), dynamic_shapes=(sizes,), strict=False)
+        for shape in ((2, 3, 42, 56), (3, 3, 70, 42), (1, 3, 84, 84)):
+            image = torch.randn(shape)
+            got, expected = exported.module()(image), model(image)
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("deep_supervision", [False, True])
+    def test_ddp_finds_no_unused_parameter(self, deep_supervision: bool) -> None:
+        """Two steps, wrapped as nnU-Net does: DDP complains of the first in the second."""
+        model = (self.make_deep_model() if deep_supervision else self.make_model()).train()
+        with one_process_group():
+            parallel = DistributedDataParallel(model)
+            for _ in range(2):
+                outputs = parallel(torch.randn(2, 3, 32, 48))
+                outputs = outputs if deep_supervision else [outputs]
+                sum(output.square().mean() for output in outputs).backward()
+
+    @pytest.mark.parametrize("size", [(32, 48), (33, 50), (97, 31)])
+    def test_deep_supervision_gives_nnunets_sizes_finest_first(self, size: tuple[int, int]) -> None:
+        model, image = self.make_deep_model(), torch.randn(2, 3, *size)
+        outputs = model(image)
+        scales = model.head.deep_supervision_scales
+        assert len(outputs) > 1
+        assert [tuple(output.shape[-2:]) for output in outputs] == [
+            tuple(max(1, round(side * scale)) for side in size) for scale in scales
+        ]
+        sum(output.square().mean() for output in outputs).backward()
+        assert not parameters_without_gradient(model)
+        model.head.deep_supervision = False
+        assert torch.equal(model(image), outputs[0])
+
+    def test_deep_supervision_is_claimed_or_refused(self) -> None:
+        """The trainer refuses a head whose module names no strides; both must say the same."""
+        plain = self.make_head(self.embed_dim, self.num_classes)
+        assert len(getattr(plain, "deep_supervision_scales", (1.0,))) == 1
+        assert not getattr(plain, "deep_supervision", False)
+        deep, factory = self.make_deep_head(self.embed_dim, self.num_classes), self.find_factory()
+        if factory is None:
+            return
+        strides = deep_supervision_strides(factory)
+        assert (strides is None) == (deep is None)
+        assert ("auxiliary_outputs" in inspect.signature(factory).parameters) == bool(strides)
+        if strides is not None:
+            steps = accumulate(strides, lambda scale, stride: scale / stride, initial=1.0)
+            assert list(deep.deep_supervision_scales) == list(steps)[1:]
+
     def test_nnunet_finds_no_initialize_and_its_seg_layers(self) -> None:
         """nnU-Net applies any ``initialize``, and skips only ``.seg_layers.`` when fine-tuning."""
         model = self.make_model()
@@ -151,36 +205,3 @@ class HeadConformance:
         classifiers = [n for n, p in model.named_parameters() if ".seg_layers." in n]
         assert classifiers
         assert all(model.get_parameter(n).shape[0] == self.num_classes for n in classifiers)
-
-
-def response_center(
-    model: nn.Module, size: tuple[int, int], position: tuple[int, int]
-) -> tuple[float, float]:
-    """Say where a model's output answers to a change of one input pixel.
-
-    The gradient of the output with respect to the input says which pixels a pixel of the output
-    listens to; over a square of outputs around a position, the centre of mass of that
-    gradient is where the square really looks.
-
-    Args:
-        model: an image model, same size in and out.
-        size: image height and width.
-        position: centre (y, x) of the square of outputs.
-
-    Returns:
-        The centre of mass (y, x) in input pixels.
-    """
-    torch.manual_seed(0)
-    image = torch.randn(1, 3, *size, requires_grad=True)
-    y, x = position
-    logits = model(image)
-    ticks = torch.randn(logits.shape[1], generator=torch.Generator().manual_seed(0))
-    seen = logits[0, :, y - 8 : y + 9, x - 8 : x + 9]
-    (seen * ticks[:, None, None]).sum().backward()
-    mass = image.grad[0].abs().sum(0)
-    mass = mass * (mass > 0.1 * mass.max())
-    rows, columns = torch.arange(size[0]) + 0.0, torch.arange(size[1]) + 0.0
-    return (
-        float((mass.sum(1) * rows).sum() / mass.sum()),
-        float((mass.sum(0) * columns).sum() / mass.sum()),
-    )

@@ -102,8 +102,11 @@ class SegFormerHead(nn.Module):
             nn.ReLU(inplace=True),
             nn.Dropout2d(dropout),
         )
+        fused_scale = 1 if self.neck is None else 4
+        # How many times finer than the first tap's grid the logits are.
+        self.scale = 16 if upsample == "deconv" else fused_scale
         width, blocks = hidden_size, []
-        for _ in range(int(math.log2(16 / self.finest_scale)) if upsample == "deconv" else 0):
+        for _ in range(int(math.log2(self.scale / fused_scale))):
             narrower = max(width // 2, 16)
             blocks += [nn.ConvTranspose2d(width, narrower, 2, 2), _norm(norm, narrower), nn.GELU()]
             width = narrower
@@ -111,11 +114,6 @@ class SegFormerHead(nn.Module):
         # nnU-Net's -pretrained_weights skips the keys with '.seg_layers.' and no others.
         outputs = (width, hidden_size) if auxiliary_outputs else (width,)
         self.seg_layers = nn.ModuleList(nn.Conv2d(w, num_classes, 1) for w in outputs)
-
-    @property
-    def finest_scale(self) -> int:
-        """How many times finer than the first tap's grid the fused map is."""
-        return 1 if self.neck is None else 4
 
     def forward(
         self, features: Sequence[torch.Tensor], image: torch.Tensor
@@ -135,9 +133,12 @@ class SegFormerHead(nn.Module):
         ]
         resized = [F.interpolate(p, size, mode="bilinear", align_corners=False) for p in projected]
         fused = self.upsample(self.fuse(torch.cat(resized, dim=1)))
-        height, width = features[0].shape[-2:]
-        scale = fused.shape[-1] // (size[-1] // self.finest_scale)
-        logits = self.seg_layers[0](fused)[..., : height * scale, : width * scale]
+        logits = self.seg_layers[0](fused)
+        if self.neck is not None:
+            # It made an odd grid even. By padding with less than nothing: torch.export fixes the
+            # parity of the grid in a slice.
+            bottom, right = (side % 2 * self.scale for side in features[0].shape[-2:])
+            logits = F.pad(logits, (0, -right, 0, -bottom))
         if not self.deep_supervision:
             return logits
         auxiliary = self.seg_layers[1](self.projections[-1](features[-1]))

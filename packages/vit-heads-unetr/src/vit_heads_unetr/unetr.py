@@ -175,11 +175,13 @@ class UNETRDecoder(nn.Module):
             for width in classified[: 4 if auxiliary_outputs else 1]
         )
 
-    def forward(self, maps: Sequence[torch.Tensor], image: torch.Tensor) -> list[torch.Tensor]:
+    def forward(
+        self, maps: Sequence[torch.Tensor], image: torch.Tensor, deep_supervision: bool = False
+    ) -> list[torch.Tensor]:
         """Decode the encoder's maps, finest first, into logits (B, K, 16h, 16w).
 
-        The image is looked at only where it is a skip. With auxiliary outputs those at 8, 4 and
-        2 times the patch grid follow.
+        The image is looked at only where it is a skip. With ``deep_supervision`` the auxiliary
+        outputs at 8, 4 and 2 times the patch grid follow.
         """
         z1, z2, z3, x = maps
         coarser = [x]
@@ -191,7 +193,7 @@ class UNETRDecoder(nn.Module):
             fitted = F.interpolate(image, x.shape[-2:], mode="bilinear", align_corners=False)
             x = torch.cat([x, self.z0(fitted)], dim=1)
         # The first of the coarser maps is the finest merge, which the last block refines.
-        classified = [self.last(x), *coarser[1:]]
+        classified = [self.last(x), *coarser[1:]] if deep_supervision else [self.last(x)]
         return [layer(m) for layer, m in zip(self.seg_layers, classified, strict=False)]
 
 
@@ -249,7 +251,7 @@ class UNETRHead(nn.Module):
 
         With deep supervision on, a list with the coarser outputs behind them.
         """
-        logits = self.decoder(self.encoder(features), image)
+        logits = self.decoder(self.encoder(features), image, self.deep_supervision)
         return logits if self.deep_supervision else logits[0]
 
 

@@ -230,7 +230,7 @@ def _tell_costs(
         found.problems.append(
             Problem("model.input_norm", "the prediction of a training tile is not finite")
         )
-    batches = train.get("accumulate_steps", 1)
+    batches = train["accumulate_steps"]
     loading_seconds = loading * batches / max(workers, 1)
     waiting = max(step_seconds, loading_seconds) if workers else step_seconds + loading_seconds
     epoch = (
@@ -238,15 +238,24 @@ def _tell_costs(
         + validation_seconds * train["num_val_iterations_per_epoch"]
     )
     mirrored = 2 ** len(trainer.inference_allowed_mirroring_axes or ())
+    iterations = [train[f"num_{of}iterations_per_epoch"] for of in ("", "val_")]
     found.facts += [
-        ("one tile", f"{flop / 1e9:.1f} GFLOP forward; predicted in {tile_seconds:.3g} s with its "
-         f"{mirrored - 1} mirror images"),
-        ("one step", f"{step_seconds:.3g} s on {batches * trainer.batch_size} tiles; a worker "
-         f"loads them in {loading * batches:.2g} s ({workers} workers)"),
-        ("whole run", f"{epoch * train['num_epochs'] / 3600:.3g} h for {train['num_epochs']} "
-         f"epochs of {train['num_iterations_per_epoch']} + "
-         f"{train['num_val_iterations_per_epoch']} iterations"),
-    ]  # fmt: skip
+        (
+            "one tile",
+            f"{flop / 1e9:.1f} GFLOP forward; predicted with its {mirrored - 1} mirror images in "
+            f"{tile_seconds:.3g} s",
+        ),
+        (
+            "one step",
+            f"{step_seconds:.3g} s on {batches * trainer.batch_size} tiles, which take one of "
+            f"{max(workers, 1)} processes {loading * batches:.2g} s to load",
+        ),
+        (
+            "whole run",
+            f"{epoch * train['num_epochs'] / 3600:.2f} h: {train['num_epochs']} epochs of "
+            f"{iterations[0]} steps and {iterations[1]} of online validation",
+        ),
+    ]
 
 
 def _copied(batch: dict[str, Any]) -> dict[str, Any]:

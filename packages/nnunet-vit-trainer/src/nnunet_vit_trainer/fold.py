@@ -1,0 +1,122 @@
+"""Train one fold in this process, alone or as one of several.
+
+What nnU-Net's `run_training` does, but that takes CUDA, and the global rank as the device's
+number, for several processes. torch and nnU-Net are imported in the functions: the checks come
+first.
+"""
+
+import os
+import socket
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_backbone import UserError
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+def train_fold(
+    dataset: str,
+    plans_name: str,
+    *,
+    configuration: str,
+    fold: str,
+    trainer_class_name: str,
+    pretrained_weights: str | None,
+    export_validation_probabilities: bool,
+    continue_training: bool,
+    only_run_validation: bool,
+    disable_checkpointing: bool,
+    val_with_best: bool,
+    device: str,
+) -> None:
+    """Train (or resume) and validate; the arguments are nnU-Net's.
+
+    Raises:
+        UserError: the plans are not on this machine, or the weights do not fit.
+    """
+    import torch
+    import torch.distributed as dist
+    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+    from torch.backends import cudnn
+
+    plans = Path(os.environ["nnUNet_preprocessed"], dataset, f"{plans_name}.json")
+    if not plans.is_file():
+        raise UserError(
+            f"{socket.gethostname()} does not see {plans}; nnUNet_preprocessed and nnUNet_results "
+            "must lie where all machines see them"
+        )
+    folder = str(resources.files(__package__) / "ext_trainer")
+    known = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
+    os.environ["nnUNet_extTrainer"] = os.pathsep.join([folder, *filter(None, known)])
+    if device == "cuda":
+        torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
+    trainer = get_trainer_from_args(
+        dataset,
+        configuration,
+        fold if fold == "all" else int(fold),
+        trainer_class_name,
+        plans_name,
+        continue_training,
+        device=torch.device(device),
+    )
+    trainer.disable_checkpointing = disable_checkpointing
+    if pretrained_weights:
+        trainer.initialize()
+        _load_all_but_classifiers(trainer, Path(pretrained_weights))
+    maybe_load_checkpoint(trainer, continue_training, only_run_validation)
+    cudnn.deterministic = False
+    cudnn.benchmark = torch.cuda.is_available()
+    if dist.is_initialized():
+        _write_split(trainer)
+
+    if not only_run_validation:
+        try:
+            trainer.run_training()
+        finally:
+            _stop_data_workers(trainer)
+    if val_with_best:
+        trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
+    trainer.perform_actual_validation(export_validation_probabilities)
+
+
+def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
+    """Do as nnU-Net's `load_pretrained_weights`, which in a group reads to the rank's CUDA device.
+
+    Raises:
+        UserError: weights that are not the network's.
+    """
+    import torch
+
+    from .checkpoints import unwrap
+
+    saved = torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
+    network = unwrap(trainer.network)
+    own = network.state_dict()
+    wanted = [key for key in own if ".seg_layers." not in key]
+    unfit = [key for key in wanted if key not in saved or saved[key].shape != own[key].shape]
+    if unfit:
+        raise UserError(
+            f"-pretrained_weights {file} does not fit the network: {len(unfit)} of {len(wanted)} "
+            f"tensors are missing or have another shape, such as {unfit[0]}"
+        )
+    network.load_state_dict({key: saved[key] for key in wanted}, strict=False)
+    trainer.print_to_log_file(f"Weights: {len(wanted)} of {len(own)} tensors from {file}")
+
+
+def _write_split(trainer: "nnUNetTrainer") -> None:
+    """Let one rank write splits_final.json: the others would read it half written."""
+    import torch.distributed as dist
+
+    if trainer.local_rank == 0:
+        trainer.do_split()
+    dist.barrier()
+
+
+def _stop_data_workers(trainer: "nnUNetTrainer") -> None:
+    """Stop them as nnU-Net does after the last epoch; their death would be reported as an error."""
+    for loader in (trainer.dataloader_train, trainer.dataloader_val):
+        if hasattr(loader, "_finish"):
+            loader._finish()

@@ -1,0 +1,179 @@
+"""What the processes of test_distributed.py do.
+
+Run by torchrun, each process takes training steps on its share of fixed batches and writes what
+came of them; `train` does the same steps on the whole batches where there is no group. The first
+functions are for `launch`, whose processes import this module by its name.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from nnunet_vit_trainer.config import DecoderConfig, ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
+from nnunet_vit_trainer.plans import derive_plans
+from vit_backbone import UserError
+
+DATASET = "Dataset901_Fixed"
+DATASET_JSON = {
+    "channel_names": {"0": "grey"},
+    "labels": {"background": 0, "one": 1, "two": 2},
+    "file_ending": ".png",
+    "numTraining": 1,
+}
+BATCH = 4
+STEPS = 3
+
+
+def lose_rank_1(out):
+    """Kill rank 1, which has a worker, while rank 0 waits for it."""
+    if dist.get_rank() == 1:
+        worker = multiprocessing.Process(target=time.sleep, args=(600,), daemon=True)
+        worker.start()
+        Path(out).write_text(str(worker.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.all_reduce(torch.ones(1))
+
+
+def refuse():
+    """Refuse in both ranks, after a word of each on stdout."""
+    sys.stdout.write(f"rank {dist.get_rank()} speaks\n")
+    dist.barrier()
+    raise UserError(f"refused by rank {dist.get_rank()}")
+
+
+def plans(head, deep_supervision, **decoder):
+    """Derive plans whose network has buffers, and no randomness in training."""
+    settings = {
+        "data_identifier": "data",
+        "patch_size": [32, 32],
+        "batch_size": BATCH,
+        "batch_dice": True,
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "spacing": [1.0, 1.0],
+    }
+    model = ViTModelConfig(
+        model_path=head,
+        backbone="test_vit",
+        pretrained=False,
+        input_norm={"mean": [0.1], "std": [0.9]},
+        decoder=DecoderConfig(**decoder),
+        tune="full",
+    )
+    dataset_plans = {
+        "dataset_name": DATASET,
+        "plans_name": "nnUNetPlans",
+        "configurations": {"2d": settings},
+    }
+    config = ViTnnUNetConfig(model=model, train=ViTTrainConfig(initial_lr=1e-3))
+    backbone = {"asked": "test_vit", "name": "test_vit", "options": {}}
+    return derive_plans(
+        dataset_plans, "2d", "fixed", config, backbone, deep_supervision=deep_supervision
+    )
+
+
+def make_trainer(home, head, deep_supervision, **decoder):
+    """Make one of our trainers on the CPU, initialized."""
+    from nnunet_vit_trainer import trainer
+
+    (home / "preprocessed" / DATASET / "data").mkdir(parents=True, exist_ok=True)
+    (home / "preprocessed" / DATASET / "data" / "case.b2nd").touch()
+    for name in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{name}"] = str(home / name)
+    name = "nnUNetTrainer_vit" if deep_supervision else "nnUNetTrainerNoDeepSupervision_vit"
+    made = getattr(trainer, name)(
+        plans(head, deep_supervision, **decoder) | {"continue_training": False},
+        "2d",
+        0,
+        DATASET_JSON,
+        torch.device("cpu"),
+    )
+    torch.manual_seed(made.local_rank)  # rank 0's weights are to count
+    made.initialize()
+    return made
+
+
+def batches():
+    """Return fixed global batches."""
+    generator = torch.Generator().manual_seed(7)
+    return [
+        (
+            torch.randn(BATCH, 1, 32, 32, generator=generator),
+            torch.randint(0, 3, (BATCH, 1, 32, 32), generator=generator).float(),
+        )
+        for _ in range(STEPS)
+    ]
+
+
+def train(home, head, deep_supervision, **decoder):
+    """Take the steps on this rank's share; return the losses, the weights and those before."""
+    trainer = make_trainer(home, head, deep_supervision, **decoder)
+    network = trainer.network
+    before = {name.removeprefix("module."): w.clone() for name, w in network.state_dict().items()}
+    trainer.on_train_epoch_start()
+    for group in trainer.optimizer.param_groups:
+        # Adam would blow up what rounding leaves of gradients that are 0: those of a bias before
+        # a norm of its channel alone.
+        group["eps"] = 1e-3
+    share = slice(trainer.local_rank * trainer.batch_size, None)
+    losses = []
+    for image, target in batches():
+        image, target = (x[share][: trainer.batch_size] for x in (image, target))
+        if deep_supervision:
+            strides = [round(1 / scale[0]) for scale in trainer._get_deep_supervision_scales()]
+            target = [target[..., ::s, ::s].contiguous() for s in strides]
+        losses.append(float(trainer.train_step({"data": image, "target": target})["loss"]))
+    after = {name.removeprefix("module."): w for name, w in network.state_dict().items()}
+    return losses, after, before, trainer
+
+
+def predict_unevenly(trainer):
+    """Predict once in rank 1 and thrice in rank 0, as in a final validation, then meet again."""
+    trainer.network.eval()
+    with torch.no_grad():
+        for _ in range(1 if trainer.local_rank else 3):
+            trainer.network(batches()[0][0])
+    total = torch.ones(1)
+    dist.all_reduce(total)
+    return total.item()
+
+
+def rank_part(out, home):
+    """Do this rank's part of everything that is compared, and write it to the folder."""
+    home, out = Path(home), Path(out)
+    found = {}
+    for kind in ("plain", "deep"):
+        losses, after, _, trainer = train(home, "unetr", kind == "deep", **NARROW)
+        found[kind] = {"losses": losses, "weights": after}
+    found["met"] = predict_unevenly(trainer)
+    found["device"] = str(trainer.device)
+    try:
+        make_trainer(home, "segformer", False, hidden_size=16, norm="batch")
+    except UserError as error:
+        found["batch norm"] = str(error)
+    torch.save(found, out / f"rank_{dist.get_rank()}.pt")
+
+
+NARROW = {"decoder_channels": [16, 16, 8, 8, 8]}
+
+
+def prepare(home):
+    """Count how often this is called."""
+    with (Path(home) / "prepared").open("a") as file:
+        file.write(json.dumps(os.environ["RANK"]))
+    return [home]
+
+
+if __name__ == "__main__":
+    from nnunet_vit_trainer.ranks import run_rank
+
+    _, folder = sys.argv
+    run_rank("cpu", partial(prepare, folder), partial(rank_part, folder))

@@ -1,0 +1,183 @@
+"""Take a trained model out of PyTorch: a `torch.export` program, or an ONNX file.
+
+B: batch, C: channels, H, W: image, K: classes, p: patch size.
+"""
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from .errors import UserError
+from .model import ViTSegmentationModel
+
+TOLERANCE = 1e-4
+# Sides of 1 would be taken for constants, by pyramid heads sides of 2 too; not square, so that
+# no equality of H and W is either.
+_EXAMPLE_GRID = (5, 7)
+_OTHER_GRIDS = ((3, 4), (6, 6))
+
+
+def export_program(
+    model: ViTSegmentationModel, size: Sequence[int] | None = None
+) -> ExportedProgram:
+    """Export a model for any batch and any size in whole patches, or for one size.
+
+    The program holds a copy in evaluation mode, in float32 on the CPU, with the adapters merged
+    and deep supervision off; the model itself is left as it is.
+
+    Args:
+        model: the model.
+        size: (H, W), each at least 1, whole patches or not; ``None`` keeps H and W variable.
+            Which side is padded, and how, is decided while tracing, so variable sizes are
+            multiples of p, from 3 p on.
+
+    Returns:
+        A program from (B, C, H, W) to logits (B, K, H, W). At the grid that a learned position
+        embedding was trained for, timm takes a short cut that a trace cannot: for that size, and
+        for sides below 3 p, call ``program.module(check_guards=False)``, which is right there
+        too.
+
+    Raises:
+        UserError: a wrapped model, an impossible size, or a head that cannot be traced.
+    """
+    merged = _plain_copy(model)
+    if any(".lora_" in name for name in merged.state_dict()):
+        merged.disable_lora()
+    image, shapes = _example(merged, size)
+    try:
+        return torch.export.export(merged, (image,), dynamic_shapes=(shapes,), strict=False)
+    except Exception as error:  # a stranger's head may fail in any way
+        raise UserError(
+            f"torch.export cannot trace {type(model.head).__name__}: {_first_line(error)}; "
+            "let no branch or shape in its forward depend on values"
+        ) from error
+
+
+def export_onnx(
+    model: ViTSegmentationModel,
+    file: str | Path,
+    size: Sequence[int] | None = None,
+    *,
+    opset: int = 18,
+) -> float:
+    """Write a model as an ONNX file, once it was seen to answer as the model does.
+
+    onnxruntime runs the file on the CPU at other batches (and sizes, where these are variable)
+    than the example's. Needs the extra ``[onnx]``.
+
+    Args:
+        model: the model; see `export_program`.
+        file: the file to write, input ``image``, output ``logits``, both float32. Weights of more
+            than 2 GB lie beside it.
+        size: see `export_program`.
+        opset: version of ONNX's operators, at least 18.
+
+    Returns:
+        The largest absolute difference to the model that was seen, at most 1e-4 of the largest
+        logit, or of 1 where all logits are smaller.
+
+    Raises:
+        UserError: what `export_program` refuses, no folder for the file, the extra is missing,
+            an opset below 18, or a larger difference; nothing is written then.
+    """
+    try:
+        import onnxruntime  # noqa: F401 - here, since tracing takes time
+        import onnxscript  # noqa: F401 - torch.onnx imports it
+    except ImportError as error:
+        raise UserError(
+            f"ONNX export needs {error.name}: uv pip install 'vit-backbone[onnx]'"
+        ) from error
+    file = Path(file)
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent}; create it")
+    if opset < 18:  # the first whose Resize can antialias, as the position embedding needs
+        raise UserError(f"opset {opset}: it must be at least 18")
+    program = export_program(model, size)
+    try:
+        onnx_program = torch.onnx.export(
+            program,
+            input_names=["image"],
+            output_names=["logits"],
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(
+            f"ONNX opset {opset} cannot say what {type(model.head).__name__} does: "
+            f"{_first_line(error)}; use export_program"
+        ) from error
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        written = Path(folder) / file.name
+        onnx_program.save(written)
+        difference = _largest_difference(written, _plain_copy(model), size)
+        for part in Path(folder).iterdir():
+            part.replace(file.parent / part.name)
+    return difference
+
+
+def _largest_difference(
+    file: Path, model: ViTSegmentationModel, size: Sequence[int] | None
+) -> float:
+    """Compare a file with the unmerged model, at other batches and sizes than the example's."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    embed = model.backbone.patch_embed
+    grids = [[p * g for p, g in zip(embed.patch_size, grid, strict=True)] for grid in _OTHER_GRIDS]
+    hint = "" if size else "; export one size instead, with size=(H, W)"
+    worst = 0.0
+    for batch, (height, width) in zip((1, 3), [size, size] if size else grids, strict=True):
+        image = torch.randn(batch, embed.proj.in_channels, height, width)
+        expected = model(image)
+        try:
+            (got,) = session.run(["logits"], {"image": image.numpy()})
+        except Exception as error:  # onnxruntime's have no base class of their own
+            raise UserError(
+                f"the ONNX file does not run at {height}x{width} and is not kept: "
+                f"{_first_line(error)}{hint}"
+            ) from error
+        difference = (torch.from_numpy(got) - expected).abs().max().item()
+        if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
+            raise UserError(
+                f"the ONNX file differs from the model by {difference:.1e} at {height}x{width}, "
+                f"more than {TOLERANCE:.0e}, and is not kept{hint}"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _plain_copy(model: ViTSegmentationModel) -> ViTSegmentationModel:
+    if not isinstance(model, ViTSegmentationModel):
+        raise UserError(
+            f"a {type(model).__name__} cannot be exported; give the ViTSegmentationModel in it "
+            "(DistributedDataParallel: .module, torch.compile: ._orig_mod)"
+        )
+    plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    if getattr(plain.head, "deep_supervision", False):
+        plain.head.deep_supervision = False
+    return plain
+
+
+def _example(
+    model: ViTSegmentationModel, size: Sequence[int] | None
+) -> tuple[torch.Tensor, dict[int, Any]]:
+    """Return an image to trace with, and which of its sides are variable."""
+    embed = model.backbone.patch_embed
+    shapes: dict[int, Any] = {0: Dim("batch")}
+    if size is None:
+        patch = tuple(embed.patch_size)
+        size = [p * grid for p, grid in zip(patch, _EXAMPLE_GRID, strict=True)]
+        shapes |= {2: patch[0] * Dim("rows"), 3: patch[1] * Dim("columns")}
+    elif len(size) != 2 or min(size) < 1:
+        raise UserError(f"size {tuple(size)}: it must be a height and a width of at least 1 pixel")
+    return torch.randn(2, embed.proj.in_channels, *size), shapes

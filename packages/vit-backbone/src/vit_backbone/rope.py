@@ -1,0 +1,35 @@
+"""DINOv3's rotary position embedding, with the size of the grid kept a variable."""
+
+import torch
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
+from torch import nn
+
+
+class TraceableRope(RotaryEmbeddingDinoV3):
+    """timm's RoPE of DINOv3, bit for bit, for any size of the grid when traced too.
+
+    timm divides the coordinates by ``float(height)``, a constant to torch.export: an ONNX file
+    would then answer other sizes than the example's wrongly, without a word.
+    """
+
+    def _create_embed(self, feat_shape: list[int], no_aug: bool = False) -> torch.Tensor:
+        height, width = feat_shape
+        wholes = {
+            "separate": (height, width),
+            "max": (torch.sym_max(height, width),) * 2,
+            "min": (torch.sym_min(height, width),) * 2,
+        }[self.normalize_coords]
+        axes = [
+            (torch.arange(side, device="cpu", dtype=torch.float32) + 0.5 + self.grid_offset) / whole
+            for side, whole in zip(feat_shape, wholes, strict=True)
+        ]
+        coords = 2 * torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1) - 1
+        if not no_aug:
+            coords = self._apply_coord_augs(coords)
+        return torch.cat(self._get_pos_embed_from_coords(coords), dim=-1)
+
+
+def make_rope_traceable(backbone: nn.Module) -> None:
+    """Give a backbone with DINOv3's RoPE the traceable form, in place; leave any other alone."""
+    if isinstance(getattr(backbone, "rope", None), RotaryEmbeddingDinoV3):
+        backbone.rope.__class__ = TraceableRope

@@ -1,0 +1,169 @@
+"""Models leave PyTorch as they are: merged, at any size, and verified."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
+
+from vit_backbone import (
+    UserError,
+    ViTSegmentationModel,
+    build_segmentation_model,
+    export_onnx,
+    export_program,
+)
+from vit_backbone.linear_head import LinearHead
+from vit_backbone.rope import TraceableRope
+from vit_backbone.testing import FakeBackbone
+
+# Position embedding and patch 14, RoPE and patch 16, RoPE and separate biases.
+BACKBONES = {
+    "vit_small_patch14_dinov2": {"img_size": 70},
+    "vit_small_patch16_dinov3": {},
+    "vit_small_patch16_dinov3_qkvb": {},
+}
+
+
+def build(name="test_vit", options=None, **lora):
+    """A model whose attention looks somewhere: at random weights positions would not matter."""
+    torch.manual_seed(0)
+    model = build_segmentation_model(
+        lambda backbone: ViTSegmentationModel(backbone, LinearHead(backbone.num_features, 3)),
+        backbone_name=name,
+        backbone_size=None,
+        checkpoint_path=None,
+        freeze_backbone=False,
+        use_lora=bool(lora),
+        lora_rank=2,
+        lora_alpha=4.0,
+        lora_dropout=0.5,
+        lora_target_modules=["qkv"],
+        pretrained=False,
+        in_channels=2,
+        backbone_options={**(options or {}), **{k: v for k, v in lora.items() if v is not None}},
+    )
+    model.backbone.blocks = model.backbone.blocks[:2]
+    model.indices = [0, 1, 1, 1]
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "qkv" in key and key.endswith("weight"):
+                parameter.mul_(8).add_(torch.randn_like(parameter) / 20)
+    return model.train()
+
+
+def run(file, image):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+
+def state_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(("name", "options"), list(BACKBONES.items())[:2])
+def test_onnx_answers_any_batch_and_size_in_whole_patches(name, options, tmp_path):
+    model = build(name, options)
+    assert export_onnx(model, tmp_path / "model.onnx") < 1e-4
+    model.eval()
+    patch = model.backbone.patch_embed.patch_size[0]
+    for batch, rows, columns in ((1, 1, 1), (3, 5, 5), (1, 9, 4), (2, 2, 11)):
+        image = torch.randn(batch, 2, rows * patch, columns * patch)
+        torch.testing.assert_close(
+            run(tmp_path / "model.onnx", image), model(image), rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(("name", "options"), BACKBONES.items())
+def test_a_program_answers_any_batch_and_size_in_whole_patches(name, options):
+    model = build(name, options)
+    program = export_program(model)
+    model.eval()
+    patch = model.backbone.patch_embed.patch_size[0]
+    for batch, rows, columns in ((1, 9, 4), (3, 4, 4)):
+        image = torch.randn(batch, 2, rows * patch, columns * patch)
+        torch.testing.assert_close(program.module()(image), model(image), rtol=0, atol=1e-5)
+    # The grid that the position embedding was trained for, and sides that torch specialises.
+    for rows, columns in ((5, 5), (1, 1), (2, 3)):
+        image = torch.randn(2, 2, rows * patch, columns * patch)
+        got = program.module(check_guards=False)(image)
+        torch.testing.assert_close(got, model(image), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", ["separate", "max", "min"])
+def test_the_traceable_rope_is_timms_bit_for_bit(normalize):
+    options = {"dim": 64, "normalize_coords": normalize, "grid_offset": 0.25}
+    theirs, ours = RotaryEmbeddingDinoV3(**options), TraceableRope(**options)
+    for shape in ((1, 1), (5, 7), (37, 16)):
+        assert torch.equal(ours.get_embed(shape), theirs.get_embed(shape))
+
+
+def test_one_size_may_have_broken_patches(tmp_path):
+    model = build()
+    export_onnx(model, tmp_path / "model.onnx", (33, 50))
+    image = torch.randn(3, 2, 33, 50)
+    torch.testing.assert_close(
+        run(tmp_path / "model.onnx", image), model.eval()(image), rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("variant", [None, "use_dora", "use_rslora"])
+def test_lora_is_merged_in_a_copy(variant, tmp_path):
+    model = build(**({variant: True} if variant else {"use_dora": None}))
+    before = state_of(model)
+    export_onnx(model, tmp_path / "model.onnx")
+    assert model.training
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert any(".lora_A." in name for name in after)
+    assert all(torch.equal(before[name], after[name]) for name in after)
+    import onnx
+
+    names = [i.name for i in onnx.load(tmp_path / "model.onnx").graph.initializer]
+    assert names
+    assert not [name for name in names if "lora" in name]
+    image = torch.randn(1, 2, 64, 32)
+    got = run(tmp_path / "model.onnx", image)
+    torch.testing.assert_close(got, model.eval()(image), rtol=0, atol=1e-4)
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path):
+    """The trap: timm's RoPE keeps the example's size as a number, and ONNX says nothing."""
+    model = build("vit_small_patch16_dinov3")
+    model.backbone.rope.__class__ = RotaryEmbeddingDinoV3
+    with pytest.raises(UserError, match=r"(differs from|does not run at) .* with size="):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
+    model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))
+    with pytest.raises(UserError, match="no folder"):
+        export_onnx(model, tmp_path / "missing" / "model.onnx")
+    with pytest.raises(UserError, match="opset 11: it must be at least 18"):
+        export_onnx(model, tmp_path / "model.onnx", opset=11)
+    for size in ((0, 3), (5,)):
+        with pytest.raises(UserError, match="a height and a width of at least 1"):
+            export_program(model, size)
+    with pytest.raises(UserError, match=r"give the ViTSegmentationModel.*_orig_mod"):
+        export_program(torch.compile(model))
+    monkeypatch.setattr(model.head, "forward", lambda taps, image: taps[0] if taps[0].sum() else 0)
+    with pytest.raises(UserError, match="cannot trace LinearHead"):
+        export_program(model)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime: uv pip install 'vit-backbone\[onnx\]'"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_needs_no_onnx_and_no_peft():
+    code = (
+        "import sys; sys.modules['peft'] = sys.modules['onnx'] = None\n"
+        "sys.modules['onnxruntime'] = sys.modules['onnxscript'] = None\n"
+        "from vit_backbone import find_head, export_program\n"
+        "export_program(find_head('linear')('test_vit', pretrained=False, use_lora=False))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
