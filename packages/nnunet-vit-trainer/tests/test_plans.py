@@ -113,6 +113,13 @@ def test_derived_plans_are_not_derived_again():
         derive_plans(derive(), "2d", "mine", ViTnnUNetConfig(), BACKBONE)
 
 
+def test_adapter_checkpoints_need_a_weight_file_to_restore_the_rest():
+    with pytest.raises(UserError, match=r"train\.checkpoint: adapter needs a weight file"):
+        derive(checkpoint="adapter")
+    plans = derive(checkpoint="adapter", weights={"file": "a.pth", "sha256": "1"})
+    assert plans["vit"]["train"]["checkpoint"] == "adapter"
+
+
 @pytest.mark.parametrize(
     ("other", "key"),
     [

@@ -10,11 +10,11 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
+from nnunet_vit_trainer.backbones import find_backbone
 from nnunet_vit_trainer.checkpoints import unwrap, write_atomically
 from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.plans import derive_plans
-from nnunet_vit_trainer.run import _find_backbone
 from nnunet_vit_trainer.trainer import deep_supervision_weights, nnUNetTrainer_vit
 from vit_backbone import UserError, build_segmentation_model, create_backbone, load_weights
 from vit_backbone.model import ViTSegmentationModel
@@ -104,7 +104,7 @@ def test_what_a_weight_file_decides_reaches_the_network_through_the_plans(tmp_pa
         backbone_size="small",
         checkpoint_path=str(file),
     )
-    backbone, weights = _find_backbone(model, None)
+    backbone, weights = find_backbone(model, None)
     file.rename(tmp_path / "away.pth")
     plans = {
         "plans_name": "p",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .config import ViTTrainConfig as ViTTrainConfig
     from .config_file import ConfigError as ConfigError
     from .config_file import load_config as load_config
+    from .export import export_vit as export_vit
+    from .install import import_vit as import_vit
     from .network import build_network as build_network
     from .plans import derive_plans as derive_plans
     from .run import run_training_vit as run_training_vit
@@ -29,6 +31,8 @@ _MODULE_OF = {
     "ViTnnUNetConfig": "config",
     "load_config": "config_file",
     "build_network": "network",
+    "export_vit": "export",
+    "import_vit": "install",
     "derive_plans": "plans",
     "run_training_vit": "run",
     "nnUNetTrainer_vit": "trainer",

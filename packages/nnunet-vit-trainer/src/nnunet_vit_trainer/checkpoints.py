@@ -1,6 +1,7 @@
 """What a checkpoint holds, and how it is written."""
 
 import os
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,23 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from vit_backbone import UserError
+
 from .plans import PLANS_KEY
+
+REBUILT_FROM = "rebuilt_from"
+"""A key of our checkpoints: the weight file that completes it; ``None`` where nothing lacks."""
+
+# What checkpoints hold beside tensors and Python's own types: numpy's numbers and arrays, whose
+# functions have two names (numpy moved them).
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+_SAFE: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *[(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")],
+    *[(_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")],
+    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "u4", "u8", "?")},
+]
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -22,16 +39,59 @@ def unwrap(network: nn.Module) -> nn.Module:
     return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
-def checkpoint_of(trainer: nnUNetTrainer) -> dict[str, Any]:
+def frozen_names(network: nn.Module) -> set[str]:
+    """Name what the backbone's weight file can restore: the backbone's frozen parameters.
+
+    Not among them are adapters (those behind the last tap are frozen too), buffers (a BatchNorm's
+    statistics move though its parameters are frozen) and anything of the head.
+
+    Args:
+        network: a `ViTSegmentationModel`, unwrapped.
+    """
+    return {
+        f"backbone.{name}"
+        for name, parameter in network.backbone.named_parameters()
+        if not parameter.requires_grad and ".lora_" not in name
+    }
+
+
+def trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a network's state without its `frozen_names`: what a training changed, and the head.
+
+    Args:
+        network: a `ViTSegmentationModel`, unwrapped.
+    """
+    left_out = frozen_names(network)
+    return {n: tensor for n, tensor in network.state_dict().items() if n not in left_out}
+
+
+def fill_up(weights: dict[str, torch.Tensor], network: nn.Module) -> None:
+    """Add the frozen tensors that an adapter checkpoint leaves out, in place, from a network.
+
+    Args:
+        weights: ``network_weights`` of a checkpoint.
+        network: unwrapped; it holds what is missing.
+    """
+    own = network.state_dict()
+    weights.update({name: own[name] for name in frozen_names(network) - weights.keys()})
+
+
+def checkpoint_of(trainer: nnUNetTrainer, whole: bool = True) -> dict[str, Any]:
     """Collect the keys that nnU-Net 2.8 reads back, in its own form, and ours under ``vit``.
 
     With weight averaging the network's weights are the average, which is what predicts; the
     weights that train lie under ``vit`` then.
+
+    Args:
+        trainer: with a network.
+        whole: ``False`` leaves out what the weight file can restore; ``rebuilt_from`` names it.
     """
-    weights = unwrap(trainer.network).state_dict()
+    network = unwrap(trainer.network)
+    weights = network.state_dict() if whole else trained_state(network)
     average = trainer.average
     return {
         "network_weights": weights if average is None else {**weights, **average.average},
+        REBUILT_FROM: None if whole else trainer.plans_manager.plans[PLANS_KEY]["weights"],
         "optimizer_state": trainer.optimizer.state_dict(),
         "grad_scaler_state": trainer.grad_scaler and trainer.grad_scaler.state_dict(),
         "logging": trainer.logger.get_checkpoint(),
@@ -72,6 +132,23 @@ def set_random_states(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
     if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+
+
+def read_safely(file: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours, whoever sent it, without running code in it; tensors on the CPU.
+
+    Raises:
+        UserError: not a checkpoint, or one that holds more than data.
+    """
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{file} cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(content, dict) or "network_weights" not in content:
+        raise UserError(f"{file} is not an nnU-Net checkpoint: it has no network_weights")
+    return content
 
 
 def write_atomically(content: Any, file: Path) -> None:

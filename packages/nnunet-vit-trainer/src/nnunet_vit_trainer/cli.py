@@ -12,7 +12,9 @@ from vit_backbone import UserError
 from .config_file import shipped_configs
 
 
-def _one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
+def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
+    """Make a command print a `UserError` as one line and exit with 2."""
+
     @wraps(command)
     def run() -> None:
         # timm 1.0.22 scripts an interface, of which torch 2.15 warns in every process.
@@ -29,7 +31,7 @@ def _one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-@_one_line_errors
+@one_line_errors
 def train() -> None:
     """``nnUNetv2_train_vit``: nnUNetv2_train's arguments and a config."""
     arguments = _train_parser().parse_args()
@@ -61,7 +63,7 @@ def train() -> None:
     )
 
 
-@_one_line_errors
+@one_line_errors
 def demo() -> None:
     """``nnUNetv2_demo_vit``: the main job on an embedded data set."""
     parser = argparse.ArgumentParser(

@@ -114,6 +114,8 @@ class ViTTrainConfig:
         num_iterations_per_epoch: training steps per epoch, at least 1.
         num_val_iterations_per_epoch: online validation steps per epoch, at least 1.
         save_every: epochs between two writes of checkpoint_latest.
+        checkpoint: what checkpoint_latest and checkpoint_best hold: ``full``, or ``adapter``, which
+            is only what was trained (checkpoint_final is always whole).
         batch_size: ``None`` is the plans' own.
         patch_size: [height, width] in pixels; ``None`` is the plans' own.
     """
@@ -140,6 +142,7 @@ class ViTTrainConfig:
     num_iterations_per_epoch: Positive = 250
     num_val_iterations_per_epoch: Positive = 50
     save_every: Positive = 50
+    checkpoint: Literal["full", "adapter"] = "full"
     batch_size: Positive | None = None
     patch_size: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
 

@@ -21,7 +21,7 @@ from .input_norm import resolve_input_norm
 PLANS_KEY = "vit"
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
 # Options that a later run may change without making another model or another recipe of it.
-_FREE_OPTIONS = {"num_epochs", "save_every"}
+_FREE_OPTIONS = {"num_epochs", "save_every", "checkpoint"}
 # Stock nnU-Net predicts under float16 autocast; the network runs what it was trained in.
 _FLOAT16_AS = {"float16": "float16", "float32": "float32"}
 
@@ -40,7 +40,7 @@ def derive_plans(
     config_name: str,
     config: ViTnnUNetConfig,
     backbone: dict[str, Any],
-    weights: dict[str, str] | None = None,
+    weights: dict[str, Any] | None = None,
     *,
     deep_supervision: bool = False,
 ) -> dict[str, Any]:
@@ -53,18 +53,25 @@ def derive_plans(
         config: the checked config; a ``batch_size`` or ``patch_size`` of its replaces the plan's.
         backbone: ``asked``, the timm name that the config resolves to; ``name`` and ``options``,
             what the weight file makes of it (`vit_backbone.fit_to_checkpoint`).
-        weights: ``file`` and ``sha256`` of the pretrained weights; ``None`` without any.
+        weights: ``file`` and ``sha256`` of the pretrained weights (see `base_weights`); ``None``
+            without any.
         deep_supervision: whether the head gets its auxiliary outputs.
 
     Raises:
         UserError: no such configuration, a 3D one, plans that are derived already, statistics
-            that do not fit how the plans normalise, or a head without deep supervision.
+            that do not fit how the plans normalise, a head without deep supervision, or adapter
+            checkpoints of a random initialisation.
     """
     if PLANS_KEY in plans:
         raise UserError(
             f"plans {plans['plans_name']!r} are derived already; give the dataset's own with -p"
         )
     train = resolved_recipe(config, pretrained=weights is not None)
+    if train["checkpoint"] == "adapter" and weights is None:
+        raise UserError(
+            "train.checkpoint: adapter needs a weight file that restores the rest, and a random "
+            "initialisation has none; use full, or give model.checkpoint_path"
+        )
     settings = _flatten(plans["configurations"], configuration)
     if len(settings.get("patch_size", ())) != 2:
         raise UserError(
@@ -233,7 +240,8 @@ def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
 def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: Path) -> None:
     """Refuse to mix a run with the results of another config under the same name.
 
-    The weights' path, versions and the number of epochs may differ.
+    The weights' path, versions, the number of epochs, when checkpoints are written and what they
+    hold may differ.
 
     Args:
         plans: the derived plans of this run.

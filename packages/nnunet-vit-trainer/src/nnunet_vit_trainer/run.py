@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError, fit_to_checkpoint, resolve_backbone
+from vit_backbone import UserError
 
-from .config import ViTModelConfig
+from .backbones import find_backbone, recorded_backbone
 from .config_file import find_config, load_config
+from .datasets import environment, find_dataset, read_json, read_plans
 from .fold import train_fold
 from .plans import (
     PLANS_KEY,
@@ -150,24 +151,24 @@ def _prepare(
         disable_checkpointing,
         val_with_best,
     )
-    dataset, dataset_folder = _find_dataset(dataset_name_or_id)
-    plans = _read_plans(dataset_folder, plans_identifier, configuration)
+    dataset, dataset_folder = find_dataset(dataset_name_or_id)
+    plans = read_plans(dataset_folder, plans_identifier, configuration)
     config_name = find_config(config_path).stem
     deep_supervision = trainer_class_name != DEFAULT_TRAINER
     plans_name = derived_plans_name(plans["plans_name"], config_name, deep_supervision)
     results = _results_folder(dataset, trainer_class_name, plans_name, configuration)
     fold_folder = results / f"fold_{fold}"
-    _check_device(device, processes)
+    check_device(device, processes)
     if only_run_validation and not (fold_folder / "checkpoint_final.pth").is_file():
         raise UserError(
             f"--val needs a finished training; there is no {fold_folder}/checkpoint_final.pth"
         )
     resumes = continue_training and any(fold_folder.glob("checkpoint_*.pth"))
-    existing = _read_json(results / "plans.json") if (results / "plans.json").is_file() else None
+    existing = read_json(results / "plans.json") if (results / "plans.json").is_file() else None
     if existing is not None and (resumes or only_run_validation):
-        backbone, weights = _recorded(config.model, existing)
+        backbone, weights = recorded_backbone(config.model, existing)
     else:
-        backbone, weights = _find_backbone(config.model, pretrained_weights)
+        backbone, weights = find_backbone(config.model, pretrained_weights)
     derived = derive_plans(
         plans,
         configuration,
@@ -188,7 +189,7 @@ def _prepare(
 
 
 def _results_folder(dataset: str, trainer: str, plans_name: str, configuration: str) -> Path:
-    folder = Path(_environment("nnUNet_results"), dataset)
+    folder = Path(environment("nnUNet_results"), dataset)
     return folder / f"{trainer}__{plans_name}__{configuration}"
 
 
@@ -243,7 +244,8 @@ def _check_arguments(
         raise UserError(f"-pretrained_weights {pretrained_weights}: no such file")
 
 
-def _check_device(device: str, processes: int) -> None:
+def check_device(device: str, processes: int) -> None:
+    """Refuse a device that is not there."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -258,93 +260,3 @@ def _check_device(device: str, processes: int) -> None:
             f"{here} processes on this machine (-num_gpus or torchrun's --nproc-per-node) need as "
             f"many CUDA devices; there are {torch.cuda.device_count()}"
         )
-
-
-def _environment(variable: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        raise UserError(
-            f"the environment variable {variable} is not set; nnU-Net needs "
-            "nnUNet_raw, nnUNet_preprocessed and nnUNet_results"
-        )
-    return value
-
-
-def _find_dataset(name_or_id: str | int) -> tuple[str, Path]:
-    """Find a preprocessed dataset's name and folder by its name or number."""
-    root = Path(_environment("nnUNet_preprocessed"))
-    wanted = str(name_or_id)
-    names = sorted(folder.name for folder in root.glob("Dataset[0-9][0-9][0-9]_*"))
-    if wanted.isdecimal():
-        found = [name for name in names if name.startswith(f"Dataset{int(wanted):03d}_")]
-    else:
-        found = [name for name in names if name == wanted]
-    if len(found) != 1:
-        raise UserError(
-            f"dataset {wanted} {'is not in' if not found else 'is not unique in'} {root} "
-            f"(there: {', '.join(names) or 'none'}); run first: nnUNetv2_plan_and_preprocess "
-            "-d ID -c 2d"
-        )
-    return found[0], root / found[0]
-
-
-def _read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dict[str, Any]:
-    file = dataset_folder / f"{identifier}.json"
-    if not file.is_file():
-        raise UserError(f"there is no {file}; run nnUNetv2_plan_and_preprocess, or give -p")
-    plans = _read_json(file)
-    data = plans.get("configurations", {}).get(configuration, {}).get("data_identifier")
-    if data and not (dataset_folder / data).is_dir():
-        raise UserError(
-            f"there is no {dataset_folder / data}; run nnUNetv2_preprocess "
-            f"-d ID -c {configuration} -plans_name {identifier}"
-        )
-    return plans
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _find_backbone(
-    model: ViTModelConfig, pretrained_weights: str | None
-) -> tuple[dict[str, Any], dict[str, str] | None]:
-    """Find the file that a new training starts from, and the backbone that it asks for."""
-    from vit_backbone import find_weights, read_checkpoint, sha256_of
-
-    asked = resolve_backbone(model.backbone, model.backbone_size)
-    if pretrained_weights:
-        file = Path(pretrained_weights)
-        weights = {"file": str(file.resolve()), "sha256": sha256_of(file)}
-        return _backbone_of(file, asked), weights
-    found = find_weights(model.backbone, asked, model.checkpoint_path, pretrained=model.pretrained)
-    checkpoint = found and read_checkpoint(found)
-    name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
-    weights = found and {"file": str(found.resolve()), "sha256": sha256_of(found)}
-    return {"asked": asked, "name": name, "options": options}, weights
-
-
-def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
-    """Take what a weight file decided from the plans in an nnU-Net checkpoint of ours."""
-    import torch
-
-    # nnU-Net reads this same file the same way; only a checkpoint of one's own is given here.
-    content = torch.load(checkpoint_file, map_location="cpu", weights_only=False, mmap=True)
-    ours = content.get("init_args", {}).get("plans", {}).get(PLANS_KEY)
-    if ours is None:
-        raise UserError(f"-pretrained_weights {checkpoint_file} is not from a training of ours")
-    if ours["backbone"]["asked"] != asked:
-        raise UserError(
-            f"-pretrained_weights {checkpoint_file} holds backbone {ours['backbone']['asked']!r}, "
-            f"the config asks for {asked!r}"
-        )
-    return ours["backbone"]
-
-
-def _recorded(
-    model: ViTModelConfig, existing: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, str] | None]:
-    """Take what the weight file decided from the results: the file itself may be gone."""
-    ours = existing[PLANS_KEY]
-    asked = resolve_backbone(model.backbone, model.backbone_size)
-    return ours["backbone"] | {"asked": asked}, ours["weights"]

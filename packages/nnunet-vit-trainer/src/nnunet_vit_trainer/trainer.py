@@ -12,7 +12,15 @@ from torch import nn
 from vit_backbone import UserError, load_weights
 
 from .averaging import WeightAverage
-from .checkpoints import checkpoint_of, set_random_states, unwrap, write_atomically
+from .base_weights import load_base_weights
+from .checkpoints import (
+    checkpoint_of,
+    fill_up,
+    frozen_names,
+    set_random_states,
+    unwrap,
+    write_atomically,
+)
 from .distributed import local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .plans import PLANS_KEY
@@ -74,6 +82,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.watch = StepWatch()
         self.gradients_seen = False
         self.resumed: dict[str, Any] | None = None
+        self.holds_base_weights = False
 
     def initialize(self) -> None:
         # nnU-Net would wrap the network for the CUDA device of the global rank.
@@ -103,6 +112,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
             self._load_pretrained()
+        self.holds_base_weights = True
         if self.recipe["ema"]:
             self.average = WeightAverage(unwrap(self.network), self.recipe["ema"])
         self.print_to_log_file(
@@ -182,10 +192,20 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         trainer being found.
         """
         if self.local_rank == 0 and not self.disable_checkpointing:
-            write_atomically(checkpoint_of(self), Path(filename))
+            file = Path(filename)
+            whole = self.recipe["checkpoint"] == "full"
+            # Stock prediction opens checkpoint_final, and loads strictly.
+            whole = whole or file.name == "checkpoint_final.pth"
+            write_atomically(checkpoint_of(self, whole), file)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Read what nnU-Net reads; what an adapter checkpoint leaves out comes from its file."""
+        if not self.was_initialized:
+            self.initialize()
+        hook = unwrap(self.network).register_load_state_dict_pre_hook(self._complete)
         super().load_checkpoint(filename_or_checkpoint)
+        hook.remove()
+        self.holds_base_weights = True
         # Lazily: the weights were read already.
         content = torch.load(
             filename_or_checkpoint, map_location="cpu", weights_only=False, mmap=True
@@ -193,6 +213,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.resumed = content.get(PLANS_KEY)
         # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
         self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None))
+
+    def _complete(self, network: nn.Module, weights: dict[str, torch.Tensor], *_: Any) -> None:
+        if not self.holds_base_weights and frozen_names(network) - weights.keys():
+            load_base_weights(network, self.plans_manager.plans[PLANS_KEY]["weights"])
+        fill_up(weights, network)
 
     def _resume(self) -> None:
         """Go on where the checkpoint's run stopped, with its random numbers."""

@@ -1,0 +1,114 @@
+"""Build, load, take training steps and predict a tile; nothing of it is left behind."""
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest import mock
+
+from nnunet_vit_trainer.backbones import find_backbone
+from nnunet_vit_trainer.config_file import find_config, load_config
+from nnunet_vit_trainer.datasets import find_dataset, read_json, read_plans
+from nnunet_vit_trainer.plans import derive_plans
+from nnunet_vit_trainer.run import DEFAULT_TRAINER, TRAINERS, check_device
+from vit_backbone import UserError
+
+from .problems import Problem
+
+
+@dataclass
+class Examination:
+    """What was found.
+
+    Attributes:
+        title: what was examined.
+        facts: (name, value) lines, in order.
+        trainable: (part, parameters, learning rate, weight decay) lines.
+        problems: what to change, fatal ones first.
+    """
+
+    title: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    trainable: list[tuple[str, str, str, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether the run should not be started."""
+        return any(problem.fatal for problem in self.problems)
+
+
+def examine(
+    dataset_name_or_id: str | int,
+    configuration: str,
+    config_path: str | Path,
+    *,
+    trainer_class_name: str = DEFAULT_TRAINER,
+    plans_identifier: str = "nnUNetPlans",
+    device: str = "cuda",
+) -> Examination:
+    """Try a run: its trainer takes steps on a batch of the data set and predicts one tile.
+
+    All cases are drawn from (``fold all``), so no split is made. Plans, logs and results go to a
+    temporary folder.
+
+    Args:
+        dataset_name_or_id: as in `run_training_vit`, like the others.
+        configuration: see there.
+        config_path: see there.
+        trainer_class_name: see there.
+        plans_identifier: see there.
+        device: see there.
+
+    Raises:
+        UserError: what `run_training_vit` would refuse before it trains.
+    """
+    config = load_config(config_path)
+    if trainer_class_name not in TRAINERS:
+        raise UserError(
+            f"trainer {trainer_class_name!r} is not ours; -tr takes {' or '.join(TRAINERS)}"
+        )
+    dataset, dataset_folder = find_dataset(dataset_name_or_id)
+    plans = read_plans(dataset_folder, plans_identifier, configuration)
+    check_device(device, 1)
+    backbone, weights = find_backbone(config.model, None)
+    derived = derive_plans(
+        plans,
+        configuration,
+        find_config(config_path).stem,
+        config,
+        backbone,
+        weights,
+        deep_supervision=trainer_class_name != DEFAULT_TRAINER,
+    )
+    found = Examination(
+        f"{dataset} {configuration}, config {find_config(config_path).stem}, on {device}"
+    )
+    with _nothing_left_behind() as workers:
+        from .probe import probe
+
+        dataset_json = read_json(dataset_folder / "dataset.json")
+        probe(found, trainer_class_name, derived, dataset_json, device, workers)
+    found.problems.sort(key=lambda problem: not problem.fatal)
+    return found
+
+
+@contextlib.contextmanager
+def _nothing_left_behind() -> Iterator[int]:
+    """Send what nnU-Net writes and prints nowhere; yields the workers that would load data."""
+    from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
+    workers = get_allowed_n_proc_DA()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(
+            os.environ,
+            # Data are loaded in this process, and no W&B run is begun.
+            {"nnUNet_results": folder, "nnUNet_n_proc_DA": "0", "nnUNet_wandb_enabled": "0"},
+        ),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        yield workers
