@@ -17,9 +17,8 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from nnunet_vit_trainer import cli, distributed, run
+from nnunet_vit_trainer import cli, distributed, ranks, run
 from nnunet_vit_trainer.demo.data import DATASET
-from nnunet_vit_trainer.ranks import launch
 from vit_backbone import UserError
 
 HERE = Path(__file__).parent
@@ -111,6 +110,54 @@ def test_under_torchrun_the_devices_of_this_machine_are_counted(rank, monkeypatc
     run._check_device("cuda", 8)
 
 
+def refusal(store, error):
+    with ranks._errors_once(store):
+        raise error
+
+
+def test_of_all_ranks_one_says_what_is_wrong():
+    store = torch.distributed.HashStore()
+    with pytest.raises(UserError, match="first"):
+        refusal(store, UserError("first"))
+    with pytest.raises(SystemExit) as caught:
+        refusal(store, UserError("second"))
+    assert caught.value.code == 2
+    assert store.get("error") == b"first"
+
+
+def test_the_loss_of_a_process_is_told_from_other_errors(rank, monkeypatch):
+    monkeypatch.setattr(ranks, "_LAUNCHERS_TURN", 0)
+    gloo = "[/x/gloo/transport/tcp/pair.cc:5] Connection closed by peer [10.0.0.1]:9. Check logs"
+    with pytest.raises(
+        UserError, match=r"rank 5 on .* \(Connection closed by peer \[10.0.0.1\]:9\)"
+    ):
+        refusal(torch.distributed.HashStore(), RuntimeError(gloo))
+    with pytest.raises(RuntimeError, match="^shapes differ$"):
+        refusal(torch.distributed.HashStore(), RuntimeError("shapes differ"))
+
+
+def test_what_rank_0_refuses_ends_the_others(monkeypatch):
+    def prepare():
+        raise UserError("no such config")
+
+    store = torch.distributed.HashStore()
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match="no such config"):
+        ranks._from_first_rank(store, prepare)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as caught:
+        ranks._from_first_rank(store, prepare)
+    assert caught.value.code == 2
+
+
+def test_what_rank_0_prepared_reaches_the_others(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setenv("RANK", "0")
+    assert list(ranks._from_first_rank(store, lambda: ("data", "plans"))) == ["data", "plans"]
+    monkeypatch.setenv("RANK", "1")
+    assert ranks._from_first_rank(store, None) == ["data", "plans"]
+
+
 @pytest.fixture
 def two_ranks(monkeypatch):
     """The module of what the processes do, under a name by which they import it."""
@@ -122,7 +169,7 @@ def two_ranks(monkeypatch):
 
 def test_a_killed_process_ends_the_others_and_its_workers_in_one_line(two_ranks, tmp_path):
     with pytest.raises(UserError) as caught:
-        launch(2, "cpu", two_ranks.lose_rank_1, str(tmp_path / "worker"))
+        ranks.launch(2, "cpu", two_ranks.lose_rank_1, str(tmp_path / "worker"))
     assert str(caught.value) == (
         "process 1 of 2 ended by SIGKILL and took the others along; continue with --c"
     )
@@ -131,7 +178,7 @@ def test_a_killed_process_ends_the_others_and_its_workers_in_one_line(two_ranks,
 
 def test_an_error_of_all_ranks_is_said_once(two_ranks, capfd):
     with pytest.raises(UserError, match=r"^refused by rank [01]$"):
-        launch(2, "cpu", two_ranks.refuse)
+        ranks.launch(2, "cpu", two_ranks.refuse)
     said = capfd.readouterr()
     assert "rank 0 speaks" in said.out
     assert "rank 1 speaks" not in said.out

@@ -120,15 +120,23 @@ def run_rank(
         if os.environ["RANK"] != "0":
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(_nowhere())))
             os.environ["nnUNet_wandb_enabled"] = "0"  # one run for all of them
-        # The data workers of a rank that is killed would work for ever, and hold its connections
-        # open, so that the other ranks would wait.
-        os.register_at_fork(after_in_child=lambda: _prctl_pr_set_pdeathsig(signal.SIGKILL))
+        os.register_at_fork(after_in_child=_end_with_its_rank)
         store, *_ = next(rendezvous("env://"))
         with _errors_once(store):
             arguments = _from_first_rank(store, prepare)
             with process_group(device, store):
                 train(*arguments)
     return arguments
+
+
+def _end_with_its_rank() -> None:
+    """Let a data worker end with its rank, and at once.
+
+    Those of a rank that is killed would work for ever, and hold its connections open, so that the
+    other ranks would wait.
+    """
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _from_first_rank(store: dist.Store, prepare: Callable[[], Sequence[Any]]) -> Sequence[Any]:
