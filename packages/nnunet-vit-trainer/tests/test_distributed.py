@@ -93,21 +93,21 @@ def test_a_batch_that_has_no_equal_shares_is_refused(batch, processes, sizes):
 
 
 def test_devices_for_several_processes(monkeypatch):
-    run._check_device("cpu", 2)
+    run.check_device("cpu", 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(UserError, match="mps has one device"):
-        run._check_device("mps", 2)
+        run.check_device("mps", 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    run._check_device("cuda", 2)
+    run.check_device("cuda", 2)
     with pytest.raises(UserError, match="3 processes on this machine"):
-        run._check_device("cuda", 3)
+        run.check_device("cuda", 3)
 
 
 def test_under_torchrun_the_devices_of_this_machine_are_counted(rank, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    run._check_device("cuda", 8)
+    run.check_device("cuda", 8)
 
 
 def refusal(store, error):
@@ -132,7 +132,7 @@ def test_the_loss_of_a_process_is_told_from_other_errors(rank, monkeypatch):
         UserError, match=r"rank 5 on .* \(Connection closed by peer \[10.0.0.1\]:9\)"
     ):
         refusal(torch.distributed.HashStore(), RuntimeError(gloo))
-    with pytest.raises(RuntimeError, match="^shapes differ$"):
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"):
         refusal(torch.distributed.HashStore(), RuntimeError("shapes differ"))
 
 

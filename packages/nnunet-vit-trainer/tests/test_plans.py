@@ -14,12 +14,11 @@ from nnunet_vit_trainer.config import (
     ViTnnUNetConfig,
     ViTTrainConfig,
 )
+from nnunet_vit_trainer.continuation import describe_data, refuse_other_model
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME
 from nnunet_vit_trainer.plans import (
     architecture_of,
     derive_plans,
-    describe_data,
-    refuse_other_model,
 )
 from vit_backbone import UserError
 

@@ -15,7 +15,8 @@ from nnunet_vit_trainer.checkpoints import unwrap, write_atomically
 from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.plans import derive_plans
-from nnunet_vit_trainer.trainer import deep_supervision_weights, nnUNetTrainer_vit
+from nnunet_vit_trainer.step import deep_supervision_weights
+from nnunet_vit_trainer.trainer import nnUNetTrainer_vit
 from vit_backbone import UserError, build_segmentation_model, create_backbone, load_weights
 from vit_backbone.model import ViTSegmentationModel
 

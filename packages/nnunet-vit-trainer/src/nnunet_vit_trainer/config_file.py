@@ -26,62 +26,7 @@ from vit_backbone import (
 
 from .config import DecoderConfig, ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
 from .input_norm import NAMES as INPUT_NORMS
-
-# What people call these keys elsewhere.
-SYNONYMS = {
-    "rank": "r",
-    "lora_rank": "r",
-    "lora_r": "r",
-    "alpha": "lora_alpha",
-    "dropout": "lora_dropout",
-    "targets": "target_modules",
-    "lora_target_modules": "target_modules",
-    "use_lora": "enabled",
-    "enable": "enabled",
-    "lr": "initial_lr",
-    "learning_rate": "initial_lr",
-    "wd": "weight_decay",
-    "clip": "gradient_clip",
-    "grad_clip": "gradient_clip",
-    "max_grad_norm": "gradient_clip",
-    "epochs": "num_epochs",
-    "max_epochs": "num_epochs",
-    "iterations": "num_iterations_per_epoch",
-    "steps_per_epoch": "num_iterations_per_epoch",
-    "head": "model_path",
-    "decode_head": "decoder",
-    "encoder": "backbone",
-    "backbone_name": "backbone",
-    "size": "backbone_size",
-    "model_size": "backbone_size",
-    "weights": "checkpoint_path",
-    "checkpoint": "checkpoint_path",
-    "channels": "decoder_channels",
-    "hidden_dim": "hidden_size",
-    "training": "train",
-    "peft": "lora",
-    "use_dora": "dora",
-    "use_rslora": "rslora",
-    "normalization": "input_norm",
-    "taps": "layer_indices",
-    "indices": "layer_indices",
-    "bs": "batch_size",
-    "crop_size": "patch_size",
-    "opt": "optimizer",
-    "lr_scale": "backbone_lr_scale",
-    "layerwise_decay": "layer_decay",
-    "llrd": "layer_decay",
-    "warmup": "warmup_epochs",
-    "scheduler": "lr_schedule",
-    "schedule": "lr_schedule",
-    "drop_path": "drop_path_rate",
-    "amp": "amp_dtype",
-    "precision": "amp_dtype",
-    "gradient_checkpointing": "grad_checkpointing",
-    "grad_accumulation": "accumulate_steps",
-    "gradient_accumulation_steps": "accumulate_steps",
-    "ema_decay": "ema",
-}
+from .synonyms import SYNONYMS
 
 
 class ConfigError(UserError):

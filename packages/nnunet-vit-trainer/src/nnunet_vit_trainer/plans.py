@@ -6,11 +6,8 @@ Plain dicts in, plain dicts out.
 """
 
 import dataclasses
-import hashlib
 import inspect
-import json
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from vit_backbone import UserError
@@ -20,8 +17,6 @@ from .input_norm import resolve_input_norm
 
 PLANS_KEY = "vit"
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
-# Options that a later run may change without making another model or another recipe of it.
-_FREE_OPTIONS = {"num_epochs", "save_every", "checkpoint"}
 # Stock nnU-Net predicts under float16 autocast; the network runs what it was trained in.
 _FLOAT16_AS = {"float16": "float16", "float32": "float32"}
 
@@ -203,23 +198,6 @@ def _auxiliary_outputs(head: str) -> dict[str, Any]:
     return {"auxiliary_outputs": True, "strides": [[s, s] for s in (*strides, 1)]}
 
 
-def describe_data(dataset_folder: Path, data_identifier: str) -> dict[str, Any]:
-    """Describe preprocessed data, so that a run is not continued on other data.
-
-    Args:
-        dataset_folder: the data set's folder in nnUNet_preprocessed.
-        data_identifier: its folder of preprocessed cases.
-    """
-    dataset = json.loads((dataset_folder / "dataset.json").read_text(encoding="utf-8"))
-    cases = sorted(file.stem for file in (dataset_folder / data_identifier).glob("*.pkl"))
-    return {
-        "channel_names": dataset["channel_names"],
-        "labels": dataset["labels"],
-        "cases": len(cases),
-        "cases_sha256": hashlib.sha256("\n".join(cases).encode()).hexdigest(),
-    }
-
-
 def _recorded_model(config: ViTnnUNetConfig) -> dict[str, Any]:
     """Return ``model`` resolved; the weight file stands under ``weights``."""
     model = dataclasses.asdict(config.model) | {"tune": config.tune}
@@ -235,50 +213,6 @@ def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
     options = head_options(find_head(head))
     values = {n: p.default for n, p in options.items() if p.default is not p.empty} | given
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-
-
-def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: Path) -> None:
-    """Refuse to mix a run with the results of another config under the same name.
-
-    The weights' path, versions, the number of epochs, when checkpoints are written and what they
-    hold may differ.
-
-    Args:
-        plans: the derived plans of this run.
-        existing: the plans that lie in the results folder.
-        folder: that folder, for the message.
-
-    Raises:
-        UserError: naming the first difference.
-    """
-    ours, theirs = (dict(_flat_items(_what_counts(p))) for p in (plans, existing))
-    for key in {**theirs, **ours}:
-        if ours.get(key) != theirs.get(key):
-            raise UserError(
-                f"{folder} holds results of another config of this name, or of other data: {key} "
-                f"was {theirs.get(key)!r} and is now {ours.get(key)!r}; rename the config file, "
-                "or move those results away"
-            )
-
-
-def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
-    ours = plans.get(PLANS_KEY, {})
-    train = ours.get("train", {})
-    return {
-        "configurations": plans["configurations"],
-        "backbone": ours.get("backbone", {}).get("asked"),
-        "weights": {"sha256": (ours.get("weights") or {}).get("sha256")},
-        "data": ours.get("data"),
-        "train": {key: value for key, value in train.items() if key not in _FREE_OPTIONS},
-    }
-
-
-def _flat_items(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    items: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        nested = isinstance(value, dict)
-        items += _flat_items(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
-    return items
 
 
 def _flatten(configurations: dict[str, Any], name: str) -> dict[str, Any]:

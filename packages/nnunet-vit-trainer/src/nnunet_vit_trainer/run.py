@@ -10,15 +10,10 @@ from vit_backbone import UserError
 
 from .backbones import find_backbone, recorded_backbone
 from .config_file import find_config, load_config
+from .continuation import describe_data, refuse_other_model
 from .datasets import environment, find_dataset, read_json, read_plans
 from .fold import train_fold
-from .plans import (
-    PLANS_KEY,
-    derive_plans,
-    derived_plans_name,
-    describe_data,
-    refuse_other_model,
-)
+from .plans import PLANS_KEY, derive_plans, derived_plans_name
 
 DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
 TRAINERS = (DEFAULT_TRAINER, "nnUNetTrainer_vit")

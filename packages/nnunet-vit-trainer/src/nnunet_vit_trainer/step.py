@@ -90,3 +90,19 @@ def _on_every_rank(condition: torch.Tensor) -> bool:
         condition = condition.int()
         dist.all_reduce(condition, dist.ReduceOp.MIN)
     return bool(condition)
+
+
+def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
+    """Weigh the outputs, finest first, by halves: 1, 1/2, 1/4, ... with the sum 1.
+
+    nnU-Net gives the coarsest one 0, which would leave its classifier without a gradient.
+    """
+    weights = [0.5**i for i in range(outputs)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def to_device(data: torch.Tensor | list[torch.Tensor], device: torch.device) -> Any:
+    """Move a tensor, or each of a list, to a device."""
+    if isinstance(data, list):
+        return [to_device(item, device) for item in data]
+    return data.to(device, non_blocking=True)

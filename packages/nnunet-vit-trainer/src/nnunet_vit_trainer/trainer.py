@@ -24,7 +24,12 @@ from .checkpoints import (
 from .distributed import local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .plans import PLANS_KEY
-from .step import resolve_amp_dtype, training_step
+from .step import (
+    deep_supervision_weights,
+    resolve_amp_dtype,
+    to_device,
+    training_step,
+)
 from .watch import StepWatch, refuse_idle_lora
 
 ADVICE = (
@@ -249,19 +254,3 @@ class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
-
-
-def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
-    """Weigh the outputs, finest first, by halves: 1, 1/2, 1/4, ... with the sum 1.
-
-    nnU-Net gives the coarsest one 0, which would leave its classifier without a gradient.
-    """
-    weights = [0.5**i for i in range(outputs)]
-    return tuple(weight / sum(weights) for weight in weights)
-
-
-def to_device(data: torch.Tensor | list[torch.Tensor], device: torch.device) -> Any:
-    """Move a tensor, or each of a list, to a device."""
-    if isinstance(data, list):
-        return [to_device(item, device) for item in data]
-    return data.to(device, non_blocking=True)
