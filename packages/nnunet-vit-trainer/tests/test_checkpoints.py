@@ -130,3 +130,21 @@ def test_another_weight_file_changes_nothing(weights, tmp_path):
     with pytest.raises(UserError, match=rf"has sha256 .* sha256 {weights['sha256']}"):
         load_base_weights(model, other)
     assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
+
+
+@pytest.mark.integration  # where the heads are installed
+def test_adapters_of_dinov3_large_and_a_light_unetr_weigh_under_60_mb():
+    pytest.importorskip("vit_heads_unetr", reason="unetr is not installed")
+    with torch.device("meta"):
+        network = build_network(
+            1,
+            4,
+            head="unetr",
+            backbone_name="vit_large_patch16_dinov3.lvd1689m",
+            decoder_channels=[128, 64, 32, 16, 16],
+        )
+    size, whole = (
+        sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        for state in (trained_state(network), network.state_dict())
+    )
+    assert size < 60e6 < whole
