@@ -251,8 +251,8 @@ def test_two_machines_train_as_one_process_does(kind, on_two_machines, two_ranks
 
 
 @pytest.mark.integration
-def test_ranks_may_predict_different_numbers_of_images(on_two_machines):
-    """As in the final validation, with a network that has buffers."""
+def test_a_rank_predicts_without_the_others(on_two_machines):
+    """With a network that has buffers, which DDP would broadcast."""
     assert [found["met"] for found in on_two_machines] == [2.0, 2.0]
 
 

@@ -90,8 +90,8 @@ def wrap(network: nn.Module, device: torch.device) -> DistributedDataParallel:
             "this network has batch norms (model.decoder.norm: batch), which several processes "
             "share on CUDA only; train in one process, or with group norm"
         )
-    # Buffers do not differ between ranks. Were they broadcast, then so at every forward pass, in
-    # the final validation too, where ranks take different numbers of them: it would hang.
+    # Buffers do not differ between ranks. DDP would broadcast them in a forward pass, in the final
+    # validation too, where a rank may have no case: the others would wait for it.
     devices = [device.index] if device.type == "cuda" else None
     with warnings.catch_warnings():
         # The successor of broadcast_buffers came with torch 2.15.
