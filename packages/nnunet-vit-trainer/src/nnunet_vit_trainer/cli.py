@@ -89,9 +89,27 @@ def _train_parser() -> argparse.ArgumentParser:
         "and a config; the results are predicted with stock nnUNetv2_predict."
     )
     add = parser.add_argument
+    add_what_to_train(parser)
+    add("fold", metavar="FOLD", help="0 to 4, or all")
+    add(
+        "-pretrained_weights",
+        metavar="FILE",
+        help="nnU-Net checkpoint to start from, instead of the config's weights",
+    )
+    add("-num_gpus", type=int, default=1, metavar="N", help="processes (default: 1)")
+    add("--c", action="store_true", help="continue from the latest checkpoint")
+    add("--val", action="store_true", help="only validate a finished training")
+    add("--val_best", action="store_true", help="validate with checkpoint_best")
+    add("--npz", action="store_true", help="save validation probabilities, for ensembling")
+    add("--disable_checkpointing", action="store_true", help="write no checkpoints")
+    return parser
+
+
+def add_what_to_train(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is trained, and where: data set, config, trainer, device."""
+    add = parser.add_argument
     add("dataset_name_or_id", metavar="DATASET", help="dataset name or ID, preprocessed")
     add("configuration", metavar="CONFIGURATION", help="a 2D configuration, such as 2d")
-    add("fold", metavar="FOLD", help="0 to 4, or all")
     add(
         "--config",
         required=True,
@@ -111,20 +129,8 @@ def _train_parser() -> argparse.ArgumentParser:
         help="the dataset's plans (default: %(default)s)",
     )
     add(
-        "-pretrained_weights",
-        metavar="FILE",
-        help="nnU-Net checkpoint to start from, instead of the config's weights",
-    )
-    add("-num_gpus", type=int, default=1, metavar="N", help="processes (default: 1)")
-    add(
         "-device",
         default="cuda",
         choices=("cuda", "cpu", "mps"),
         help="where to train (default: %(default)s)",
     )
-    add("--c", action="store_true", help="continue from the latest checkpoint")
-    add("--val", action="store_true", help="only validate a finished training")
-    add("--val_best", action="store_true", help="validate with checkpoint_best")
-    add("--npz", action="store_true", help="save validation probabilities, for ensembling")
-    add("--disable_checkpointing", action="store_true", help="write no checkpoints")
-    return parser

@@ -2,8 +2,7 @@
 
 import argparse
 
-from .cli import one_line_errors
-from .config_file import shipped_configs
+from .cli import add_what_to_train, one_line_errors
 
 
 @one_line_errors
@@ -34,31 +33,5 @@ def _parser() -> argparse.ArgumentParser:
         "set, predict one tile, and print what it costs and what is wrong. Nothing is left "
         "behind. Exit code 1: something fatal was found."
     )
-    add = parser.add_argument
-    add("dataset_name_or_id", metavar="DATASET", help="dataset name or ID, preprocessed")
-    add("configuration", metavar="CONFIGURATION", help="a 2D configuration, such as 2d")
-    add(
-        "--config",
-        required=True,
-        metavar="FILE_OR_NAME",
-        help=f"YAML file, or a shipped config: {', '.join(shipped_configs())}",
-    )
-    add(
-        "-tr",
-        default="nnUNetTrainerNoDeepSupervision_vit",
-        metavar="TRAINER",
-        help="trainer (default: %(default)s; with deep supervision: nnUNetTrainer_vit)",
-    )
-    add(
-        "-p",
-        default="nnUNetPlans",
-        metavar="PLANS",
-        help="the dataset's plans (default: %(default)s)",
-    )
-    add(
-        "-device",
-        default="cuda",
-        choices=("cuda", "cpu", "mps"),
-        help="where the run is to train (default: %(default)s)",
-    )
+    add_what_to_train(parser)
     return parser
