@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -13,7 +14,7 @@ from .config_file import shipped_configs
 
 
 def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
-    """Make a command print a `UserError` as one line and exit with 2."""
+    """Make a command print a `UserError` as one line and exit with 2; with 130 after Ctrl-C."""
 
     @wraps(command)
     def run() -> None:
@@ -27,6 +28,9 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
         except UserError as error:
             print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
             raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGINT) from None
 
     return run
 
