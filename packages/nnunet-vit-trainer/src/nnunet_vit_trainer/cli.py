@@ -113,7 +113,9 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="nnU-Net checkpoint to start from, instead of the config's weights",
     )
-    add("-num_gpus", type=int, default=1, metavar="N", help="processes (default: 1)")
+    add(
+        "-num_gpus", type=int, default=1, metavar="N", help="processes of this machine, one per GPU"
+    )
     add(
         "-device",
         default="cuda",
