@@ -100,7 +100,9 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="nnU-Net checkpoint to start from, instead of the config's weights",
     )
-    add("-num_gpus", type=int, default=1, metavar="N", help="processes (default: 1)")
+    add(
+        "-num_gpus", type=int, default=1, metavar="N", help="processes of this machine, one per GPU"
+    )
     add("--c", action="store_true", help="continue from the latest checkpoint")
     add("--val", action="store_true", help="only validate a finished training")
     add("--val_best", action="store_true", help="validate with checkpoint_best")
