@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .errors import WeightsError as WeightsError
     from .export import export_onnx as export_onnx
     from .export import export_program as export_program
+    from .factories import head_factory as head_factory
     from .families import MODEL_CONFIGS as MODEL_CONFIGS
     from .families import fit_to_checkpoint as fit_to_checkpoint
     from .families import resolve_backbone as resolve_backbone
@@ -57,6 +58,7 @@ _MODULE_OF = {
     "load_weights": "weights",
     "export_onnx": "export",
     "export_program": "export",
+    "head_factory": "factories",
     "available_heads": "heads",
     "deep_supervision_strides": "heads",
     "find_head": "heads",
