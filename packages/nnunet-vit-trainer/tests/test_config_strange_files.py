@@ -48,7 +48,8 @@ def refusal(file):
         ("model: {decoder: {negative_slope: .nan}}", "model.decoder.negative_slope: a finite"),
         ("model: {decoder: {plain: [-.inf]}}", "model.decoder.plain: a finite"),
         ("model: {input_norm: {mean: [.inf], std: [1]}}", "model.input_norm.mean: a finite"),
-        ("model: {input_norm: {mean: [1e12], std: [1]}}", "model.input_norm"),
+        ("model: {input_norm: {mean: [1e12], std: [1]}}", "model.input_norm.mean.0: Input should"),
+        ("model: {layer_indices: [1, 2, 3, 9999]}", "model.layer_indices.3: Input should be less"),
         ("train: {weight_decay: 1e999}", "train.weight_decay: a finite"),
         ("lora: {r: 1000000000}", "lora.r: Input should be less than or equal to 4096"),
         ("train: {patch_size: [31623, 31623]}", "train.patch_size.0: Input should be less"),
@@ -93,7 +94,7 @@ def refusal(file):
         ("# " + "x" * 10_000_000, "over 100 kB"),
         ("lora: {r: 8}\0", "not readable as YAML"),
     ],
-    ids=range(53),
+    ids=range(54),
 )
 def test_one_line(text, message, tmp_path):
     file = tmp_path / "mine.yaml"

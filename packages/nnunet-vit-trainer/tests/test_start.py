@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from nnunet_vit_trainer import prepare as preparation
 from nnunet_vit_trainer import run
@@ -241,3 +242,15 @@ def test_what_needs_no_weights_is_said_before_they_are_fetched(
 def test_an_inherited_configuration_trains(home, trained):
     start(home, "2d_small")
     assert trained[0][0]["configurations"]["2d_small"]["batch_size"] == 1
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"), [((10**6, 10**6), "would have 1.0e.12"), ((10**15, 10**15), "be built: ")]
+)
+def test_a_network_that_no_machine_holds_is_refused(sides, said, monkeypatch):
+    def head(**_):
+        return torch.nn.Linear(*sides, bias=False)
+
+    monkeypatch.setattr("nnunet_vit_trainer.network.find_head", lambda name: head)
+    with pytest.raises(UserError, match=said):
+        preparation.try_to_build({"architecture": {"arch_kwargs": {"head": "mine"}}})

@@ -33,7 +33,7 @@ def check_arguments(
         raise UserError("--c and -pretrained_weights exclude each other")
     if no_checkpoints and val_with_best:
         raise UserError("--disable_checkpointing and --val_best exclude each other")
-    if pretrained_weights and not os.path.isfile(pretrained_weights):  # noqa: PTH113 - never raises
+    if pretrained_weights and not os.path.isfile(pretrained_weights):
         raise UserError(f"-pretrained_weights {pretrained_weights}: no such file")
 
 

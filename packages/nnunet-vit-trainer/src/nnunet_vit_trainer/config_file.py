@@ -5,6 +5,7 @@ No torch here: a typo is answered before anything heavy is imported.
 
 import difflib
 import json
+import os
 import re
 import sys
 from dataclasses import fields, is_dataclass
@@ -31,6 +32,8 @@ from .yaml_file import read_yaml
 
 # nnU-Net's folder names hold the trainer's and the plans' names beside it, 255 bytes in all.
 _LONGEST_NAME = 100
+# What pydantic writes between the keys of a problem's place.
+_TYPES = re.compile(r"str|int|float|bool|none|literal|(function|list|dict|tuple|constrained)\W.*")
 _HEAD_OPTIONS = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -54,9 +57,9 @@ def find_config(file_or_name: str | Path) -> Path:
         ConfigError: neither is there, or the file's stem cannot name an nnU-Net plans file.
     """
     file, given = Path(file_or_name), shorten(file_or_name, 200)
-    if not _is_file(file) and str(file_or_name) in shipped_configs():
+    if not os.path.isfile(file) and str(file_or_name) in shipped_configs():
         file = Path(str(resources.files(__package__) / "configs" / f"{file_or_name}.yaml"))
-    if not _is_file(file):
+    if not os.path.isfile(file):
         raise ConfigError(
             f"{given}: no such file, and no shipped config of that name "
             f"({', '.join(shipped_configs())})"
@@ -71,13 +74,6 @@ def find_config(file_or_name: str | Path) -> Path:
             f"up to {_LONGEST_NAME} letters, digits, '.', '-' and single '_' between them"
         )
     return file
-
-
-def _is_file(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except OSError:  # a name that is too long, or a folder that may not be read
-        return False
 
 
 def load_config(file_or_name: str | Path) -> ViTnnUNetConfig:
@@ -208,7 +204,10 @@ def _suggest(name: str, known: list[str]) -> str:
 
 
 def _first_problem(error: ValidationError, prefix: str, source: str | Path) -> str:
-    problem = error.errors(include_url=False)[0]
-    location = [shorten(p) for p in problem["loc"] if not str(p).startswith("function-")]
+    problems = error.errors(include_url=False)
+    # A value of several possible types has a problem with each; the best fit goes deepest.
+    same = [p for p in problems if p["loc"][:2] == problems[0]["loc"][:2]]
+    problem = max(same, key=lambda p: len(p["loc"]))
+    location = [shorten(part) for part in problem["loc"] if not _TYPES.fullmatch(str(part))]
     key = ".".join(filter(None, [prefix, *location]))
     return f"{source}: {key}: {problem['msg']}, got {shorten(repr(problem['input']))}"

@@ -70,7 +70,7 @@ def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dic
         UserError: there are no such plans, no such configuration, or no such data.
     """
     file = dataset_folder / f"{identifier}.json"
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(f"there is no {file}; run nnUNetv2_plan_and_preprocess, or give -p")
     plans = read_json(file)
     missing = {"dataset_name", "plans_name", "configurations"} - plans.keys()

@@ -116,7 +116,7 @@ def prepare(
     else:
         # Weights may have to be downloaded: before that, what can be said without them.
         tried = derive(*asked_backbone(config.model, pretrained_weights))["configurations"]
-        _try_to_build(tried[configuration])
+        try_to_build(tried[configuration])
         backbone, weights = find_backbone(config.model, pretrained_weights)
         if existing is not None:
             backbone = with_recorded_statistics(backbone, existing)
@@ -125,7 +125,7 @@ def prepare(
     if existing is not None:
         refuse_other_model(derived, existing, results)
     if derived["configurations"] != tried:
-        _try_to_build(derived["configurations"][configuration])
+        try_to_build(derived["configurations"][configuration])
     derived = json.loads(json.dumps(derived))
     if not only_run_validation:
         claims.enter_context(claim_results(results, derived))
@@ -145,8 +145,15 @@ def _finds_checkpoints(fold_folder: Path, continues: bool, validates: bool, best
     return validates or (continues and any(fold_folder.glob("checkpoint_*.pth")))
 
 
-def _try_to_build(settings: dict[str, Any]) -> None:
-    """Build the network without memory, so that what it refuses is said before any work."""
+def try_to_build(settings: dict[str, Any]) -> None:
+    """Build the network without memory, so that what it refuses is said before any work.
+
+    Args:
+        settings: the configuration of derived plans.
+
+    Raises:
+        UserError: options that the backbone or the head refuses, or sizes that no machine holds.
+    """
     import torch
 
     from .network import build_network

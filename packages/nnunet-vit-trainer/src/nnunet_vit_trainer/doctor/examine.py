@@ -6,14 +6,16 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from nnunet_vit_trainer.backbones import find_backbone
+from nnunet_vit_trainer.backbones import asked_backbone, find_backbone
 from nnunet_vit_trainer.checks import DEFAULT_TRAINER, check_device, check_trainer
 from nnunet_vit_trainer.config_file import find_config, load_config
 from nnunet_vit_trainer.datasets import find_dataset, read_dataset_json, read_plans
 from nnunet_vit_trainer.plans import derive_plans
+from nnunet_vit_trainer.prepare import try_to_build
 
 from .problems import Problem
 
@@ -70,16 +72,16 @@ def examine(
     dataset, dataset_folder = find_dataset(dataset_name_or_id)
     plans = read_plans(dataset_folder, plans_identifier, configuration)
     check_device(device, 1)
-    backbone, weights = find_backbone(config.model, None)
-    derived = derive_plans(
+    derive = partial(
+        derive_plans,
         plans,
         configuration,
         find_config(config_path).stem,
         config,
-        backbone,
-        weights,
         deep_supervision=trainer_class_name != DEFAULT_TRAINER,
     )
+    try_to_build(derive(*asked_backbone(config.model, None))["configurations"][configuration])
+    derived = derive(*find_backbone(config.model, None))
     found = Examination(
         f"{dataset} {configuration}, config {find_config(config_path).stem}, on {device}"
     )
