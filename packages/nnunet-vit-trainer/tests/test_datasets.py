@@ -80,7 +80,7 @@ def test_nnunets_variables_are_checked(value, root, monkeypatch):
         (
             f'{{"dataset_name": "{NAME}", "plans_name": "p", '
             '"configurations": {"2d": {"patch_size": [1, 1]}}}',
-            "lacks batch_size, data_identifier, normalization_schemes",
+            "lacks batch_size, normalization_schemes",
         ),
     ],
 )

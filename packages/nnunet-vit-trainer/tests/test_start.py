@@ -175,8 +175,10 @@ def test_results_of_another_config_stay(left, home, trained):
 
 def test_a_start_that_failed_does_not_block_the_mended_config(home, monkeypatch, trained):
     def fail(*_, **__):
-        (results_of(home) / "fold_0").mkdir()
-        (results_of(home) / "fold_0" / "training_log_1.txt").touch()
+        fold = results_of(home) / "fold_0"
+        fold.mkdir(parents=True)
+        (fold / "training_log_1.txt").touch()
+        (fold.parent / "plans.json").write_text(plans_of(home).read_text())  # as nnU-Net does
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(run, "train_fold", fail)
@@ -239,9 +241,13 @@ def test_what_needs_no_weights_is_said_before_they_are_fetched(
     assert not plans_of(home).exists()
 
 
-def test_an_inherited_configuration_trains(home, trained):
+def test_an_inherited_configuration_trains_where_its_data_are(home, trained):
     start(home, "2d_small")
     assert trained[0][0]["configurations"]["2d_small"]["batch_size"] == 1
+    data = home / "preprocessed" / DATASET / "nnUNetPlans_2d"
+    data.rename(data.with_name("away"))
+    with pytest.raises(UserError, match=r"no preprocessed cases in .*nnUNetPlans_2d"):
+        start(home, "2d_small")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,8 @@ def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dic
             "data; plan this dataset anew"
         )
     settings = settings_of(plans, configuration)
+    if not isinstance(settings.get("data_identifier"), str):
+        raise UserError(f"{file}: configuration {configuration!r} names no data_identifier")
     data = dataset_folder / settings["data_identifier"]
     if not data.is_dir() or not any(data.glob("*.pkl")):
         raise UserError(

@@ -239,7 +239,7 @@ def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
             f"configuration {configuration!r} is not 2D (patch size {patch}); "
             "vision transformers here segment slices: use 2d"
         )
-    missing = {"data_identifier", "batch_size", "normalization_schemes"} - settings.keys()
+    missing = {"batch_size", "normalization_schemes"} - settings.keys()
     if missing:
         raise UserError(
             f"configuration {configuration!r} of plans {plans['plans_name']!r} lacks "
