@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from nnunet_vit_trainer import cli, distributed, ranks, run
+from nnunet_vit_trainer import checks, cli, distributed, ranks, run
 from nnunet_vit_trainer.demo.data import DATASET
 from vit_backbone import UserError
 
@@ -89,25 +89,25 @@ def test_without_torchrun_this_process_is_alone(monkeypatch):
 def test_a_batch_that_has_no_equal_shares_is_refused(batch, processes, sizes):
     """nnU-Net gathers (images, classes) over the ranks, which must be of one shape."""
     with pytest.raises(UserError, match=f"-num_gpus {processes} .*{sizes}$"):
-        run._check_batch(batch, processes)
+        checks.check_batch(batch, processes)
 
 
 def test_devices_for_several_processes(monkeypatch):
-    run.check_device("cpu", 2)
+    checks.check_device("cpu", 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(UserError, match="mps has one device"):
-        run.check_device("mps", 2)
+        checks.check_device("mps", 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    run.check_device("cuda", 2)
+    checks.check_device("cuda", 2)
     with pytest.raises(UserError, match="3 processes on this machine"):
-        run.check_device("cuda", 3)
+        checks.check_device("cuda", 3)
 
 
 def test_under_torchrun_the_devices_of_this_machine_are_counted(rank, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    run.check_device("cuda", 8)
+    checks.check_device("cuda", 8)
 
 
 def refusal(store, error):

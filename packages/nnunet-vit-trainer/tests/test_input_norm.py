@@ -2,7 +2,7 @@
 
 import pytest
 
-from nnunet_vit_trainer.input_norm import IMAGENET, resolve_input_norm
+from nnunet_vit_trainer.input_norm import IMAGENET, UNIT_RANGE_STATISTICS, resolve_input_norm
 from vit_backbone import UserError
 
 Z, CT, RAW = "ZScoreNormalization", "CTNormalization", "NoNormalization"
@@ -19,7 +19,9 @@ def test_auto_leaves_z_scored_channels_alone(schemes):
 
 def test_auto_gives_unit_range_channels_the_backbone_s_statistics():
     assert resolve_input_norm("auto", [UNIT] * 3, {})[0] == IMAGENET
-    satellite, said = resolve_input_norm("auto", [UNIT] * 3, {}, family_statistics="dinov3_sat493m")
+    satellite, said = resolve_input_norm(
+        "auto", [UNIT] * 3, {}, backbone_statistics=UNIT_RANGE_STATISTICS["dinov3_sat493m"]
+    )
     assert satellite["mean"] == [0.430, 0.411, 0.296]
     assert "dinov3_sat493m" in said
     grey, _ = resolve_input_norm("auto", ["RescaleTo01Normalization"], {})

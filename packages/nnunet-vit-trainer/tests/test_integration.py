@@ -229,6 +229,7 @@ def test_missing_weights_end_in_one_line_before_any_work(home, capsys, monkeypat
         (["7", "2d", "0"], "dataset 7 is not in"),
         ([DATASET, "3d_fullres", "0"], "no configuration '3d_fullres'"),
         ([DATASET, "2d", "first"], "fold 'first'"),
+        ([DATASET, "2d", "7"], "fold 7: there are 5 splits"),
         ([DATASET, "2d", "0", "-p", "MyPlans"], "MyPlans.json"),
         ([DATASET, "2d", "0", "-tr", "nnUNetTrainer"], "-tr takes"),
         ([DATASET, "2d", "1", "--val"], "--val needs a finished training"),

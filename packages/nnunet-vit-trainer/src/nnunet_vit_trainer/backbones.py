@@ -3,10 +3,25 @@
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError, fit_to_checkpoint, resolve_backbone
+from vit_backbone import MODEL_CONFIGS, UserError, fit_to_checkpoint, resolve_backbone
 
 from .config import ViTModelConfig
-from .plans import PLANS_KEY
+from .plans import PLANS_KEY, statistics_of
+
+
+def asked_backbone(
+    model: ViTModelConfig, pretrained_weights: str | None
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Say what `find_backbone` most likely finds, without looking: a weight file may tell more.
+
+    Args:
+        model: the config's section.
+        pretrained_weights: nnU-Net's -pretrained_weights.
+    """
+    asked = resolve_backbone(model.backbone, model.backbone_size)
+    has_weights = pretrained_weights or model.checkpoint_path or model.pretrained is not False
+    weights = {"file": "", "sha256": ""} if has_weights else None
+    return {"asked": asked, "name": asked, "options": {}}, weights
 
 
 def find_backbone(
@@ -24,18 +39,41 @@ def find_backbone(
     Raises:
         UserError: weights that are missing, unreadable or of another backbone.
     """
-    from vit_backbone import find_weights, read_checkpoint, sha256_of
+    from vit_backbone import (
+        find_weights,
+        pretrained_statistics,
+        read_checkpoint,
+        sha256_of,
+    )
 
     asked = resolve_backbone(model.backbone, model.backbone_size)
     if pretrained_weights:
         file = Path(pretrained_weights)
+        backbone = _backbone_of(file, asked)
         weights = {"file": str(file.resolve()), "sha256": sha256_of(file)}
-        return _backbone_of(file, asked), weights | {"nnunet_checkpoint": True}
+        return backbone, weights | {"nnunet_checkpoint": True}
     found = find_weights(model.backbone, asked, model.checkpoint_path, pretrained=model.pretrained)
     checkpoint = found and read_checkpoint(found)
     name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
     weights = found and {"file": str(found.resolve()), "sha256": sha256_of(found)}
-    return {"asked": asked, "name": name, "options": options}, weights
+    backbone: dict[str, Any] = {"asked": asked, "name": name, "options": options}
+    statistics = pretrained_statistics(name) if found else None
+    # A family's files are its own; only its name is timm's.
+    if model.backbone not in MODEL_CONFIGS and statistics not in (None, statistics_of(backbone)):
+        backbone["statistics"] = statistics
+    return backbone, weights
+
+
+def with_recorded_statistics(backbone: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
+    """Take a backbone's statistics as results have them, which an earlier release may have written.
+
+    Args:
+        backbone: of `find_backbone`.
+        existing: the plans of the results.
+    """
+    recorded = existing[PLANS_KEY].get("backbone", {}).get("statistics")
+    rest = {name: value for name, value in backbone.items() if name != "statistics"}
+    return rest | ({"statistics": recorded} if recorded else {})
 
 
 def recorded_backbone(
@@ -60,21 +98,22 @@ def recorded_backbone(
 
 def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
     """Take what a weight file decided from the plans in an nnU-Net checkpoint of ours."""
-    import torch
+    from .checkpoints import read_safely
 
-    # nnU-Net reads this same file the same way; only a checkpoint of one's own is given here.
-    content = torch.load(checkpoint_file, map_location="cpu", weights_only=False, mmap=True)
-    ours = content.get("init_args", {}).get("plans", {}).get(PLANS_KEY)
-    if ours is None:
+    content = read_safely(checkpoint_file)
+    init_args = content.get("init_args")
+    plans = init_args.get("plans") if isinstance(init_args, dict) else None
+    ours = plans.get(PLANS_KEY) if isinstance(plans, dict) else None
+    if not isinstance(ours, dict) or not isinstance(ours.get("backbone"), dict):
         raise UserError(f"-pretrained_weights {checkpoint_file} is not from a training of ours")
     if content.get("rebuilt_from"):
         raise UserError(
             f"-pretrained_weights {checkpoint_file} holds only what was trained "
             "(train.checkpoint: adapter); give the run's checkpoint_final.pth"
         )
-    if ours["backbone"]["asked"] != asked:
+    if ours["backbone"].get("asked") != asked:
         raise UserError(
-            f"-pretrained_weights {checkpoint_file} holds backbone {ours['backbone']['asked']!r}, "
-            f"the config asks for {asked!r}"
+            f"-pretrained_weights {checkpoint_file} holds backbone "
+            f"{ours['backbone'].get('asked')!r}, the config asks for {asked!r}"
         )
     return ours["backbone"]

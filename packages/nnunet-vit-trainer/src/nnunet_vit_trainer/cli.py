@@ -63,7 +63,7 @@ def train() -> None:
     print(
         f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict "
         f"-d {arguments.dataset_name_or_id} -tr {trainer} -p {plans} -c {configuration} "
-        f"-f {arguments.fold} -i IMAGES -o OUTPUT"
+        f"-f {folder.name.removeprefix('fold_')} -i IMAGES -o OUTPUT"
     )
 
 

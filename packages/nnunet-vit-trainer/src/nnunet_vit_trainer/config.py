@@ -9,10 +9,17 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-Positive = Annotated[int, Field(ge=1)]
-Above0 = Annotated[float, Field(gt=0)]
+# The upper ends are far beyond what helps: they stop a slip of the pen before it fills a memory.
+Rate = Annotated[float, Field(gt=0, le=1e3)]
 From0Below1 = Annotated[float, Field(ge=0, lt=1)]
-_STRICT = ConfigDict(extra="forbid", strict=True)
+Rank = Annotated[int, Field(ge=1, le=4096)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+CountOr0 = Annotated[int, Field(ge=0, le=1_000_000)]
+Batches = Annotated[int, Field(ge=1, le=65_536)]
+Pixels = Annotated[int, Field(ge=1, le=8192)]
+Block = Annotated[int, Field(ge=-1000, le=1000)]
+Statistic = Annotated[float, Field(ge=-1e9, le=1e9)]
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @dataclass(config=ConfigDict(extra="allow"))
@@ -38,8 +45,8 @@ class ViTModelConfig:
         backbone_size: a size of the family; ``None`` is its default.
         checkpoint_path: local weight file; empty means none. It wins over ``pretrained``.
         pretrained: ``None`` is the family's released weights, ``False`` random initialisation.
-        patch_size: side of a patch in pixels that the patch embedding is resampled to; ``None``
-            is the backbone's own.
+        patch_size: side of a patch in pixels that the patch embedding is resampled to, 1 to 256;
+            ``None`` is the backbone's own.
         layer_indices: the four blocks that the head taps: a list, a preset's name, or ``None``
             for the last block of each quarter.
         input_norm: what the network does to nnU-Net's normalised channels: ``auto``, ``none``,
@@ -54,10 +61,10 @@ class ViTModelConfig:
     backbone_size: str | None = None
     checkpoint_path: str = ""
     pretrained: bool | None = None
-    patch_size: Positive | None = None
-    layer_indices: Annotated[list[int], Field(min_length=4, max_length=4)] | str | None = None
-    input_norm: str | dict[str, list[float]] = "auto"
-    tune: Annotated[str, Field(pattern=r"^(lora|frozen|full|last_[1-9]\d*)$")] | None = None
+    patch_size: Annotated[int, Field(ge=1, le=256)] | None = None
+    layer_indices: Annotated[list[Block], Field(min_length=4, max_length=4)] | str | None = None
+    input_norm: str | dict[str, list[Statistic]] = "auto"
+    tune: Annotated[str, Field(pattern=r"^(lora|frozen|full|last_[1-9]\d{0,2})$")] | None = None
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
 
@@ -67,8 +74,8 @@ class ViTLoRAConfig:
 
     Attributes:
         enabled: whether LoRA is used.
-        r: rank, at least 1.
-        lora_alpha: the update is scaled by lora_alpha / r; above 0.
+        r: rank, 1 to 4096.
+        lora_alpha: the update is scaled by lora_alpha / r; above 0, at most 1e6.
         target_modules: last names of linear layers inside the blocks.
         lora_dropout: 0 to below 1.
         dora: learn magnitude and direction apart (DoRA).
@@ -76,8 +83,8 @@ class ViTLoRAConfig:
     """
 
     enabled: bool = True
-    r: Positive = 8
-    lora_alpha: Above0 = 16.0
+    r: Rank = 8
+    lora_alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
     target_modules: Annotated[list[str], Field(min_length=1)] = field(
         default_factory=lambda: ["qkv"]
     )
@@ -90,6 +97,8 @@ class ViTLoRAConfig:
 class ViTTrainConfig:
     """How it is trained; docs/recipe.md says where each default comes from.
 
+    Rates and their scales are at most 1000, numbers of epochs and iterations at most a million.
+
     Attributes:
         optimizer: ``adamw``, or nnU-Net's ``sgd`` (Nesterov momentum 0.99).
         initial_lr: the head's learning rate at the start, above 0.
@@ -98,8 +107,8 @@ class ViTTrainConfig:
             and for a backbone that was not pretrained, 0.1 for pretrained weights.
         layer_decay: of the rate from each block to the one before it, above 0, at most 1.
         betas: of AdamW.
-        weight_decay: at least 0; norms, biases, LayerScale, position embedding and tokens get none.
-        gradient_clip: largest norm of the gradient, above 0.
+        weight_decay: 0 to 1000; norms, biases, LayerScale, position embedding and tokens get none.
+        gradient_clip: largest norm of the gradient, above 0, at most 1e12 (which is none).
         warmup_epochs: of linear increase; ``None`` is a twentieth of ``num_epochs``.
         lr_schedule: ``poly`` (nnU-Net's) or ``cosine``.
         head_first_epochs: epochs in which the head trains alone.
@@ -109,42 +118,42 @@ class ViTTrainConfig:
         amp_dtype: precision of the network: ``auto`` is bfloat16 on CUDA (float16 where the
             device lacks it) and float32 elsewhere.
         grad_checkpointing: compute the blocks twice and keep less.
-        accumulate_steps: batches per optimizer step; an iteration is one optimizer step.
+        accumulate_steps: batches per optimizer step, at most 65536; an iteration is one such step.
         num_epochs: at least 1.
         num_iterations_per_epoch: training steps per epoch, at least 1.
         num_val_iterations_per_epoch: online validation steps per epoch, at least 1.
         save_every: epochs between two writes of checkpoint_latest.
         checkpoint: what checkpoint_latest and checkpoint_best hold: ``full``, or ``adapter``, which
             is only what was trained (checkpoint_final is always whole).
-        batch_size: ``None`` is the plans' own.
-        patch_size: [height, width] in pixels; ``None`` is the plans' own.
+        batch_size: at most 65536; ``None`` is the plans' own.
+        patch_size: [height, width] in pixels, each at most 8192; ``None`` is the plans' own.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    initial_lr: Above0 = 1e-3
-    backbone_lr: Above0 | None = None
-    backbone_lr_scale: Above0 | None = None
+    initial_lr: Rate = 1e-3
+    backbone_lr: Rate | None = None
+    backbone_lr_scale: Rate | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     betas: Annotated[list[From0Below1], Field(min_length=2, max_length=2)] = field(
         default_factory=lambda: [0.9, 0.98]
     )
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    gradient_clip: Above0 = 12.0
-    warmup_epochs: Annotated[int, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=1e3)] = 1e-4
+    gradient_clip: Annotated[float, Field(gt=0, le=1e12)] = 12.0
+    warmup_epochs: CountOr0 | None = None
     lr_schedule: Literal["poly", "cosine"] = "poly"
-    head_first_epochs: Annotated[int, Field(ge=0)] = 0
+    head_first_epochs: CountOr0 = 0
     drop_path_rate: From0Below1 = 0.0
     ema: From0Below1 = 0.0
     amp_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     grad_checkpointing: bool = False
-    accumulate_steps: Positive = 1
-    num_epochs: Positive = 1000
-    num_iterations_per_epoch: Positive = 250
-    num_val_iterations_per_epoch: Positive = 50
-    save_every: Positive = 50
+    accumulate_steps: Batches = 1
+    num_epochs: Count = 1000
+    num_iterations_per_epoch: Count = 250
+    num_val_iterations_per_epoch: Count = 50
+    save_every: Count = 50
     checkpoint: Literal["full", "adapter"] = "full"
-    batch_size: Positive | None = None
-    patch_size: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
+    batch_size: Batches | None = None
+    patch_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = None
 
 
 @dataclass(config=_STRICT)

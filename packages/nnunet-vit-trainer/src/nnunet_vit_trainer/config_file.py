@@ -5,6 +5,7 @@ No torch here: a typo is answered before anything heavy is imported.
 
 import difflib
 import json
+import os
 import re
 import sys
 from dataclasses import fields, is_dataclass
@@ -12,7 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from vit_backbone import (
@@ -22,11 +22,19 @@ from vit_backbone import (
     find_head,
     head_options,
     resolve_backbone,
+    shorten,
 )
 
 from .config import DecoderConfig, ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
 from .input_norm import NAMES as INPUT_NORMS
 from .synonyms import SYNONYMS
+from .yaml_file import read_yaml
+
+# nnU-Net's folder names hold the trainer's and the plans' names beside it, 255 bytes in all.
+_LONGEST_NAME = 100
+# What pydantic writes between the keys of a problem's place.
+_TYPES = re.compile(r"str|int|float|bool|none|literal|(function|list|dict|tuple|constrained)\W.*")
+_HEAD_OPTIONS = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class ConfigError(UserError):
@@ -48,20 +56,22 @@ def find_config(file_or_name: str | Path) -> Path:
     Raises:
         ConfigError: neither is there, or the file's stem cannot name an nnU-Net plans file.
     """
-    file = Path(file_or_name)
-    if not file.is_file() and str(file_or_name) in shipped_configs():
+    file, given = Path(file_or_name), shorten(file_or_name, 200)
+    if not os.path.isfile(file) and str(file_or_name) in shipped_configs():
         file = Path(str(resources.files(__package__) / "configs" / f"{file_or_name}.yaml"))
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ConfigError(
-            f"{file_or_name}: no such file, and no shipped config of that name "
+            f"{given}: no such file, and no shipped config of that name "
             f"({', '.join(shipped_configs())})"
         )
     if file.stem.endswith("_ds"):
-        raise ConfigError(f"{file}: the ending '_ds' is kept for runs with deep supervision")
-    if not re.fullmatch(r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*", file.stem):
+        raise ConfigError(f"{given}: the ending '_ds' is kept for runs with deep supervision")
+    if len(file.stem) > _LONGEST_NAME or not re.fullmatch(
+        r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*", file.stem
+    ):
         raise ConfigError(
-            f"{file}: the file's name becomes part of the plans' and the results' names, so use "
-            "letters, digits, '.', '-' and single '_' between them"
+            f"{given}: the file's name becomes part of the plans' and the results' names, so use "
+            f"up to {_LONGEST_NAME} letters, digits, '.', '-' and single '_' between them"
         )
     return file
 
@@ -77,20 +87,19 @@ def load_config(file_or_name: str | Path) -> ViTnnUNetConfig:
             size, or a head that is not installed.
     """
     file = find_config(file_or_name)
+    source = shorten(file, 200)
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: not readable as YAML: {_one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: a mapping with model, lora and train is expected")
-    _refuse_unknown_keys(content, ViTnnUNetConfig, "", file)
+        content = read_yaml(file)
+    except UserError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    _refuse_unknown_keys(content, ViTnnUNetConfig, "", source)
     try:
         # Strict validation takes nested mappings in JSON only, from Python it wants instances.
-        config = TypeAdapter(ViTnnUNetConfig).validate_json(json.dumps(content, default=str))
+        config = TypeAdapter(ViTnnUNetConfig).validate_json(json.dumps(content))
     except ValidationError as error:
-        raise ConfigError(_first_problem(error, "", file)) from error
-    check_model(config.model, file)
-    check_train(config.train, file)
+        raise ConfigError(_first_problem(error, "", source)) from error
+    check_model(config.model, source)
+    check_train(config.train, source)
     return config
 
 
@@ -121,13 +130,13 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
         raise ConfigError(f"{source}: model.model_path: {error}") from error
     known = head_options(factory)
     for name, value in model.decoder.options().items():
-        key = f"model.decoder.{name}"
+        key = f"model.decoder.{shorten(name)}"
         if name not in known:
             raise ConfigError(f"{source}: {key}: {_suggest(name, list(known))}")
         annotation = known[name].annotation
         if annotation is not known[name].empty:
             try:
-                TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
+                TypeAdapter(annotation, config=_HEAD_OPTIONS).validate_python(value)
             except ValidationError as error:
                 raise ConfigError(_first_problem(error, key, source)) from error
     check = getattr(sys.modules[factory.__module__], "check_options", None)
@@ -162,27 +171,28 @@ def check_train(train: ViTTrainConfig, source: str | Path) -> None:
 
 def _check_choice(value: Any, names: tuple[str, ...], key: str, source: str | Path) -> None:
     if isinstance(value, str) and value not in names:
+        value = shorten(value)
         near = difflib.get_close_matches(value, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(names)}"
         raise ConfigError(f"{source}: {key}: unknown {value!r}; {hint}")
 
 
-def _refuse_unknown_keys(content: Any, schema: type, prefix: str, file: Path) -> None:
+def _refuse_unknown_keys(content: Any, schema: type, prefix: str, source: str) -> None:
     if not isinstance(content, dict) or schema is DecoderConfig:
         return  # a wrong type is pydantic's to name, and the head's options the head's
     hints = get_type_hints(schema)
     known = [f.name for f in fields(schema)]
     for name, value in content.items():
         if name not in known:
-            raise ConfigError(f"{file}: {prefix}{name}: {_suggest(str(name), known)}")
+            raise ConfigError(f"{source}: {prefix}{shorten(name)}: {_suggest(name, known)}")
         if is_dataclass(hints[name]):
-            _refuse_unknown_keys(value, hints[name], f"{prefix}{name}.", file)
+            _refuse_unknown_keys(value, hints[name], f"{prefix}{name}.", source)
 
 
 def _suggest(name: str, known: list[str]) -> str:
     meant = {key: key for key in known}
     meant |= {other: key for other, key in SYNONYMS.items() if key in known}
-    near = difflib.get_close_matches(name, meant, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(shorten(name), meant, n=1, cutoff=0.6)
     if near:
         return f"unknown key; did you mean {meant[near[0]]!r}?"
     valid = f"valid keys: {', '.join(known) or 'none'}"
@@ -193,33 +203,11 @@ def _suggest(name: str, known: list[str]) -> str:
     return f"unknown key; {valid}"
 
 
-def _first_problem(error: ValidationError, prefix: str, file: str | Path) -> str:
-    problem = error.errors(include_url=False)[0]
-    location = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+def _first_problem(error: ValidationError, prefix: str, source: str | Path) -> str:
+    problems = error.errors(include_url=False)
+    # A value of several possible types has a problem with each; the best fit goes deepest.
+    same = [p for p in problems if p["loc"][:2] == problems[0]["loc"][:2]]
+    problem = max(same, key=lambda p: len(p["loc"]))
+    location = [shorten(part) for part in problem["loc"] if not _TYPES.fullmatch(str(part))]
     key = ".".join(filter(None, [prefix, *location]))
-    return f"{file}: {key}: {problem['msg']}, got {problem['input']!r}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-3 is a number, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-# PyYAML follows YAML 1.1, where 1e-3 is a string.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+    return f"{source}: {key}: {problem['msg']}, got {shorten(repr(problem['input']))}"

@@ -1,13 +1,15 @@
 """Whether results may be continued: the same model, recipe and data as they were trained with."""
 
+import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError
+from vit_backbone import UserError, shorten
 
-from .plans import PLANS_KEY
+from .config import ViTTrainConfig
+from .datasets import read_dataset_json
+from .plans import PLANS_KEY, resolved_options
 
 # Options that a later run may change without making another model or another recipe of it.
 _FREE_OPTIONS = {"num_epochs", "save_every", "checkpoint"}
@@ -19,8 +21,11 @@ def describe_data(dataset_folder: Path, data_identifier: str) -> dict[str, Any]:
     Args:
         dataset_folder: the data set's folder in nnUNet_preprocessed.
         data_identifier: its folder of preprocessed cases.
+
+    Raises:
+        UserError: there is no ``dataset.json`` of nnU-Net's.
     """
-    dataset = json.loads((dataset_folder / "dataset.json").read_text(encoding="utf-8"))
+    dataset = read_dataset_json(dataset_folder)
     cases = sorted(file.stem for file in (dataset_folder / data_identifier).glob("*.pkl"))
     return {
         "channel_names": dataset["channel_names"],
@@ -44,26 +49,69 @@ def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: 
     Raises:
         UserError: naming the first difference.
     """
-    ours, theirs = (dict(_flat_items(_what_counts(p))) for p in (plans, existing))
+    found = first_difference(plans, existing)
+    if found is not None:
+        raise UserError(
+            f"{shorten(folder, 200)} holds results of another config of this name, or of other "
+            f"data: {found}; rename the config file, or move those results away"
+        )
+
+
+def first_difference(plans: dict[str, Any], existing: dict[str, Any]) -> str | None:
+    """Say in what two runs' derived plans differ as models, recipes or data, or ``None``.
+
+    Releases differ in the options that they record. One that a release did not know yet was off,
+    or at the default that it has now, so where it is missing it counts as that.
+
+    Args:
+        plans: of this run.
+        existing: of the other, maybe of another release.
+    """
+    ours, theirs = (_what_counts(p) for p in (plans, existing))
+    if theirs["data"] is None:
+        ours["data"] = None
+    ours, theirs = dict(_flat_items(ours)), dict(_flat_items(theirs))
     for key in {**theirs, **ours}:
-        if ours.get(key) != theirs.get(key):
-            raise UserError(
-                f"{folder} holds results of another config of this name, or of other data: {key} "
-                f"was {theirs.get(key)!r} and is now {ours.get(key)!r}; rename the config file, "
-                "or move those results away"
-            )
+        was, now = theirs.get(key), ours.get(key)
+        recorded_by_both = key in ours and key in theirs
+        if was != now and (recorded_by_both or was or now):
+            return f"{key} was {shorten(repr(was), 60)} and is now {shorten(repr(now), 60)}"
+    return None
 
 
 def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
     ours = plans.get(PLANS_KEY, {})
-    train = ours.get("train", {})
+    train = _recipe_defaults() | ours.get("train", {})
     return {
-        "configurations": plans["configurations"],
+        "configurations": {
+            name: _with_head_defaults(settings)
+            for name, settings in plans["configurations"].items()
+        },
         "backbone": ours.get("backbone", {}).get("asked"),
         "weights": {"sha256": (ours.get("weights") or {}).get("sha256")},
         "data": ours.get("data"),
         "train": {key: value for key, value in train.items() if key not in _FREE_OPTIONS},
     }
+
+
+def _recipe_defaults() -> dict[str, Any]:
+    defaults = dataclasses.asdict(ViTTrainConfig())
+    # Plans hold the resolved share of the rate, of every release.
+    del defaults["backbone_lr"], defaults["backbone_lr_scale"]
+    return defaults
+
+
+def _with_head_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Complete the head's options: what plans do not name, the head's factory fills in."""
+    architecture = settings.get("architecture", {})
+    arguments = architecture.get("arch_kwargs", {})
+    if "head" not in arguments:
+        return settings
+    try:
+        arguments = resolved_options(arguments["head"], {}) | arguments
+    except UserError:  # results of a head that is not installed here; the heads differ then
+        return settings
+    return settings | {"architecture": architecture | {"arch_kwargs": arguments}}
 
 
 def _flat_items(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

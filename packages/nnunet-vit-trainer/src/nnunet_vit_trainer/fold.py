@@ -5,24 +5,23 @@ number, for several processes. torch and nnU-Net are imported in the functions: 
 first.
 """
 
-import os
 import socket
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_backbone import UserError
+
+from .datasets import environment, read_json
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
 def train_fold(
-    dataset: str,
-    plans_name: str,
+    plans: dict[str, Any],
+    results: str,
     *,
-    configuration: str,
-    fold: str,
+    fold: int | str,
     trainer_class_name: str,
     pretrained_weights: str | None,
     export_validation_probabilities: bool,
@@ -32,34 +31,37 @@ def train_fold(
     val_with_best: bool,
     device: str,
 ) -> None:
-    """Train (or resume) and validate; the arguments are nnU-Net's.
+    """Train (or resume) and validate; the arguments are nnU-Net's, but for the first two.
+
+    Args:
+        plans: the derived plans. Not their file: another run may have replaced that meanwhile.
+        results: the results folder of all folds, which the run's first process has made.
 
     Raises:
-        UserError: the plans are not on this machine, or the weights do not fit.
+        UserError: the data or the results are not on this machine, or the weights do not fit.
     """
     import torch
     import torch.distributed as dist
-    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+    from nnunetv2.run.run_training import maybe_load_checkpoint
     from torch.backends import cudnn
 
-    plans = Path(os.environ["nnUNet_preprocessed"], dataset, f"{plans_name}.json")
-    if not plans.is_file():
-        raise UserError(
-            f"{socket.gethostname()} does not see {plans}; nnUNet_preprocessed and nnUNet_results "
-            "must lie where all machines see them"
-        )
-    folder = str(resources.files(__package__) / "ext_trainer")
-    known = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
-    os.environ["nnUNet_extTrainer"] = os.pathsep.join([folder, *filter(None, known)])
+    from . import trainer as trainers
+
+    data = Path(environment("nnUNet_preprocessed"), plans["dataset_name"])
+    for folder in (data, Path(results)):
+        if not folder.is_dir():
+            raise UserError(
+                f"{socket.gethostname()} does not see {folder}; nnUNet_preprocessed and "
+                "nnUNet_results must lie where all machines see them"
+            )
     if device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
-    trainer = get_trainer_from_args(
-        dataset,
-        configuration,
-        fold if fold == "all" else int(fold),
-        trainer_class_name,
-        plans_name,
-        continue_training,
+    (configuration,) = plans["configurations"]
+    trainer = getattr(trainers, trainer_class_name)(
+        plans=plans | {"continue_training": continue_training},
+        configuration=configuration,
+        fold=fold,
+        dataset_json=read_json(data / "dataset.json"),
         device=torch.device(device),
     )
     trainer.disable_checkpointing = disable_checkpointing
@@ -90,19 +92,20 @@ def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
     """
     import torch
 
-    from .checkpoints import unwrap
+    from .checkpoints import read_safely, unwrap
 
-    saved = torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
+    saved = read_safely(file)["network_weights"]
     network = unwrap(trainer.network)
     own = network.state_dict()
     wanted = [key for key in own if ".seg_layers." not in key]
-    unfit = [key for key in wanted if key not in saved or saved[key].shape != own[key].shape]
+    held = {key: value for key, value in dict(saved).items() if isinstance(value, torch.Tensor)}
+    unfit = [key for key in wanted if key not in held or held[key].shape != own[key].shape]
     if unfit:
         raise UserError(
             f"-pretrained_weights {file} does not fit the network: {len(unfit)} of {len(wanted)} "
             f"tensors are missing or have another shape, such as {unfit[0]}"
         )
-    network.load_state_dict({key: saved[key] for key in wanted}, strict=False)
+    network.load_state_dict({key: held[key] for key in wanted}, strict=False)
     trainer.print_to_log_file(f"Weights: {len(wanted)} of {len(own)} tensors from {file}")
 
 

@@ -45,6 +45,8 @@ RAW_STATISTICS: dict[str, dict[str, list[float]]] = {
 
 NAMES = ("auto", "none", *UNIT_RANGE_STATISTICS, *RAW_STATISTICS)
 
+_SMALLEST_STD = 1e-8
+
 _Z_SCORED = {"ZScoreNormalization", "CTNormalization"}
 _UNIT_RANGE = {"RGBTo01Normalization", "RescaleTo01Normalization"}
 _RAW = {"NoNormalization"}
@@ -55,7 +57,7 @@ def resolve_input_norm(
     schemes: Sequence[str],
     intensities: Mapping[str, Mapping[str, float]],
     *,
-    family_statistics: str = "imagenet",
+    backbone_statistics: Mapping[str, Sequence[float]] = IMAGENET,
 ) -> tuple[dict[str, list[float]] | None, str]:
     """Decide the normalisation inside of the network.
 
@@ -63,7 +65,8 @@ def resolve_input_norm(
         choice: one of `NAMES`, or ``mean`` and ``std`` (one value, or one per channel).
         schemes: the plans' ``normalization_schemes``, one per channel.
         intensities: the plans' ``foreground_intensity_properties_per_channel``, for raw channels.
-        family_statistics: what the backbone was trained with, for channels in [0, 1].
+        backbone_statistics: ``mean`` and ``std`` that the backbone was trained with, for channels
+            in [0, 1].
 
     Returns:
         The arguments of `vit_backbone.model.InputNorm`, or ``None`` for nothing; and one line
@@ -80,7 +83,7 @@ def resolve_input_norm(
     if choice == "none":
         return None, "none, as configured"
     if choice == "auto":
-        return _automatic(schemes, intensities, family_statistics)
+        return _automatic(schemes, intensities, backbone_statistics)
     needed = _UNIT_RANGE if choice in UNIT_RANGE_STATISTICS else _RAW
     if not set(schemes) <= needed:
         raise UserError(
@@ -93,20 +96,29 @@ def resolve_input_norm(
 
 
 def _automatic(
-    schemes: Sequence[str], intensities: Mapping[str, Mapping[str, float]], family: str
+    schemes: Sequence[str],
+    intensities: Mapping[str, Mapping[str, float]],
+    unit_range: Mapping[str, Sequence[float]],
 ) -> tuple[dict[str, list[float]] | None, str]:
     if set(schemes) <= _Z_SCORED:
         return None, "none: nnU-Net z-scores the channels, which is what the backbone expects"
-    statistics = _for_channels(UNIT_RANGE_STATISTICS[family], len(schemes))
+    statistics = _for_channels(unit_range, len(schemes))
+    whose = next((n for n, known in UNIT_RANGE_STATISTICS.items() if known == unit_range), None)
+    if whose is None:
+        rounded = [f"{name} {[round(v, 3) for v in unit_range[name]]}" for name in ("mean", "std")]
+        whose = f"the backbone's {' and '.join(rounded)}"
     mean, std, said = [], [], []
     for i, scheme in enumerate(schemes):
         if scheme in _Z_SCORED:
             values, what = (0.0, 1.0), "z-scored already"
         elif scheme in _UNIT_RANGE:
-            values, what = (statistics["mean"][i], statistics["std"][i]), f"{family} on [0, 1]"
+            values, what = (statistics["mean"][i], statistics["std"][i]), f"{whose} on [0, 1]"
         elif scheme in _RAW:
             found = intensities[str(i)]
-            values, what = (found["mean"], max(found["std"], 1e-8)), "raw: the data set's own"
+            values, what = (
+                (found["mean"], max(found["std"], _SMALLEST_STD)),
+                "raw: the data set's own",
+            )
         else:
             raise UserError(
                 f"model.input_norm auto does not know the plans' scheme {scheme!r}; "
@@ -118,9 +130,9 @@ def _automatic(
     return {"mean": mean, "std": std}, "; ".join(said)
 
 
-def _for_channels(norm: Mapping[str, list[float]], channels: int) -> dict[str, list[float]]:
+def _for_channels(norm: Mapping[str, Sequence[float]], channels: int) -> dict[str, list[float]]:
     """Repeat single statistics; average three where the image has another number of channels."""
-    fitted = dict(norm)
+    fitted = {name: list(values) for name, values in norm.items()}
     for name in ("mean", "std"):
         values = norm[name]
         if len(values) != channels:
@@ -133,5 +145,5 @@ def _check_explicit(norm: Mapping[str, Any], channels: int) -> None:
         raise UserError(
             f"model.input_norm: mean and std are needed, with 1 or {channels} values each"
         )
-    if min(norm["std"]) <= 0:
-        raise UserError(f"model.input_norm.std {norm['std']}: it must be above 0")
+    if min(norm["std"]) < _SMALLEST_STD:
+        raise UserError(f"model.input_norm.std {norm['std']}: it must be at least {_SMALLEST_STD}")

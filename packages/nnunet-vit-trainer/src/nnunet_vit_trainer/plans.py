@@ -13,7 +13,7 @@ from typing import Any
 from vit_backbone import UserError
 
 from .config import ViTnnUNetConfig
-from .input_norm import resolve_input_norm
+from .input_norm import UNIT_RANGE_STATISTICS, resolve_input_norm
 
 PLANS_KEY = "vit"
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
@@ -47,7 +47,8 @@ def derive_plans(
         config_name: the config's name.
         config: the checked config; a ``batch_size`` or ``patch_size`` of its replaces the plan's.
         backbone: ``asked``, the timm name that the config resolves to; ``name`` and ``options``,
-            what the weight file makes of it (`vit_backbone.fit_to_checkpoint`).
+            what the weight file makes of it (`vit_backbone.fit_to_checkpoint`); ``statistics``,
+            where its weights were not trained with those of `statistics_of`.
         weights: ``file`` and ``sha256`` of the pretrained weights (see `base_weights`); ``None``
             without any.
         deep_supervision: whether the head gets its auxiliary outputs.
@@ -67,17 +68,12 @@ def derive_plans(
             "train.checkpoint: adapter needs a weight file that restores the rest, and a random "
             "initialisation has none; use full, or give model.checkpoint_path"
         )
-    settings = _flatten(plans["configurations"], configuration)
-    if len(settings.get("patch_size", ())) != 2:
-        raise UserError(
-            f"configuration {configuration!r} is not 2D (patch size {settings.get('patch_size')}); "
-            "vision transformers here segment slices: use 2d"
-        )
+    settings = settings_of(plans, configuration)
     input_norm, said = resolve_input_norm(
         config.model.input_norm,
         settings["normalization_schemes"],
         plans.get("foreground_intensity_properties_per_channel", {}),
-        family_statistics="dinov3_sat493m" if "sat493m" in backbone["name"] else "imagenet",
+        backbone_statistics=statistics_of(backbone),
     )
     settings |= {
         "patch_size": list(train["patch_size"] or settings["patch_size"]),
@@ -100,6 +96,16 @@ def derive_plans(
             "versions": {name: version(name) for name in _RECORDED_VERSIONS},
         },
     }
+
+
+def statistics_of(backbone: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the mean and std of [0, 1] that a backbone was trained with, as its plans say.
+
+    Args:
+        backbone: of plans or for them; without ``statistics`` (as in all of 0.1.0) its name tells.
+    """
+    named = "dinov3_sat493m" if "sat493m" in backbone["name"] else "imagenet"
+    return backbone.get("statistics") or UNIT_RANGE_STATISTICS[named]
 
 
 def architecture_of(
@@ -215,11 +221,49 @@ def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def _flatten(configurations: dict[str, Any], name: str) -> dict[str, Any]:
-    if name not in configurations:
+def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """Return a 2D configuration of plans with everything that it inherits.
+
+    Args:
+        plans: the dataset's own.
+        configuration: its name, such as ``2d``.
+
+    Raises:
+        UserError: no such configuration, one that inherits from none or from itself, a 3D one, or
+            one that says too little.
+    """
+    settings = _flatten(plans["configurations"], configuration)
+    patch = settings.get("patch_size")
+    if not isinstance(patch, list | tuple) or len(patch) != 2:
         raise UserError(
-            f"the plans have no configuration {name!r}; they have {', '.join(configurations)}"
+            f"configuration {configuration!r} is not 2D (patch size {patch}); "
+            "vision transformers here segment slices: use 2d"
         )
-    own = dict(configurations[name])
-    parent = own.pop("inherits_from", None)
-    return _flatten(configurations, parent) | own if parent else own
+    missing = {"batch_size", "normalization_schemes"} - settings.keys()
+    if missing:
+        raise UserError(
+            f"configuration {configuration!r} of plans {plans['plans_name']!r} lacks "
+            f"{', '.join(sorted(missing))}"
+        )
+    return settings
+
+
+def _flatten(configurations: dict[str, Any], name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    visited: list[str] = []
+    parent: str | None = name
+    while parent:
+        if parent in visited:
+            circle = " from ".join([*visited, parent])
+            raise UserError(f"the plans' configurations inherit in a circle: {circle}")
+        if not isinstance(configurations.get(parent), dict):
+            whose = f", from which {visited[-1]!r} inherits" if visited else ""
+            raise UserError(
+                f"the plans have no configuration {parent!r}{whose}; "
+                f"they have {', '.join(configurations)}"
+            )
+        visited.append(parent)
+        settings = configurations[parent] | settings
+        parent = configurations[parent].get("inherits_from")
+    settings.pop("inherits_from", None)
+    return settings

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .backbone import create_backbone as create_backbone
     from .errors import UserError as UserError
     from .errors import WeightsError as WeightsError
+    from .errors import shorten as shorten
     from .export import export_onnx as export_onnx
     from .export import export_program as export_program
     from .factories import head_factory as head_factory
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .lora import enable_lora as enable_lora
     from .model import ViTSegmentationModel as ViTSegmentationModel
     from .model import build_segmentation_model as build_segmentation_model
+    from .pretrained import pretrained_statistics as pretrained_statistics
     from .taps import LAYER_INDICES as LAYER_INDICES
     from .taps import LAYER_PRESETS as LAYER_PRESETS
     from .taps import layer_indices as layer_indices
@@ -44,6 +46,8 @@ _MODULE_OF = {
     "sha256_of": "weight_files",
     "UserError": "errors",
     "WeightsError": "errors",
+    "shorten": "errors",
+    "pretrained_statistics": "pretrained",
     "create_backbone": "backbone",
     "LAYER_INDICES": "taps",
     "LAYER_PRESETS": "taps",

@@ -1,12 +1,31 @@
 """Errors that a user can mend."""
 
+_LONGEST = 500
+
+
+def shorten(value: object, longest: int = 120) -> str:
+    """Return a value's text in one printable line, its middle left out where it is long.
+
+    Args:
+        value: a name, a path or another value for a message.
+        longest: in characters, at least 10.
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    if len(text) <= longest:
+        return text
+    end = longest // 3
+    return f"{text[: longest - end - 5]} ... {text[-end:]}"
+
 
 class UserError(ValueError):
     """A mistake in what the user gave; its one-line message says what came and what to do.
 
     The commands print the message alone and exit with code 2; a library caller catches it as a
-    ``ValueError``.
+    ``ValueError``. Whatever stands in it, the message is one line of at most 500 characters.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(shorten(message, _LONGEST))
 
 
 class WeightsError(UserError):

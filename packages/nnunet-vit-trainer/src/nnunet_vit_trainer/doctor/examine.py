@@ -6,15 +6,16 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from nnunet_vit_trainer.backbones import find_backbone
+from nnunet_vit_trainer.backbones import asked_backbone, find_backbone
+from nnunet_vit_trainer.checks import DEFAULT_TRAINER, check_device, check_trainer
 from nnunet_vit_trainer.config_file import find_config, load_config
-from nnunet_vit_trainer.datasets import find_dataset, read_json, read_plans
+from nnunet_vit_trainer.datasets import find_dataset, read_dataset_json, read_plans
 from nnunet_vit_trainer.plans import derive_plans
-from nnunet_vit_trainer.run import DEFAULT_TRAINER, TRAINERS, check_device
-from vit_backbone import UserError
+from nnunet_vit_trainer.prepare import try_to_build
 
 from .problems import Problem
 
@@ -67,30 +68,27 @@ def examine(
         UserError: what `run_training_vit` would refuse before it trains.
     """
     config = load_config(config_path)
-    if trainer_class_name not in TRAINERS:
-        raise UserError(
-            f"trainer {trainer_class_name!r} is not ours; -tr takes {' or '.join(TRAINERS)}"
-        )
+    check_trainer(trainer_class_name)
     dataset, dataset_folder = find_dataset(dataset_name_or_id)
     plans = read_plans(dataset_folder, plans_identifier, configuration)
     check_device(device, 1)
-    backbone, weights = find_backbone(config.model, None)
-    derived = derive_plans(
+    derive = partial(
+        derive_plans,
         plans,
         configuration,
         find_config(config_path).stem,
         config,
-        backbone,
-        weights,
         deep_supervision=trainer_class_name != DEFAULT_TRAINER,
     )
+    try_to_build(derive(*asked_backbone(config.model, None))["configurations"][configuration])
+    derived = derive(*find_backbone(config.model, None))
     found = Examination(
         f"{dataset} {configuration}, config {find_config(config_path).stem}, on {device}"
     )
     with _nothing_left_behind() as workers:
         from .probe import probe
 
-        dataset_json = read_json(dataset_folder / "dataset.json")
+        dataset_json = read_dataset_json(dataset_folder)
         probe(found, trainer_class_name, derived, dataset_json, device, workers)
     found.problems.sort(key=lambda problem: not problem.fatal)
     return found

@@ -1,0 +1,119 @@
+"""Which backbone a run builds: from a stranger's checkpoint, and with whose statistics."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_vit_trainer.backbones import (
+    find_backbone,
+    recorded_backbone,
+    with_recorded_statistics,
+)
+from nnunet_vit_trainer.config import ViTModelConfig
+from nnunet_vit_trainer.fold import _load_all_but_classifiers
+from nnunet_vit_trainer.input_norm import IMAGENET, UNIT_RANGE_STATISTICS, resolve_input_norm
+from nnunet_vit_trainer.plans import statistics_of
+from vit_backbone import UserError, create_backbone, pretrained_statistics
+
+HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+RGB = ["RGBTo01Normalization"] * 3
+OURS = {"vit": {"backbone": {"asked": "test_vit", "name": "test_vit", "options": {}}}}
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code of a stranger')",))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    file = tmp_path_factory.mktemp("weights") / "vit.pth"
+    torch.save(create_backbone("test_vit", pretrained=False)[0].state_dict(), file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"just text", "cannot be read as a checkpoint"),
+        (b"", "cannot be read as a checkpoint"),
+        (b"\x80\x02", "cannot be read as a checkpoint"),
+        ([torch.ones(1)], "has no network_weights"),
+        ({"model": {}}, "has no network_weights"),
+        (Evil(), "cannot be read as a checkpoint"),
+        ({"network_weights": {}, "init_args": Evil()}, "cannot be read as a checkpoint"),
+        ({"network_weights": {}}, "is not from a training of ours"),
+        ({"network_weights": {}, "init_args": None}, "is not from a training of ours"),
+        ({"network_weights": {}, "init_args": {"plans": []}}, "is not from a training of ours"),
+        ({"network_weights": {}, "init_args": {"plans": {"vit": 1}}}, "is not from a training"),
+        (
+            {"network_weights": {}, "init_args": {"plans": {"vit": {"backbone": {}}}}},
+            "holds backbone None",
+        ),
+    ],
+)
+def test_pretrained_weights_that_are_no_checkpoint_of_ours(content, said, tmp_path):
+    file = tmp_path / "some.pth"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(UserError, match=said) as caught:
+        find_backbone(ViTModelConfig(backbone="test_vit"), str(file))
+    assert len(str(caught.value)) <= 500
+
+
+def test_a_checkpoint_of_ours_says_its_backbone(tmp_path):
+    file = tmp_path / "some.pth"
+    content = {"network_weights": {}, "logging": [np.float32(1)], "init_args": {"plans": OURS}}
+    torch.save(content, file)
+    backbone, weights = find_backbone(ViTModelConfig(backbone="test_vit"), str(file))
+    assert backbone == OURS["vit"]["backbone"]
+    assert weights["nnunet_checkpoint"] is True
+
+
+@pytest.mark.parametrize("held", [{}, {"weight": 1}, {"weight": torch.ones(7)}, []])
+def test_weights_that_do_not_fit_are_one_line(held, tmp_path):
+    file = tmp_path / "some.pth"
+    torch.save({"network_weights": held}, file)
+    with pytest.raises(UserError, match="does not fit the network: 2 of 2 tensors"):
+        _load_all_but_classifiers(SimpleNamespace(network=torch.nn.Linear(2, 2)), file)
+
+
+def test_a_backbones_own_statistics_are_taken(weights):
+    """timm's augreg and SigLIP models were trained with 0.5 and 0.5, not with ImageNet's."""
+    assert pretrained_statistics("vit_base_patch16_224.augreg_in21k") == HALF
+    assert pretrained_statistics("vit_base_patch16_siglip_224.webli") == HALF
+    model = ViTModelConfig(backbone="test_vit", checkpoint_path=str(weights))
+    backbone, _ = find_backbone(model, None)
+    assert statistics_of(backbone) == HALF
+    norm, said = resolve_input_norm("auto", RGB, {}, backbone_statistics=statistics_of(backbone))
+    assert norm == HALF
+    assert "channel 0 the backbone's mean [0.5, 0.5, 0.5] and std [0.5, 0.5, 0.5]" in said
+    random, _ = find_backbone(ViTModelConfig(backbone="test_vit", pretrained=False), None)
+    assert random == OURS["vit"]["backbone"]
+    assert statistics_of(random) == IMAGENET
+
+
+@pytest.mark.parametrize(
+    ("name", "statistics"),
+    [
+        ("vit_large_patch16_dinov3.lvd1689m", IMAGENET),
+        ("vit_large_patch14_dinov2.lvd142m", IMAGENET),
+        ("vit_large_patch16_224.mae", IMAGENET),
+        ("vit_large_patch16_dinov3.sat493m", UNIT_RANGE_STATISTICS["dinov3_sat493m"]),
+    ],
+)
+def test_the_families_statistics_are_timms_too(name, statistics):
+    """So their plans need not name them, and are what 0.1.0 derived."""
+    assert statistics_of({"name": name}) == statistics == pretrained_statistics(name)
+
+
+def test_results_keep_the_statistics_that_they_were_trained_with(weights):
+    model = ViTModelConfig(backbone="test_vit", checkpoint_path=str(weights))
+    backbone, found = find_backbone(model, None)
+    first = {"vit": {"backbone": OURS["vit"]["backbone"], "weights": found}}  # of 0.1.0
+    assert statistics_of(recorded_backbone(model, first)[0]) == IMAGENET
+    assert statistics_of(with_recorded_statistics(backbone, first)) == IMAGENET
+    later = {"vit": {"backbone": backbone, "weights": found}}
+    assert recorded_backbone(model, later)[0] == backbone
+    assert with_recorded_statistics(backbone, later) == backbone
