@@ -103,7 +103,7 @@ def _untrained_magnitudes(backbone: nn.Module) -> list[tuple[torch.Tensor, Any]]
             layer = module.get_base_layer()
             norms = layer.weight.norm(dim=1)
             if not module.lora_B[adapter].weight.any() and torch.allclose(
-                dora.weight, norms, rtol=1e-3
+                dora.weight.to(norms), norms, rtol=1e-3
             ):
                 untrained.append((dora.weight, layer))
     return untrained
