@@ -64,6 +64,7 @@ def hugging_face(kind, **config):
     return {k: v.clone().contiguous() for k, v in model.state_dict().items()}, features
 
 
+PERIODS = (100 ** (torch.arange(16) / 16)).bfloat16()  # of DINOv3's RoPE, as its files hold them
 SMALL = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 
@@ -164,7 +165,7 @@ def dinov3_names(state, with_bias):
     if any(".w1." in key for key in state):
         state = rename(state, (r"\.mlp\.fc2\.", ".mlp.w3."))
     width = state["norm.weight"].numel()
-    state |= {"mask_token": torch.zeros(1, width), "rope_embed.periods": torch.zeros(16)}
+    state |= {"mask_token": torch.zeros(1, width), "rope_embed.periods": PERIODS}
     for key in [key for key in state if key.endswith(".attn.qkv.weight")] if with_bias else []:
         stem = key.removesuffix("weight")
         q = state.pop(key.replace("qkv.weight", "q_bias"), torch.zeros(width))
@@ -216,10 +217,10 @@ def timm_small():
 
 
 CASES = {
-    "RETFound MAE": (retfound_mae, "RETFound MAE", "timm"),
+    "RETFound MAE": (retfound_mae, "MAE", "timm"),
     "RETFound MAE, fine-tuned": (retfound_fine_tuned, "timm", "timm"),
     "RETFound DINOv2": (retfound_dinov2, "DINOv2 training checkpoint", "timm"),
-    "VisionFM": (visionfm, "VisionFM", "timm"),
+    "VisionFM": (visionfm, "iBOT", "timm"),
     "DINOv2": (dinov2_official, "DINOv2", "timm"),
     "DINOv2, registers": (dinov2_registers, "DINOv2", "timm"),
     "DINOv2, chunked": (dinov2_chunked, "chunked DINOv2", "timm"),
@@ -307,7 +308,7 @@ def test_a_file_with_a_block_missing_is_refused(case, tmp_path):
     ("asked", "message"),
     [
         (("dinov3", "large"), "the file fits backbone 'visionfm' with size 'base'"),
-        (("retfound", None), r"a ViT-B/16 \(12 blocks, 768 wide\) in VisionFM layout"),
+        (("retfound", None), r"a ViT-B/16 \(12 blocks, 768 wide\) in iBOT layout"),
         (("dinov2", "base"), "differ in shape"),
     ],
 )

@@ -149,7 +149,8 @@ def official_dinov3(state):
     }
     width = state["norm.weight"].numel()
     renamed |= {f"blocks.{i}.attn.qkv.bias": torch.zeros(3 * width) for i in range(12)}
-    return renamed | {"mask_token": torch.zeros(1, width), "rope_embed.periods": torch.zeros(16)}
+    periods = (100 ** (torch.arange(16) / 16)).bfloat16()
+    return renamed | {"mask_token": torch.zeros(1, width), "rope_embed.periods": periods}
 
 
 class RunsCode:

@@ -11,6 +11,7 @@ from torch import nn
 
 from .errors import UserError
 from .families import fit_to_checkpoint, resolve_backbone
+from .pos_embed import use_resampling
 from .rope import make_rope_traceable
 from .weight_files import find_weights, read_checkpoint
 from .weights import load_weights
@@ -29,6 +30,7 @@ def create_backbone(
     img_size: int | None = None,
     norm_eps: float | None = None,
     layer_scale: bool = False,
+    pos_embed_resampling: str | None = None,
     drop_path_rate: float = 0.0,
 ) -> tuple[nn.Module, int, str]:
     """Build a backbone and fill it with weights, completely or not at all.
@@ -50,6 +52,8 @@ def create_backbone(
         img_size: image side that the position embedding's grid is for; ``None`` is timm's.
         norm_eps: epsilon of the layer norms; ``None`` is timm's.
         layer_scale: add LayerScale where timm's model has none.
+        pos_embed_resampling: how the position embedding is brought to other grids than its own:
+            ``None`` is timm's way, ``dinov2`` that of DINOv2 without registers (`pos_embed`).
         drop_path_rate: stochastic depth in training, 0 to below 1.
 
     Returns:
@@ -68,6 +72,7 @@ def create_backbone(
         "img_size": img_size,
         "norm_eps": norm_eps,
         "layer_scale": layer_scale or None,
+        "pos_embed_resampling": pos_embed_resampling,
     }
     options = read_off | {name: value for name, value in given.items() if value is not None}
     backbone = _build(timm_name, in_chans, drop_path_rate=drop_path_rate, **options)
@@ -84,6 +89,7 @@ def _build(
     img_size: int | None = None,
     norm_eps: float | None = None,
     layer_scale: bool = False,
+    pos_embed_resampling: str | None = None,
     drop_path_rate: float = 0.0,
 ) -> nn.Module:
     if in_chans < 1:
@@ -110,6 +116,7 @@ def _build(
         raise UserError(f"timm model {timm_name!r} is not a plain ViT: it has no block sequence")
     _norm_features_finally(backbone)
     make_rope_traceable(backbone)
+    use_resampling(backbone, pos_embed_resampling)
     for block in backbone.blocks:
         # timm's EVA attention (DINOv3 qkvb) calls F.linear with qkv.weight, which goes around an
         # adapter on qkv: LoRA would train nothing. With the bias apart, qkv is called as a module.

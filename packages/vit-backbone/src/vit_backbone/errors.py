@@ -30,3 +30,8 @@ class UserError(ValueError):
 
 class WeightsError(UserError):
     """Pretrained weights that are missing, unreadable, or do not fill the whole backbone."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of another library's message, at most 200 characters of it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

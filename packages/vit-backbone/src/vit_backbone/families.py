@@ -3,12 +3,13 @@
 No torch here: configs are checked against this table before anything heavy is imported.
 """
 
+import re
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from .layouts import Checkpoint
+    from .checkpoint import Checkpoint
 
 
 class ModelConfig(TypedDict):
@@ -131,9 +132,9 @@ def likeliest_backbone(checkpoint: "Checkpoint") -> str | None:
         return _quote("dinov3", size)
     if checkpoint.patch_size == 14:
         return _quote("dinov2", f"{size}_reg4" if "reg_token" in names else size)
-    if checkpoint.layout == "RETFound MAE" and size == "large":
+    if checkpoint.layout == "MAE" and size == "large":
         return _quote("retfound", size)
-    if checkpoint.layout == "VisionFM" and size == "base":
+    if checkpoint.layout == "iBOT" and size == "base":
         return _quote("visionfm", size)
     return f"backbone 'vit_{size}_patch{checkpoint.patch_size}_224'"
 
@@ -158,8 +159,8 @@ def fit_to_checkpoint(
     """Name the timm model, and the options to build it with, that a weight file asks for.
 
     The options follow from the file alone: the grid of its position embedding (so that nothing is
-    resampled twice), MedDINOv3's epsilon, LayerScale where the family has none by default. So
-    does the generation of a RETFound file, and whether a DINOv3 one has biases that are not zero.
+    resampled twice) and how DINOv2 resamples it, MedDINOv3's epsilon, LayerScale where timm's
+    model has none. So does the generation of a RETFound file, and whether a DINOv3 one has biases.
 
     Args:
         model_name: as in `resolve_backbone`.
@@ -175,15 +176,19 @@ def fit_to_checkpoint(
     timm_name = resolve_backbone(model_name, model_size)
     if checkpoint is None:
         return timm_name, {}
-    if model_name == "retfound" and "blocks.0.ls1.gamma" in checkpoint.tensors:
+    if model_name == "retfound" and checkpoint.has_layer_scale:
         timm_name = resolve_backbone(model_name, "large_dinov2")
     if model_name == "dinov3":
         timm_name = _with_or_without_biases(timm_name, checkpoint.has_qkv_bias)
     options: dict[str, Any] = {}
     if checkpoint.layout == "MedDINOv3":
         options["norm_eps"] = 1e-6  # as it was trained; DINOv3's own is 1e-5
-    if checkpoint.layout == "VisionFM" and "blocks.0.ls1.gamma" in checkpoint.tensors:
+    if checkpoint.has_layer_scale and "dinov" not in timm_name:  # timm's DINO models have it
         options["layer_scale"] = True
+    if "dinov2" in timm_name and "_reg" not in timm_name:
+        options["pos_embed_resampling"] = "dinov2"
     if checkpoint.grid is not None and checkpoint.patch_size is not None:
-        options["img_size"] = checkpoint.grid * checkpoint.patch_size
+        # In the model's own patches, whatever a saved model's were resampled to.
+        patch = re.search(r"_patch(\d+)_", timm_name)
+        options["img_size"] = checkpoint.grid * (int(patch[1]) if patch else checkpoint.patch_size)
     return timm_name, options

@@ -11,94 +11,56 @@ from dataclasses import dataclass
 
 import torch
 
-Tensors = dict[str, torch.Tensor]
+from .checkpoint import Checkpoint, Tensors, shorten
 
 # Pretraining and classification parts that files of the zoo carry beside a backbone.
 DROPPABLE = re.compile(
     r"mask_token$|masked_embed$|decoder_|dino_head\.|ibot_head\.|head\.|head_dist\.|classifier\."
     r"|fc_norm\.|local_cls_norm\.|rope_embed\.periods$|rope_embeddings\.|.*\.attn\.qkv\.bias_mask$"
 )
-# The teacher is the model that DINO-like trainings keep; MAE files have one model.
-_CONTAINERS = ("teacher", "model", "state_dict", "model_ema")
-_PREFIXES = ("module.", "backbone.", "dinov2.", "dinov3_vit.", "model.")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A backbone's tensors as a file holds them, under the one naming.
-
-    Attributes:
-        layout: what the file is, for messages.
-        tensors: the backbone's tensors.
-        dropped: how many pretraining or classification tensors were left out.
-        licence: of the family's weights, where known.
-    """
-
-    layout: str
-    tensors: Tensors
-    dropped: int
-    licence: str | None
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        numbers = (re.match(r"blocks\.(\d+)\.", name) for name in self.tensors)
-        return len({match[1] for match in numbers if match})
-
-    @property
-    def embed_dim(self) -> int | None:
-        """Width of a token, read off the patch embedding; ``None`` without one."""
-        weight = self.tensors.get("patch_embed.proj.weight")
-        return None if weight is None else weight.shape[0]
-
-    @property
-    def patch_size(self) -> int | None:
-        """Side of a patch in pixels; ``None`` without a patch embedding."""
-        weight = self.tensors.get("patch_embed.proj.weight")
-        return None if weight is None or weight.ndim != 4 else weight.shape[-1]
-
-    @property
-    def grid(self) -> int | None:
-        """Side of the position embedding's grid; ``None`` without one or where it is not square."""
-        embedding = self.tensors.get("pos_embed")
-        if embedding is None or embedding.ndim != 3:
-            return None
-        for prefix in (1, 0):
-            side = round((embedding.shape[1] - prefix) ** 0.5)
-            if side**2 == embedding.shape[1] - prefix:
-                return side
-        return None
-
-    @property
-    def has_qkv_bias(self) -> bool:
-        """Whether q or v has a bias that is not zero (k's is masked in DINOv3)."""
-        for name, value in self.tensors.items():
-            if name.endswith((".attn.q_bias", ".attn.v_bias")) and value.count_nonzero():
-                return True
-            if name.endswith(".attn.qkv.bias"):
-                q, _, v = value.chunk(3)
-                if q.count_nonzero() or v.count_nonzero():
-                    return True
-        return False
-
-    def describe(self) -> str:
-        """Say what the file is: ``a ViT-B/16 (12 blocks, 768 wide) in VisionFM layout``."""
-        letter = {384: "S", 768: "B", 1024: "L", 1280: "H+", 1536: "g", 4096: "7B"}
-        name = f"ViT-{letter.get(self.embed_dim, '?')}/{self.patch_size or '?'}"
-        return f"a {name} ({self.depth} blocks, {self.embed_dim} wide) in {self.layout} layout"
+# The first with tensors in it is taken. The teacher is the model that DINO-like trainings keep;
+# averaged weights come last, as they did when plans began to record what was loaded.
+_CONTAINERS = ("teacher", "model", "state_dict", "model_ema", "state_dict_ema", "ema")
+_DEEPEST = 4
+_PREFIXES = (
+    "_orig_mod.", "module.", "backbone.", "model.",
+    "dinov2.", "dinov2_with_registers.", "dinov3_vit.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Layout:
+    """One kind of file.
+
+    Attributes:
+        name: for messages; of a release only where the keys are no one else's.
+        matches: says it of the file's tensors.
+        renames: regular expressions and what they become, one after the other.
+        licence: of the release.
+        tower: prefix of the image encoder where the file holds other encoders too.
+        note: what the file cannot say.
+    """
+
     name: str
-    matches: Callable[[set[str]], bool]
+    matches: Callable[[Tensors], bool]
     renames: tuple[tuple[str, str], ...] = ()
     licence: str | None = None
+    tower: str = ""
+    note: str = ""
 
 
-def _has(pattern: str) -> Callable[[set[str]], bool]:
-    compiled = re.compile(pattern)
-    return lambda keys: any(compiled.search(key) for key in keys)
+def _has(*patterns: str) -> Callable[[Tensors], bool]:
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return lambda tensors: all(any(one.search(name) for name in tensors) for one in compiled)
+
+
+def _is_meddinov3(tensors: Tensors) -> bool:
+    """Say whether it is a ViT-B in DINOv3's names without biases of qkv.
+
+    Of Meta's own files the ViT-B have them (of zeros), and the 7B, which are wider, have none.
+    """
+    tokens = tensors.get("storage_tokens")
+    return tokens is not None and tokens.shape[-1:] == (768,) and not _has(r"\.qkv\.bias$")(tensors)
 
 
 _HF_EMBEDDINGS = (
@@ -121,54 +83,64 @@ _HF_BLOCKS = (
 )
 _DINOV2 = ((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."), (r"^register_tokens$", "reg_token"))
 _DINOV3 = ((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."), (r"^storage_tokens$", "reg_token"))
+# A class token and a position embedding; some authors keep them without the batch dimension.
+_TOKENS = ("cls_token", "pos_embed")
 _LAYERSCALE = ((r"\.gamma_([12])$", r".ls\1.gamma"),)
 _DINOV3_LICENCE = "DINOv3 licence"
+
+_CLIP = (
+    (r"^conv1\.", "patch_embed.proj."),
+    (r"^class_embedding$", "cls_token"),
+    (r"^positional_embedding$", "pos_embed"),
+    (r"^ln_pre\.", "norm_pre."),
+    (r"^ln_post\.", "norm."),
+    (r"^transformer\.resblocks\.", "blocks."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.ls_([12])\.gamma$", r".ls\1.gamma"),
+    (r"\.attn\.in_proj_", ".attn.qkv."),
+    (r"\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+    (r"^proj$", "head.weight"),
+)
+_QUICK_GELU = "the file does not say its activation: OpenAI's CLIP needs a *_clip_quickgelu_* model"
 
 # The first that matches; so from the most telling key to the least.
 _LAYOUTS = (
     _Layout(
         "Hugging Face DINOv3",
-        lambda keys: _has(r"^layer\.\d+\.attention\.")(keys),
+        _has(r"^layer\.\d+\.attention\."),
         _HF_EMBEDDINGS + _HF_BLOCKS,
         _DINOV3_LICENCE,
     ),
     _Layout(
         "Hugging Face DINOv2",
-        _has(r"^encoder\.layer\.\d+\.attention\."),
+        _has(r"^encoder\.layer\.\d+\.attention\.", r"^encoder\.layer\.\d+\.layer_scale1\."),
         _HF_EMBEDDINGS + _HF_BLOCKS,
         "Apache-2.0",
     ),
-    _Layout(
-        "MedDINOv3",
-        lambda keys: "storage_tokens" in keys and not _has(r"\.qkv\.bias$")(keys),
-        _DINOV3,
-        None,
-    ),
-    _Layout("DINOv3", lambda keys: "storage_tokens" in keys, _DINOV3, _DINOV3_LICENCE),
+    _Layout("MedDINOv3", _is_meddinov3, _DINOV3),
+    _Layout("DINOv3", _has(r"^storage_tokens$"), _DINOV3, _DINOV3_LICENCE),
     _Layout(
         "DINOv2 training checkpoint",
-        lambda keys: _has(r"\.ls1\.gamma$")(keys) and _has(r"^dino_head\.|^ibot_head\.")(keys),
+        _has(r"\.ls1\.gamma$", r"^dino_head\.|^ibot_head\."),
         _DINOV2,
     ),
+    _Layout("chunked DINOv2", _has(r"^blocks\.\d+\.\d+\.ls1\.gamma$"), _DINOV2),
+    _Layout("DINOv2", _has(r"\.ls1\.gamma$", r"^mask_token$"), _DINOV2, "Apache-2.0"),
+    # Whose MAE or iBOT no key says: RETFound's and VisionFM's are among them.
+    _Layout("MAE", _has(r"^decoder_"), (), "CC BY-NC"),
+    _Layout("iBOT", _has(r"^masked_embed$"), _LAYERSCALE, "CC BY-NC"),
+    _Layout("OpenCLIP", _has(r"^visual\.trunk\."), _LAYERSCALE, tower="visual.trunk."),
     _Layout(
-        "chunked DINOv2",
-        _has(r"^blocks\.\d+\.\d+\.ls1\.gamma$"),
-        _DINOV2,
+        "CLIP",
+        _has(r"^visual\.class_embedding$", r"^visual\.transformer\.resblocks\."),
+        _CLIP,
+        tower="visual.",
+        note=_QUICK_GELU,
     ),
-    _Layout(
-        "DINOv2",
-        lambda keys: _has(r"\.ls1\.gamma$")(keys) and "mask_token" in keys,
-        _DINOV2,
-        "Apache-2.0",
-    ),
-    _Layout("RETFound MAE", _has(r"^decoder_"), (), "CC BY-NC"),
-    _Layout(
-        "VisionFM",
-        lambda keys: "masked_embed" in keys,
-        _LAYERSCALE,
-        "CC BY-NC",
-    ),
-    _Layout("timm", lambda keys: True, _LAYERSCALE),
+    _Layout("timm", _has(r"^patch_embed\.proj\.weight$", r"^blocks\.0\."), _LAYERSCALE),
+    _Layout("unknown", lambda tensors: True),
 )
 
 
@@ -179,33 +151,77 @@ def recognise(content: Mapping[str, object]) -> Checkpoint:
         content: what the file holds: tensors by name, perhaps inside of a container.
 
     Raises:
-        ValueError: no tensors.
+        ValueError: no tensors, or two under names that mean the same.
     """
-    tensors = _strip_prefixes(_unwrap(content))
+    notes, tensors = _unwrap(content)
     if not tensors:
-        raise ValueError(f"no tensors (keys: {', '.join(sorted(map(str, content))[:5])})")
-    layout = next(layout for layout in _LAYOUTS if layout.matches(set(tensors)))
-    renamed = {_rename(name, layout.renames): value for name, value in tensors.items()}
+        keys = ", ".join(sorted(shorten(str(key)) for key in content)[:3])
+        raise ValueError(f"no tensors (keys: {keys})")
+    tensors = _strip_prefixes(tensors)
+    layout = next(layout for layout in _LAYOUTS if layout.matches(tensors))
+    inside = {name: v for name, v in tensors.items() if name.startswith(layout.tower)}
+    renamed = rename_tensors(
+        inside, lambda name: _rename(name[len(layout.tower) :], layout.renames)
+    )
     renamed = _fuse_qkv(renamed)
     if "norm.weight" not in renamed:  # a classifier on mean tokens norms after the pooling
-        renamed = {re.sub(r"^fc_norm\.", "norm.", name): v for name, v in renamed.items()}
-    kept = {name: value for name, value in renamed.items() if not DROPPABLE.match(name)}
-    return Checkpoint(layout.name, kept, len(renamed) - len(kept), layout.licence)
+        renamed = rename_tensors(renamed, lambda name: re.sub(r"^fc_norm\.", "norm.", name))
+    kept = {
+        name: value[(None,) * (3 - value.ndim)] if name in _TOKENS else value
+        for name, value in renamed.items()
+        if not DROPPABLE.match(name)
+    }
+    dropped = len(renamed) - len(kept) + len(tensors) - len(inside)
+    notes += [layout.note] if layout.note else []
+    return Checkpoint(
+        layout.name, kept, dropped, layout.licence, _find_periods(renamed), tuple(notes)
+    )
 
 
-def _unwrap(content: Mapping[str, object]) -> Tensors:
-    for key in _CONTAINERS:
+def rename_tensors(tensors: Tensors, rename: Callable[[str], str]) -> Tensors:
+    """Rename tensors.
+
+    Raises:
+        ValueError: two of them get one name: one would overwrite the other.
+    """
+    old_names: dict[str, str] = {}
+    for name in tensors:
+        other = old_names.setdefault(rename(name), name)
+        if other != name:
+            raise ValueError(
+                f"both {shorten(other)} and {shorten(name)}, which are one tensor of a backbone; "
+                "keep the one that is meant"
+            )
+    return {new: tensors[old] for new, old in old_names.items()}
+
+
+def _unwrap(content: Mapping[str, object], levels: int = _DEEPEST) -> tuple[list[str], Tensors]:
+    """Find the tensors, and say which container was chosen where there was a choice."""
+    found = {}
+    for key in _CONTAINERS if levels else ():
         if isinstance(inner := content.get(key), Mapping):
-            return _unwrap(inner)
-    return {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+            notes, tensors = _unwrap(inner, levels - 1)
+            if tensors:
+                found[key] = notes, tensors
+    if found:
+        chosen, *others = found
+        notes, tensors = found[chosen]
+        return notes + [f"its {chosen}, not its {other}" for other in others], tensors
+    return [], {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
 
 
 def _strip_prefixes(tensors: Tensors) -> Tensors:
     """Strip the wrappers' prefixes; what lies beside the wrapped backbone keeps its name."""
     for prefix in (*_PREFIXES, *_PREFIXES):
-        if any(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        tensors = rename_tensors(tensors, lambda name, prefix=prefix: name.removeprefix(prefix))
     return tensors
+
+
+def _find_periods(tensors: Tensors) -> torch.Tensor | None:
+    """Return the periods of DINOv3's RoPE; Hugging Face keeps what divides one by them."""
+    if "rope_embeddings.inv_freq" in tensors:
+        return 1 / tensors["rope_embeddings.inv_freq"].float()
+    return tensors.get("rope_embed.periods")
 
 
 def _rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:
@@ -216,21 +232,27 @@ def _rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:
 
 def _fuse_qkv(tensors: Tensors) -> Tensors:
     """Join q, k and v into qkv; a missing bias beside present ones is zero (DINOv3's k)."""
-    fused = {n: v for n, v in tensors.items() if not re.search(r"\.attn\.[qkv]_proj\.", n)}
-    for name, q in tensors.items():
-        match = re.match(r"(blocks\.\d+\.attn\.)q_proj\.(weight|bias)$", name)
-        if match:
-            parts = [tensors.get(f"{match[1]}{part}_proj.{match[2]}") for part in "qkv"]
-            if match[2] == "weight" and any(part is None for part in parts):
-                continue  # the gate will name the missing qkv.weight
-            zeros = torch.zeros_like(q)
-            fused[f"{match[1]}qkv.{match[2]}"] = torch.cat(
-                [zeros if part is None else part for part in parts]
-            )
+    parts_of = re.compile(r"(blocks\.\d+\.attn\.)[qkv]_proj\.(weight|bias)$")
+    fused = {name: value for name, value in tensors.items() if not parts_of.match(name)}
+    matches = (parts_of.match(name) for name in tensors)
+    for stem, kind in dict.fromkeys(match.groups() for match in matches if match):
+        parts = [tensors.get(f"{stem}{part}_proj.{kind}") for part in "qkv"]
+        there = [part for part in parts if part is not None]
+        joined = f"{stem}qkv.{kind}"
+        if joined in tensors:
+            raise ValueError(f"both {joined} and its parts q, k and v; keep what is meant")
+        if len({part.shape for part in there}) > 1:
+            raise ValueError(f"q, k and v of different shapes ({stem}q_proj.{kind} and its like)")
+        if kind == "weight" and len(there) < 3:
+            continue  # the gate will name the missing qkv.weight
+        zeros = torch.zeros_like(there[0])
+        fused[joined] = torch.cat([zeros if part is None else part for part in parts])
     gated = any(".mlp.gate_proj." in name for name in fused)
     names = {"gate_proj": "w1", "up_proj": "w2" if gated else "fc1"}
     names["down_proj"] = "w3" if gated else "fc2"
-    return {
-        re.sub(r"\.mlp\.(gate|up|down)_proj\.", lambda m: f".mlp.{names[m[1] + '_proj']}.", n): v
-        for n, v in fused.items()
-    }
+    return rename_tensors(
+        fused,
+        lambda name: re.sub(
+            r"\.mlp\.(gate_proj|up_proj|down_proj)\.", lambda m: f".mlp.{names[m[1]]}.", name
+        ),
+    )

@@ -3,20 +3,19 @@
 import argparse
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 
-from .errors import WeightsError
+from .checkpoint import Checkpoint, shorten
+from .errors import WeightsError, first_line
 from .families import MODEL_CONFIGS
-from .layouts import Checkpoint, recognise
+from .layouts import recognise
 
 # What the zoo's training checkpoints carry beside tensors, all of it data: RETFound's arguments,
 # and numpy's scalars under both names that numpy had for them.
@@ -28,7 +27,13 @@ _SAFE: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
 ]
-_FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def find_weights(
@@ -101,25 +106,48 @@ def read_checkpoint(path: Path) -> Checkpoint:
         path: .safetensors, a torch file of any suffix, or a folder with either.
 
     Raises:
-        WeightsError: unreadable, holding code, or without tensors.
+        WeightsError: unreadable, holding code, without tensors, or with tensors of a backbone
+            that are not finite floating-point numbers.
     """
     content: dict[str, Any] = {}
     for file in weight_files(path):
         part = _read_file(file)
         if not isinstance(part, Mapping):
             raise WeightsError(f"{file} holds {type(part).__name__}, not a dict of tensors")
+        if twice := content.keys() & part.keys():
+            name = shorten(str(min(twice, key=str)))
+            raise WeightsError(f"{file} holds {name}, which is in another shard too")
         content |= part
     try:
-        return recognise(content)
+        checkpoint = recognise(content)
     except ValueError as error:
         raise WeightsError(f"{path} holds {error}") from error
+    except (RuntimeError, TypeError, IndexError) as error:  # tensors that no backbone has
+        raise WeightsError(f"{path} is no backbone's weights: {first_line(error)}") from error
+    for name, tensor in checkpoint.tensors.items():
+        if fault := _find_fault(tensor):
+            raise WeightsError(
+                f"{path}: {shorten(name)} is {fault}; a backbone is filled from finite "
+                "floating-point numbers only"
+            )
+    return checkpoint
+
+
+def _find_fault(tensor: torch.Tensor) -> str | None:
+    if tensor.dtype not in _DTYPES:
+        return f"of type {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.is_meta:
+        return "without values (on the meta device)"
+    if tensor.layout != torch.strided:
+        return f"stored as {str(tensor.layout).removeprefix('torch.')}"
+    return None if tensor.float().isfinite().all() else "not finite"
 
 
 def weight_files(path: Path) -> list[Path]:
     """List the files that hold the tensors: the file itself, or a folder's (sharded) model.
 
     Raises:
-        WeightsError: a folder without a model in it.
+        WeightsError: a folder without a model in it, or an index of what is not beside it.
     """
     if not path.is_dir():
         return [path]
@@ -130,9 +158,17 @@ def weight_files(path: Path) -> list[Path]:
         return [found]
     try:
         shards = set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values())
-        return [path / Path(shard).name for shard in sorted(shards)]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise WeightsError(f"{found} is not an index of shards: {error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{found} is not an index of shards: {first_line(error)}") from error
+    if not shards:
+        raise WeightsError(f"{found} is not an index of shards: it names none")
+    for shard in shards:
+        name = shorten(str(shard))
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise WeightsError(f"{found} names the shard {name!r}; a file's plain name is needed")
+        if not (path / shard).is_file():
+            raise WeightsError(f"{found} names the shard {name!r}, which is not in the folder")
+    return [path / shard for shard in sorted(shards)]
 
 
 def sha256_of(path: Path) -> str:
@@ -153,10 +189,7 @@ def _read_file(file: Path) -> Any:
             return load_file(file)
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, TypeError,
-        AttributeError, MemoryError, OverflowError, pickle.UnpicklingError,
-        safetensors.SafetensorError,
-    ) as error:  # fmt: skip
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise WeightsError(f"{file} cannot be read as a weight file: {reason}") from error
+    except Exception as error:  # a stranger's bytes fail in any way
+        raise WeightsError(
+            f"{file} cannot be read as a weight file: {first_line(error)}"
+        ) from error

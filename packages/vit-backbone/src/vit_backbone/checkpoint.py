@@ -1,0 +1,92 @@
+"""What a weight file holds, under the one naming of `layouts`."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+Tensors = dict[str, torch.Tensor]
+_LONGEST_NAME = 60
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A backbone's tensors as a file holds them, under the one naming.
+
+    Attributes:
+        layout: what the file is, for messages.
+        tensors: the backbone's tensors.
+        dropped: how many pretraining, classification or other models' tensors were left out.
+        licence: of the release that has this layout, where known.
+        periods: of the rotary position embedding that the file's model had; ``None`` if unsaid.
+        notes: what was chosen on the way.
+    """
+
+    layout: str
+    tensors: Tensors
+    dropped: int
+    licence: str | None
+    periods: torch.Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        numbers = (re.match(r"blocks\.(\d+)\.", name) for name in self.tensors)
+        return len({match[1] for match in numbers if match})
+
+    @property
+    def embed_dim(self) -> int | None:
+        """Width of a token, read off the patch embedding; ``None`` without one."""
+        weight = self.tensors.get("patch_embed.proj.weight")
+        return None if weight is None or not weight.ndim else weight.shape[0]
+
+    @property
+    def patch_size(self) -> int | None:
+        """Side of a patch in pixels; ``None`` without a patch embedding."""
+        weight = self.tensors.get("patch_embed.proj.weight")
+        return None if weight is None or weight.ndim != 4 else weight.shape[-1]
+
+    @property
+    def grid(self) -> int | None:
+        """Side of the position embedding's grid; ``None`` without one or where it is not square."""
+        embedding = self.tensors.get("pos_embed")
+        if embedding is None or embedding.ndim != 3:
+            return None
+        for prefix in (1, 0):
+            side = round(max(0, embedding.shape[1] - prefix) ** 0.5)
+            if side and side**2 == embedding.shape[1] - prefix:
+                return side
+        return None
+
+    @property
+    def has_layer_scale(self) -> bool:
+        """Whether the blocks scale what they add."""
+        return "blocks.0.ls1.gamma" in self.tensors
+
+    @property
+    def has_qkv_bias(self) -> bool:
+        """Whether q and v have biases: named apart as timm does, or not all zero.
+
+        Official DINOv3 files carry biases of zeros for models without any; k's is masked there.
+        """
+        for name, value in self.tensors.items():
+            if name.endswith((".attn.q_bias", ".attn.v_bias")):
+                return True
+            if name.endswith(".attn.qkv.bias") and value.ndim == 1:
+                q, _, v = value.tensor_split(3)
+                if q.count_nonzero() or v.count_nonzero():
+                    return True
+        return False
+
+    def describe(self) -> str:
+        """Say what the file is: ``a ViT-B/16 (12 blocks, 768 wide) in DINOv3 layout``."""
+        letter = {384: "S", 768: "B", 1024: "L", 1280: "H+", 1536: "g", 4096: "7B"}
+        name = f"ViT-{letter.get(self.embed_dim, '?')}/{self.patch_size or '?'}"
+        return f"a {name} ({self.depth} blocks, {self.embed_dim} wide) in {self.layout} layout"
+
+
+def shorten(name: str) -> str:
+    """Give a name from a file as it fits into a one-line message."""
+    line = repr(name)[1:-1]
+    return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 3]}..."
