@@ -35,7 +35,10 @@ def load_base_weights(network: nn.Module, weights: dict[str, Any]) -> None:
     own = network.state_dict()
     with torch.no_grad():
         for name in frozen_names(network):
-            own[name].copy_(content["network_weights"][name])
+            tensor = content["network_weights"].get(name)
+            if tensor is None or tensor.shape != own[name].shape:
+                raise UserError(f"{file} holds no {name} of shape {tuple(own[name].shape)}")
+            own[name].copy_(tensor)
 
 
 def find_base_weights(weights: dict[str, Any], option: str = "model.checkpoint_path") -> Path:
