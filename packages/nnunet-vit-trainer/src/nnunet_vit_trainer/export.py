@@ -17,7 +17,7 @@ from vit_backbone import UserError
 from .archive import is_plain_name
 from .base_weights import load_base_weights
 from .checkpoints import REBUILT_FROM, fill_up, frozen_names, read_safely
-from .foreign_checkpoint import check_fits
+from .foreign_checkpoint import check_fits, check_form
 from .model_folder import CHECKPOINT_NAME, FOLD_NAME, network_of, read_json, read_model
 from .one_line import one_line, shown
 from .plans import PLANS_KEY
@@ -164,19 +164,16 @@ def _read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint and complete it if it is an adapter checkpoint, unless that is wanted."""
     content = read_safely(file)
-    if not isinstance(content["network_weights"], dict) or not isinstance(
-        content.get("init_args"), dict
-    ):
-        raise UserError(f"{file} is not an nnU-Net checkpoint: network_weights or init_args lack")
+    check_form(content, str(file))
     if content.get(REBUILT_FROM) and form != "adapter":
         network = network_of(plans, dataset)
         load_base_weights(network, plans[PLANS_KEY]["weights"])
         fill_up(content["network_weights"], network)
         content[REBUILT_FROM] = None
-    if form != "adapter":
-        check_fits(
-            content["network_weights"], network_of(plans, dataset, in_memory=False), str(file)
-        )
+    shapes = network_of(plans, dataset, in_memory=False)
+    weights = dict(content["network_weights"])
+    fill_up(weights, shapes)  # what an adapter checkpoint leaves out on purpose
+    check_fits(weights, shapes, str(file))
     return content
 
 

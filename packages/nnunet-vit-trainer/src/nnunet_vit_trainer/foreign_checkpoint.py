@@ -53,14 +53,13 @@ def read_foreign_checkpoint(file: Path, configuration: str, source: str) -> dict
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
         raise UserError(f"{source} is compressed inside, which torch.save never does")
     content = read_safely(file, source)
-    weights, init_args = content["network_weights"], content.get("init_args")
-    if not isinstance(weights, dict) or not all(map(_is_plain_weight, weights.items())):
-        raise UserError(f"{source}: its network_weights are no names with plain tensors")
+    check_form(content, source)
+    weights = content["network_weights"]
     if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > (
         file.stat().st_size
     ):
         raise UserError(f"{source}: its tensors claim to be larger than the file")
-    if not isinstance(init_args, dict) or init_args.get("configuration") != configuration:
+    if content["init_args"].get("configuration") != configuration:
         raise UserError(f"{source}: its init_args are not those of configuration {configuration!r}")
     # nnU-Net looks this name up, and calls build_network_architecture of what it finds.
     if content.get("trainer_name") != nnUNetTrainer.__name__:
@@ -74,6 +73,23 @@ def read_foreign_checkpoint(file: Path, configuration: str, source: str) -> dict
     ):
         raise UserError(f"{source}: inference_allowed_mirroring_axes {shown(axes)} are not 0 and 1")
     return {name: content[name] for name in _KEPT if name in content}
+
+
+def check_form(content: dict[str, Any], source: str) -> None:
+    """Refuse a checkpoint whose weights are no named tensors, or that lacks its ``init_args``.
+
+    Args:
+        content: see `checkpoints.read_safely`.
+        source: what it is from, for messages.
+
+    Raises:
+        UserError: see above.
+    """
+    weights = content["network_weights"]
+    if not isinstance(weights, dict) or not all(map(_is_plain_weight, weights.items())):
+        raise UserError(f"{source}: its network_weights are no names with plain tensors")
+    if not isinstance(content.get("init_args"), dict):
+        raise UserError(f"{source} is not an nnU-Net checkpoint: it has no init_args")
 
 
 def check_fits(weights: dict[str, torch.Tensor], network: nn.Module, source: str) -> None:
