@@ -77,6 +77,15 @@ def test_a_checkpoint_of_another_form_is_one_line(form, spoil, folder, capsys):
     refuse(folder, "checkpoint_final.pth", *form, capsys=capsys)
 
 
+@pytest.mark.parametrize("weights", [None, {}, [], {"file": 3, "sha256": "x"}])
+def test_plans_that_do_not_say_the_base_weights_are_one_line(weights, folder, capsys):
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["vit"]["weights"] = weights
+    (folder / "plans.json").write_text(json.dumps(plans))
+    match = "does not say file and sha256 of the base weights"
+    refuse(folder, match, "-chk", "checkpoint_best.pth", capsys=capsys)
+
+
 def test_other_broken_files_are_one_line(folder, capsys):
     (folder / "fold_0" / "validation" / "summary.json").write_text("{")
     refuse(folder, "summary.json cannot be read", capsys=capsys)

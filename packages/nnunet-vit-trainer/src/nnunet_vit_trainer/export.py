@@ -117,14 +117,14 @@ def export_vit(
 def _check_form(form: Form, plans: dict[str, Any]) -> None:
     (settings,) = plans["configurations"].values()
     arguments = settings["architecture"]["arch_kwargs"]
-    if form == "merged" and not arguments["use_lora"]:
+    if form == "merged" and not arguments.get("use_lora"):
         raise UserError("these results hold no LoRA to merge; export them without --merged")
-    if form == "adapter" and not (arguments["use_lora"] or arguments["freeze_backbone"]):
+    if form == "adapter" and not (arguments.get("use_lora") or arguments.get("freeze_backbone")):
         raise UserError(
             "the whole backbone was trained, so its weights cannot be left out; export without "
             "--adapter-only"
         )
-    if form == "adapter" and plans[PLANS_KEY]["weights"] is None:
+    if form == "adapter" and plans[PLANS_KEY].get("weights") is None:
         raise UserError(
             "these results began with random weights, which no receiver has; export without "
             "--adapter-only"
@@ -167,12 +167,13 @@ def _read_checkpoint(
     check_form(content, str(file))
     if content.get(REBUILT_FROM) and form != "adapter":
         network = network_of(plans, dataset)
-        load_base_weights(network, plans[PLANS_KEY]["weights"])
+        load_base_weights(network, plans[PLANS_KEY].get("weights"))
         fill_up(content["network_weights"], network)
         content[REBUILT_FROM] = None
     shapes = network_of(plans, dataset, in_memory=False)
     weights = dict(content["network_weights"])
-    fill_up(weights, shapes)  # what an adapter checkpoint leaves out on purpose
+    if form == "adapter":
+        fill_up(weights, shapes)  # what is left out on purpose
     check_fits(weights, shapes, str(file))
     return content
 
