@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# For the tests' own modules: pytest's importlib mode does not make their folder importable.
+sys.path.append(str(Path(__file__).parent))
+
 PATHS = ("raw", "preprocessed", "results")
 
 
@@ -44,6 +47,22 @@ def environment_of(variables):
 @pytest.fixture(scope="session")
 def run():
     return run_command
+
+
+@pytest.fixture(scope="session")
+def exporter(tmp_path_factory):
+    """Another machine: a weight file, and below ``results`` what was trained from it."""
+    from trained_results import write_weights
+
+    return write_weights(tmp_path_factory.mktemp("exporter"))
+
+
+@pytest.fixture(scope="session")
+def trained_folder(exporter):
+    """A trained model's folder there: LoRA under the linear head."""
+    from trained_results import write_results
+
+    return write_results(exporter)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ NNUNET_CHECKPOINT = "nnunet_checkpoint"
 """A key of plans' ``weights``: the file is an nnU-Net checkpoint (from -pretrained_weights)."""
 
 
-def load_base_weights(network: nn.Module, weights: dict[str, Any]) -> None:
+def load_base_weights(network: nn.Module, weights: dict[str, Any] | None) -> None:
     """Fill what is frozen in a network from the file that its training began with.
 
     Args:
@@ -35,10 +35,15 @@ def load_base_weights(network: nn.Module, weights: dict[str, Any]) -> None:
     own = network.state_dict()
     with torch.no_grad():
         for name in frozen_names(network):
-            own[name].copy_(content["network_weights"][name])
+            tensor = content["network_weights"].get(name)
+            if tensor is None or tensor.shape != own[name].shape:
+                raise UserError(f"{file} holds no {name} of shape {tuple(own[name].shape)}")
+            own[name].copy_(tensor)
 
 
-def find_base_weights(weights: dict[str, Any], option: str = "model.checkpoint_path") -> Path:
+def find_base_weights(
+    weights: dict[str, Any] | None, option: str = "model.checkpoint_path"
+) -> Path:
     """Return the weight file of the plans once it is sure that it is the same.
 
     Args:
@@ -48,7 +53,10 @@ def find_base_weights(weights: dict[str, Any], option: str = "model.checkpoint_p
     Raises:
         UserError: the file is not there, or is another one.
     """
-    file, expected = Path(weights["file"]), weights["sha256"]
+    try:
+        file, expected = Path(weights["file"]), weights["sha256"]
+    except (TypeError, KeyError) as error:
+        raise UserError("plans.json does not say file and sha256 of the base weights") from error
     if not file.exists():
         raise UserError(
             f"the weights that this checkpoint leaves out are not at {file} (sha256 {expected}); "

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vit_backbone import UserError
 
+from .one_line import one_line
 from .plans import PLANS_KEY
 
 REBUILT_FROM = "rebuilt_from"
@@ -133,8 +134,12 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
-def read_safely(file: Path) -> dict[str, Any]:
+def read_safely(file: Path, name: str | None = None) -> dict[str, Any]:
     """Read a checkpoint of ours, whoever sent it, without running code in it; tensors on the CPU.
+
+    Args:
+        file: the checkpoint.
+        name: what it is called in messages; ``None`` is its path.
 
     Raises:
         UserError: not a checkpoint, or one that holds more than data.
@@ -143,10 +148,10 @@ def read_safely(file: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(_SAFE):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a junk pickle raises whatever its opcodes run into
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"{file} cannot be read as a checkpoint: {reason}") from error
+        reason = one_line(error)
+        raise UserError(f"{name or file} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(content, dict) or "network_weights" not in content:
-        raise UserError(f"{file} is not an nnU-Net checkpoint: it has no network_weights")
+        raise UserError(f"{name or file} is not an nnU-Net checkpoint: it has no network_weights")
     return content
 
 

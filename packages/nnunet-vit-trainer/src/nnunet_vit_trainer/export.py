@@ -3,7 +3,10 @@
 import copy
 import json
 import os
+import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +14,14 @@ import torch
 
 from vit_backbone import UserError
 
+from .archive import is_plain_name
 from .base_weights import load_base_weights
 from .checkpoints import REBUILT_FROM, fill_up, frozen_names, read_safely
-from .model_folder import network_of, read_model, without_paths
+from .foreign_checkpoint import check_fits, check_form
+from .model_folder import CHECKPOINT_NAME, FOLD_NAME, network_of, read_json, read_model
+from .one_line import one_line, shown
 from .plans import PLANS_KEY
+from .private_paths import without_paths
 
 Form = Literal["whole", "merged", "adapter"]
 # What nnU-Net's own export takes beside plans and checkpoints. Not debug.json: it is full of
@@ -32,6 +39,16 @@ _FOR_PREDICTION = (
 )
 
 
+@contextmanager
+def _disk_in_one_line() -> Iterator[None]:
+    """Say in one line that a folder went away meanwhile, is full, or may not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"not exported: {one_line(error)}") from error
+
+
+@_disk_in_one_line()
 def export_vit(
     folder: str | Path,
     zip_file: str | Path,
@@ -59,19 +76,24 @@ def export_vit(
         The zip.
 
     Raises:
-        UserError: no such results, nothing to merge or to leave out, a missing weight file, or a
-            zip that is there.
+        UserError: no such results, or broken ones; nothing to merge or to leave out; a missing
+            weight file; a zip that is there or cannot be written.
     """
     folder, zip_file = Path(folder).resolve(), Path(zip_file)
     plans, dataset = read_model(folder)
     _check_form(form, plans)
     fold_folders = _find_folds(folder, folds, checkpoint_name)
+    if zip_file.is_dir():
+        raise UserError(f"{zip_file} is a folder; give the name of a file to write")
     if zip_file.exists():
         raise UserError(f"{zip_file} is there already; give another name, or delete it")
     if not zip_file.parent.is_dir():
         raise UserError(f"there is no folder {zip_file.parent}; make it first")
     shared = without_paths(_merged_plans(plans) if form == "merged" else plans)
     name = folder.name.replace(f"__{plans['plans_name']}__", f"__{shared['plans_name']}__")
+    for part in (plans["dataset_name"], name):
+        if not is_plain_name(part):
+            raise UserError(f"{shown(part)} cannot be a folder's name on every system; rename it")
     model = f"{plans['dataset_name']}/{name}"
     unfinished = zip_file.with_name(f"{zip_file.name}.{os.getpid()}.tmp")
     try:
@@ -95,14 +117,14 @@ def export_vit(
 def _check_form(form: Form, plans: dict[str, Any]) -> None:
     (settings,) = plans["configurations"].values()
     arguments = settings["architecture"]["arch_kwargs"]
-    if form == "merged" and not arguments["use_lora"]:
+    if form == "merged" and not arguments.get("use_lora"):
         raise UserError("these results hold no LoRA to merge; export them without --merged")
-    if form == "adapter" and not (arguments["use_lora"] or arguments["freeze_backbone"]):
+    if form == "adapter" and not (arguments.get("use_lora") or arguments.get("freeze_backbone")):
         raise UserError(
             "the whole backbone was trained, so its weights cannot be left out; export without "
             "--adapter-only"
         )
-    if form == "adapter" and plans[PLANS_KEY]["weights"] is None:
+    if form == "adapter" and plans[PLANS_KEY].get("weights") is None:
         raise UserError(
             "these results began with random weights, which no receiver has; export without "
             "--adapter-only"
@@ -110,15 +132,22 @@ def _check_form(form: Form, plans: dict[str, Any]) -> None:
 
 
 def _find_folds(folder: Path, folds: list[str] | None, checkpoint_name: str) -> list[Path]:
+    if not re.fullmatch(CHECKPOINT_NAME, checkpoint_name):
+        raise UserError(
+            f"-chk {shown(checkpoint_name)}: a name as checkpoint_final.pth is expected"
+        )
     if folds is None:
-        found = sorted(file.parent for file in folder.glob(f"fold_*/{checkpoint_name}"))
+        files = folder.glob(f"fold_*/{checkpoint_name}")
+        found = sorted(f.parent for f in files if re.fullmatch(FOLD_NAME, f.parent.name))
         if not found:
             raise UserError(f"no fold of {folder} has a {checkpoint_name}; see -chk")
         return found
     for fold in folds:
+        if not re.fullmatch(FOLD_NAME, f"fold_{fold}"):
+            raise UserError(f"-f {shown(fold)}: numbers, or all, are expected")
         if not (folder / f"fold_{fold}" / checkpoint_name).is_file():
             raise UserError(f"there is no {folder}/fold_{fold}/{checkpoint_name}; see -f and -chk")
-    return [folder / f"fold_{fold}" for fold in folds]
+    return [folder / f"fold_{fold}" for fold in dict.fromkeys(folds)]
 
 
 def _merged_plans(plans: dict[str, Any]) -> dict[str, Any]:
@@ -135,11 +164,17 @@ def _read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint and complete it if it is an adapter checkpoint, unless that is wanted."""
     content = read_safely(file)
+    check_form(content, str(file))
     if content.get(REBUILT_FROM) and form != "adapter":
         network = network_of(plans, dataset)
-        load_base_weights(network, plans[PLANS_KEY]["weights"])
+        load_base_weights(network, plans[PLANS_KEY].get("weights"))
         fill_up(content["network_weights"], network)
         content[REBUILT_FROM] = None
+    shapes = network_of(plans, dataset, in_memory=False)
+    weights = dict(content["network_weights"])
+    if form == "adapter":
+        fill_up(weights, shapes)  # what is left out on purpose
+    check_fits(weights, shapes, str(file))
     return content
 
 
@@ -163,9 +198,9 @@ def _shared_checkpoint(
         left_out = frozen_names(network_of(plans, dataset))
         weights = {name: tensor for name, tensor in weights.items() if name not in left_out}
         content[REBUILT_FROM] = shared_plans[PLANS_KEY]["weights"]
-    init_args = content["init_args"] | {"plans": shared_plans}
-    init_args["dataset_json"] = without_paths(init_args["dataset_json"])
-    return content | {"network_weights": weights, "init_args": init_args}
+    init_args = content["init_args"] | {"plans": shared_plans, "dataset_json": dataset}
+    rest = {name: value for name, value in content.items() if name != "network_weights"}
+    return without_paths(rest | {"init_args": init_args}) | {"network_weights": weights}
 
 
 def _add_other_files(
@@ -181,7 +216,7 @@ def _add_other_files(
     for name in names:
         file = folder / name
         if file.suffix == ".json" and file.is_file():
-            tree = without_paths(json.loads(file.read_text(encoding="utf-8")))
+            tree = without_paths(read_json(file))
             archive.writestr(f"{model}/{name}", json.dumps(tree, indent=4))
         elif file.is_file():
             archive.write(file, f"{model}/{name}")

@@ -1,121 +1,139 @@
 """Install a model that somebody exported: checked, completed, and nothing of it run."""
 
+import contextlib
 import json
 import re
 import shutil
 import tempfile
+import time
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from vit_backbone import UserError
 
+from .archive import checked_members, read_member, readable_zip, unpack
 from .base_weights import find_base_weights, load_base_weights
-from .checkpoints import REBUILT_FROM, fill_up, read_safely, write_atomically
-from .model_folder import check_plans, describe_weights, network_of
+from .checkpoints import REBUILT_FROM, fill_up, write_atomically
+from .foreign_checkpoint import check_fits, read_foreign_checkpoint
+from .foreign_plans import check_foreign
+from .model_folder import (
+    CHECKPOINT_NAME,
+    FOLD_NAME,
+    check_plans,
+    describe_weights,
+    network_of,
+    parse_json,
+)
+from .one_line import one_line
 from .plans import PLANS_KEY
 
 OPTION = "--checkpoint_path"
-_CHECKPOINT = r"fold_(?:\d+|all)/checkpoint_\w+\.pth"
 # Pickles (nnU-Net's postprocessing.pkl) would run code when they are applied.
-_DATA = r".+\.(json|png)"
+_KNOWN = re.compile(rf"{FOLD_NAME}/{CHECKPOINT_NAME}|.+\.(json|png)")
+_MODEL = re.compile(r"(Dataset\d{3}_[^/]+/[^/]+?__[^/]+?__[^/]+)/.+")
+
+_LARGEST_JSON = 16 << 20
+# Of what a zip unpacks to: weights hardly shrink, but text does.
+_UNPACKED_ALWAYS, _UNPACKED_PER_BYTE = 64 << 20, 10
+
+# On the same file system as the target, and under a name that no nnU-Net command reads.
+_STAGING = ".nnUNetv2_import_vit-"
+_SECONDS_UNTIL_STALE = 24 * 3600
 
 
 def import_vit(
-    zip_file: str | Path, results: str | Path, checkpoint_path: str | Path | None = None
+    zip_file: str | Path,
+    results: str | Path,
+    checkpoint_path: str | Path | None = None,
+    *,
+    head: str | None = None,
 ) -> tuple[Path, list[str]]:
     """Install an export of `export_vit` so that stock ``nnUNetv2_predict`` finds it.
 
     Checkpoints are read as data only and written anew, so no code that somebody put into them
-    survives. Nothing is installed unless everything fits.
+    survives; plans may name nnU-Net's own classes and installed heads alone. Nothing is installed
+    unless everything fits, and nothing is written outside of the results folder.
 
     Args:
         zip_file: the export.
         results: the folder ``nnUNet_results``.
         checkpoint_path: the base weights, for an export without them.
+        head: the module that an export names as its head, where that is not an installed head:
+            it is imported, which runs it.
 
     Returns:
         The model's folder, and the files that were left out: none of the installed kinds.
 
     Raises:
-        UserError: not such an export, one that would write elsewhere, a model that is installed
-            already, base weights that are missing or others, or a head that is not installed.
+        UserError: not such an export, one that would write elsewhere or is too large, a model that
+            is installed already, base weights that are missing or others, a head that is not
+            installed, or no space.
     """
     if not Path(zip_file).is_file():
         raise UserError(f"{zip_file}: no such file")
     try:
-        with zipfile.ZipFile(zip_file) as archive:
-            return _install(archive, Path(results), checkpoint_path)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{zip_file} cannot be read as a zip: {error}") from error
+        with readable_zip(zip_file):
+            archive = zipfile.ZipFile(zip_file)
+        with archive:
+            return _install(archive, Path(results), checkpoint_path, head)
+    except OSError as error:
+        raise UserError(f"{zip_file} is not installed: {one_line(error)}") from error
 
 
 def _install(
-    archive: zipfile.ZipFile, results: Path, checkpoint_path: str | Path | None
+    archive: zipfile.ZipFile, results: Path, checkpoint_path: str | Path | None, head: str | None
 ) -> tuple[Path, list[str]]:
-    names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    model = model_of(names, str(archive.filename))
+    source = str(archive.filename)
+    members = {member.filename: member for member in checked_members(archive)}
+    model = model_of(list(members), source)
+    inside = {name.removeprefix(f"{model}/"): member for name, member in members.items()}
     target = results / model
     if target.exists():
         raise UserError(f"{target} is there already; move it away first")
-    plans, dataset = (_read_json(archive, f"{model}/{n}.json") for n in ("plans", "dataset"))
-    check_plans(plans, target.name, str(archive.filename))
+    contents = []
+    for name in ("plans.json", "dataset.json"):
+        if name not in inside:
+            raise UserError(f"{source}: there is no {name} in it")
+        text = read_member(archive, inside.pop(name), _LARGEST_JSON)
+        contents.append(parse_json(text, f"{source}: {name}"))
+    plans, dataset = contents
+    check_plans(plans, target.name, source)
+    check_foreign(plans, dataset, source, head)
+
+    known = {name: m for name, m in inside.items() if re.fullmatch(_KNOWN, name)}
+    limit = _UNPACKED_ALWAYS + _UNPACKED_PER_BYTE * Path(source).stat().st_size
     results.mkdir(parents=True, exist_ok=True)
-    # On the same file system, and under a name that no nnU-Net command reads.
-    staging = Path(tempfile.mkdtemp(prefix=".import-", dir=results))
+    _remove_stale(results)
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=results))
     try:
-        left_out = _unpack(archive, model, names, staging)
-        _complete(staging, plans, dataset, checkpoint_path)
-        (staging / "plans.json").write_text(json.dumps(plans, indent=4), encoding="utf-8")
+        unpack(archive, known, staging, limit)
+        _complete(staging, plans, dataset, checkpoint_path, source)
+        for name, content in (("plans.json", plans), ("dataset.json", dataset)):
+            (staging / name).write_text(json.dumps(content, indent=4), encoding="utf-8")
         staging.chmod(0o755)  # mkdtemp's is for the owner alone
-        target.parent.mkdir(exist_ok=True)
-        staging.rename(target)
+        _put(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return target, left_out
+    return target, sorted(inside.keys() - known.keys())
 
 
 def model_of(names: list[str], source: str) -> str:
     """Return the one model's folder that a zip's files lie in, ``<dataset>/<model>``.
 
     Args:
-        names: the files in the zip.
+        names: the files in the zip, see `checked_members`.
         source: the zip, for messages.
 
     Raises:
-        UserError: a name that leads elsewhere, or more than one model.
+        UserError: more than one model, or none.
     """
-    for name in names:
-        if name.startswith("/") or ".." in PurePosixPath(name).parts or re.search(r"[\\:]", name):
-            raise UserError(f"{source}: {name!r} would be written elsewhere; nothing is installed")
-    models = {"/".join(PurePosixPath(name).parts[:2]) for name in names}
-    found = models.pop() if models else ""
-    if models or not re.fullmatch(r"Dataset\d{3}_[^/]+/[^/]+__[^/]+__[^/]+", found):
+    models = {match[1] if (match := _MODEL.fullmatch(name)) else "" for name in names}
+    if len(models) != 1 or "" in models:
         raise UserError(f"{source} is not an export of nnUNetv2_export_vit: not one model in it")
-    return found
-
-
-def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
-    try:
-        return json.loads(archive.read(name))
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{archive.filename}: no readable {name}: {error}") from error
-
-
-def _unpack(archive: zipfile.ZipFile, model: str, names: list[str], staging: Path) -> list[str]:
-    """Write the known kinds of files, and return the names of the others."""
-    left_out = []
-    for name in names:
-        inside = name.removeprefix(f"{model}/")
-        if not re.fullmatch(f"{_CHECKPOINT}|{_DATA}", inside):
-            left_out.append(inside)
-            continue
-        (staging / inside).parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(name) as source, (staging / inside).open("wb") as file:
-            shutil.copyfileobj(source, file)
-    return left_out
+    return models.pop()
 
 
 def _complete(
@@ -123,41 +141,63 @@ def _complete(
     plans: dict[str, Any],
     dataset: dict[str, Any],
     checkpoint_path: str | Path | None,
+    source: str,
 ) -> None:
     """Fill up the checkpoints, see that each fits the network, and write each anew."""
     files = sorted(staging.glob("fold_*/checkpoint_*.pth"))
     if not files:
-        raise UserError("the zip holds no checkpoint")
-    network, base_is_loaded = network_of(plans, dataset), False
+        raise UserError(f"{source} holds no checkpoint")
+    (configuration,) = plans["configurations"]
+    network = network_of(plans, dataset, in_memory=False)
+    base = None
     for file in files:
-        content = read_safely(file)
+        name = f"{source}: {file.relative_to(staging).as_posix()}"
+        content = read_foreign_checkpoint(file, configuration, name)
         if content.get(REBUILT_FROM):
-            if not base_is_loaded:
-                _load_base(network, plans, checkpoint_path)
-                base_is_loaded = True
-            fill_up(content["network_weights"], network)
+            if base is None:
+                base = _base_of(plans, dataset, checkpoint_path)
+            fill_up(content["network_weights"], base)
             content[REBUILT_FROM] = None
-        try:
-            network.load_state_dict(content["network_weights"])
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{file.name} does not fit its plans: {reason}") from error
-        content["init_args"]["plans"] = plans
+        check_fits(content["network_weights"], network, name)
+        content["init_args"] |= {"plans": plans, "dataset_json": dataset}
         write_atomically(content, file)
-    if checkpoint_path is not None and not base_is_loaded:
+    if checkpoint_path is not None and base is None:
         raise UserError(f"this export is whole; leave {OPTION} away")
 
 
-def _load_base(
-    network: nn.Module, plans: dict[str, Any], checkpoint_path: str | Path | None
-) -> None:
-    """Load the receiver's own weights, and name their place in the plans."""
+def _base_of(
+    plans: dict[str, Any], dataset: dict[str, Any], checkpoint_path: str | Path | None
+) -> nn.Module:
+    """Build the network with the receiver's own weights, and name their place in the plans."""
+    weights = plans[PLANS_KEY]["weights"]
+    if weights is None:
+        raise UserError("this export comes without its base weights, and does not say which")
     if checkpoint_path is None:
         raise UserError(
             f"this export comes without its base weights; get {describe_weights(plans)}, and "
             f"give the file with {OPTION}"
         )
-    weights = plans[PLANS_KEY]["weights"]
     weights["file"] = str(Path(checkpoint_path).expanduser().resolve())
     find_base_weights(weights, OPTION)
+    network = network_of(plans, dataset)
     load_base_weights(network, weights)
+    return network
+
+
+def _put(staging: Path, target: Path) -> None:
+    """Move the finished folder to its place, at once, unless another import was faster."""
+    target.parent.mkdir(exist_ok=True)
+    try:
+        staging.rename(target)
+    except OSError as error:
+        if target.exists():
+            raise UserError(f"{target} is there already; move it away first") from error
+        raise
+
+
+def _remove_stale(results: Path) -> None:
+    """Remove what imports that were killed left behind; none takes a day."""
+    for folder in results.glob(f"{_STAGING}*"):
+        with contextlib.suppress(OSError):  # another import was faster, or it is another user's
+            if time.time() - folder.stat().st_mtime > _SECONDS_UNTIL_STALE:
+                shutil.rmtree(folder)

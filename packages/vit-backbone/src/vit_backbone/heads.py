@@ -45,6 +45,15 @@ def available_heads() -> list[str]:
     return sorted({entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)})
 
 
+def is_installed_head(name: str) -> bool:
+    """Say whether a name is an installed head's, so that `find_head` imports no other module.
+
+    Args:
+        name: as in `find_head`.
+    """
+    return _LEGACY_NAMES.get(name, name) in available_heads()
+
+
 def find_head(name: str) -> Callable[..., Any]:
     """Return a head's factory ``create_segmentation_model``.
 

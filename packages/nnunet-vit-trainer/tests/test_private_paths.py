@@ -1,0 +1,107 @@
+"""What is shared names no folder of the machine that it comes from."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_vit_trainer.private_paths import without_paths
+
+FOLDERS = [
+    "/home/me/",
+    "/home/my name/weights/",
+    "/home/me/run (1)/a,b/",
+    "//server/share/me/",
+    "C:\\Users\\me\\",
+    "C:\\Users\\my name\\",
+    "D:/data/me/",
+    "C:\\\\Users\\\\me\\\\",
+    "\\\\server\\share\\me\\",
+    "\\\\?\\C:\\Users\\me\\",
+    "~/me/",
+    "~me/data/",
+    "../../home/me/",
+    "file:///home/me/",
+    "file://host/home/me/",
+    "FILE:/home/me/",
+    "smb://server/me/",
+    "sqlite:////home/me/",
+]
+SENTENCES = [
+    "{}",
+    "loaded from {}, sha256 12",
+    "loaded ({}).",
+    'read "{}": fine',
+    "FileNotFoundError: '{}'",
+    "a={};b={}",
+    "first {} then {}\nand {}",
+    "weights: {}",
+    "[{}]",
+]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_path_in_a_sentence_is_cut_to_its_last_part(folder, sentence):
+    found = without_paths(sentence.replace("{}", f"{folder}w.pth"))
+    assert found in (sentence.replace("{}", "w.pth"), sentence.replace("{}", "FILE:w.pth"))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "a/b",
+        "1/2",
+        "0.5 mm/px, 1/2 of T1/T2",
+        "left / right",
+        "+/-3",
+        "10 %/s, ~5/6 of (a)/b",
+        "T: a channel",
+        "24/11/2026 10:04",
+        "fold_0/checkpoint_final.pth",
+        "https://a.org/b/c?d=/e and http://a/b",
+        "s3://bucket/key",
+        "hf-hub:timm/vit_small",
+        "nnunet_vit_trainer.network.build_network",
+        "vit_small_patch16_dinov3_qkvb.lvd1689m",
+        r"last_\d+",
+        "<b>bold</b>",
+        "a line\nand another",
+        "",
+        "/",
+        "..",
+    ],
+)
+def test_what_is_no_path_is_kept(kept):
+    assert without_paths(kept) == kept
+
+
+def test_a_path_alone_may_hold_any_blanks():
+    assert without_paths("/home/a b c/my w.pth") == "my w.pth"
+    assert without_paths("C:\\Users\\a b c\\my w.pth") == "my w.pth"
+    assert without_paths("/home/me/") == "me"
+
+
+def test_keys_are_cut_too_and_none_is_lost():
+    tree = {"/home/me/x.png": 1, "/home/you/x.png": [{"from ~/a/y": ("/b/z", 2)}], 3: None}
+    assert without_paths(tree) == {"x.png": 1, "x.png'": [{"from y": ("z", 2)}], 3: None}
+
+
+def test_what_a_checkpoint_holds_beside_text_stays_what_it_is():
+    state = {"python": random.Random(0).getstate(), "size": torch.Size([1, 2]), "n": np.float32(1)}
+    kept = without_paths(state)
+    random.Random().setstate(kept["python"])
+    assert kept == state
+    assert isinstance(kept["size"], torch.Size)
+
+
+def test_long_text_takes_no_time():
+    for text in (
+        "/a b" * 20_000,
+        "a " * 50_000 + "/",
+        "\\" * 50_000,
+        "../" * 30_000,
+        "x://" * 9999,
+    ):
+        without_paths(text)
