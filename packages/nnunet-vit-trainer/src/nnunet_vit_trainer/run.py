@@ -12,6 +12,7 @@ from .backbones import find_backbone, recorded_backbone
 from .config_file import find_config, load_config
 from .continuation import describe_data, refuse_other_model
 from .datasets import environment, find_dataset, read_json, read_plans
+from .files import written_whole
 from .fold import train_fold
 from .plans import PLANS_KEY, derive_plans, derived_plans_name
 
@@ -211,9 +212,8 @@ def _try_to_build(arguments: dict[str, Any]) -> None:
 
 def _write_plans(plans: dict[str, Any], file: Path) -> None:
     """Write in one go: folds that start together read this file while others write it."""
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(plans, indent=4), encoding="utf-8")
-    unfinished.replace(file)
+    with written_whole(file) as unfinished:
+        unfinished.write_text(json.dumps(plans, indent=4), encoding="utf-8")
 
 
 def _check_arguments(
