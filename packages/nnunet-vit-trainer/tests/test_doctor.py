@@ -238,5 +238,6 @@ def test_a_batch_that_does_not_fit_is_not_taken_for_an_error():
         torch.empty(2**50, device="cuda")
 
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-    trainer = SimpleNamespace(train_step=train_step, optimizer=optimizer)
+    device = torch.device("cuda")
+    trainer = SimpleNamespace(train_step=train_step, optimizer=optimizer, device=device)
     assert not fits(trainer, {})
