@@ -1,5 +1,6 @@
 """Several processes: which device each takes, how they end, and that they train as one does."""
 
+import contextlib
 import json
 import os
 import re
@@ -226,9 +227,12 @@ def torchrun(node, port, *command, **environment):
 
 
 def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """Find a port that no connection gets by chance until torchrun takes it."""
+    first = 20000 + os.getpid() % 10000  # Linux gives those from 32768 on
+    for port in range(first, first + 1000):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("no free port")
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,15 @@ def test_a_process_that_nobody_started_by_multiprocessing_is_not_watched():
     assert threading.active_count() == before
 
 
+def test_tests_compute_in_one_thread_and_their_processes_too(run):
+    """Masks and probabilities of two processes are compared (see the conftest.py of all)."""
+    import torch
+
+    assert torch.get_num_threads() == 1
+    say = "import os, torch; print(torch.get_num_threads(), os.environ['MKL_DYNAMIC'])"
+    assert run("python", "-c", say).split() == ["1", "FALSE"]
+
+
 def descendants(pid):
     """Return a process's children and theirs."""
     found = []
