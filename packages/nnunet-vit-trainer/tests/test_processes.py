@@ -63,6 +63,20 @@ def test_workers_end_with_a_trainer_that_is(number, method, is_alive, tmp_path):
     assert code == (128 + number if number == signal.SIGTERM else -number)
 
 
+def test_ranks_end_with_a_launcher_that_is_killed(is_alive, tmp_path):
+    code = (
+        "import sys, two_ranks; from nnunet_vit_trainer import ranks; "
+        "ranks.launch(2, 'cpu', two_ranks.wait_for_ever, sys.argv[1])"
+    )
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    with started(
+        [sys.executable, "-c", code, tmp_path], env=os.environ | {"PYTHONPATH": path}
+    ) as launcher:
+        until(lambda: len(list(tmp_path.iterdir())) == 2, launcher)
+        launcher.kill()
+        assert all_end([int(file.name) for file in tmp_path.iterdir()], is_alive)
+
+
 def test_without_workers_the_transform_does_nothing():
     before = signal.getsignal(signal.SIGTERM)
     with sigterm_raises():

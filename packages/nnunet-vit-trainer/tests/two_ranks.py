@@ -53,6 +53,16 @@ def lose_rank_1(folder):
     dist.all_reduce(torch.ones(1))
 
 
+def wait_for_ever(folder):
+    """Say that this process is there, then wait: rank 0 in torch, where it hears no signal."""
+    dist.barrier()
+    Path(folder, str(os.getpid())).touch()
+    if dist.get_rank() == 1:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(3600)
+    dist.barrier()
+
+
 def listening():
     """Return the addresses at which the group's store listens, and those of this process."""
     handles = [
