@@ -1,6 +1,14 @@
-"""Skip what needs a GPU where there is none, and say so."""
+"""For all packages: skip what needs a GPU where there is none, and compute in one thread.
+
+How work is shared between threads depends on how busy the machine is, and so does rounding: two
+processes, or two runs, would not agree bit for bit. Tests' own processes inherit it.
+"""
+
+import os
 
 import pytest
+
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_DYNAMIC": "FALSE"}  # before torch is imported
 
 
 def pytest_collection_modifyitems(items):

@@ -1,7 +1,9 @@
 """Every check of the project. `nox` runs all of them; `nox -l` lists them."""
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -72,8 +74,8 @@ def lock(session: nox.Session) -> None:
 
 def write_lock(session: nox.Session, file: str) -> None:
     """Resolve from scratch and export every version with its sha256 and no host."""
-    (ROOT / "uv.lock").unlink(missing_ok=True)
-    session.run("uv", "lock", external=True, silent=True)
+    with made_anew(ROOT / "uv.lock"):
+        session.run("uv", "lock", external=True, silent=True)
     session.run(
         *["uv", "export", "--locked", "--all-packages", "--all-extras", "--all-groups"],
         *["--no-emit-workspace", "--no-header", "--quiet", "--output-file"],
@@ -81,6 +83,21 @@ def write_lock(session: nox.Session, file: str) -> None:
         external=True,
         silent=True,
     )
+
+
+@contextlib.contextmanager
+def made_anew(file: Path) -> Iterator[None]:
+    """Put a file aside while it is written anew, and put it back where that fails."""
+    aside = file.with_name(f"{file.name}.before")
+    if file.is_file():
+        file.replace(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.is_file():
+            aside.replace(file)
+        raise
+    aside.unlink(missing_ok=True)
 
 
 @nox.session

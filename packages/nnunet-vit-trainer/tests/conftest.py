@@ -45,6 +45,19 @@ def environment_of(variables):
 
 
 @pytest.fixture(scope="session")
+def is_alive():
+    """Tell whether a process runs; a zombie, which nobody waited for, does not."""
+
+    def is_alive(pid):
+        try:
+            return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    return is_alive
+
+
+@pytest.fixture(scope="session")
 def run():
     return run_command
 

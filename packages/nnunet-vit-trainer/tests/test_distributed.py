@@ -1,5 +1,6 @@
 """Several processes: which device each takes, how they end, and that they train as one does."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
@@ -158,22 +160,46 @@ def test_what_rank_0_prepared_reaches_the_others(monkeypatch):
     assert ranks._from_first_rank(store, None) == ["data", "plans"]
 
 
-@pytest.fixture
-def two_ranks(monkeypatch):
+@pytest.fixture(scope="module")
+def two_ranks():
     """The module of what the processes do, under a name by which they import it."""
-    monkeypatch.syspath_prepend(str(HERE))
-    import two_ranks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        import two_ranks
 
-    return two_ranks
+        yield two_ranks
 
 
-def test_a_killed_process_ends_the_others_and_its_workers_in_one_line(two_ranks, tmp_path):
-    with pytest.raises(UserError) as caught:
-        ranks.launch(2, "cpu", two_ranks.lose_rank_1, str(tmp_path / "worker"))
-    assert str(caught.value) == (
-        "process 1 of 2 ended by SIGKILL and took the others along; continue with --c"
-    )
-    assert not is_alive(int((tmp_path / "worker").read_text()))
+@pytest.fixture(scope="module")
+def lost(two_ranks, tmp_path_factory):
+    """What is said when the second of two ranks is killed, and what the ranks left."""
+    folder = tmp_path_factory.mktemp("lost")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "none_such")  # not what leads to other machines
+        with pytest.raises(UserError) as caught:
+            ranks.launch(2, "cpu", two_ranks.lose_rank_1, str(folder))
+    return str(caught.value), folder
+
+
+def test_a_killed_process_ends_the_others_and_its_workers_in_one_line(lost, is_alive):
+    said, folder = lost
+    assert said == "process 1 of 2 ended by SIGKILL and took the others along; continue with --c"
+    (worker,) = (int(file.name) for file in (folder / "workers").iterdir())
+    deadline = time.monotonic() + PATIENCE
+    while is_alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="needs Linux's /proc")
+def test_processes_of_one_machine_listen_to_no_other(lost):
+    """Neither the launcher's store nor gloo."""
+    _, folder = lost
+    for rank in (0, 1):
+        of_store, own = json.loads((folder / f"listening_{rank}.json").read_text())
+        assert of_store
+        assert own
+        assert all(ip_address(address).is_loopback for address in of_store + own)
 
 
 def test_an_error_of_all_ranks_is_said_once(two_ranks, capfd):
@@ -183,14 +209,6 @@ def test_an_error_of_all_ranks_is_said_once(two_ranks, capfd):
     assert "rank 0 speaks" in said.out
     assert "rank 1 speaks" not in said.out
     assert "refused" not in said.err
-
-
-def is_alive(pid):
-    """Tell whether a process runs; a zombie, which nobody waited for, does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def torchrun(node, port, *command, **environment):
@@ -211,9 +229,12 @@ def torchrun(node, port, *command, **environment):
 
 
 def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """Find a port that no connection gets by chance until torchrun takes it."""
+    first = 20000 + os.getpid() % 10000  # Linux gives those from 32768 on
+    for port in range(first, first + 1000):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("no free port")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The recipe: groups and rates, schedule, one step, averaging, and what stops a bad run."""
+"""The recipe: groups and rates, schedule, one step, and what stops a bad run."""
 
 import copy
 
@@ -7,7 +7,6 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 
-from nnunet_vit_trainer.averaging import WeightAverage
 from nnunet_vit_trainer.checkpoints import random_states, set_random_states
 from nnunet_vit_trainer.network import build_network
 from nnunet_vit_trainer.optimization import (
@@ -232,31 +231,6 @@ def test_adapters_that_the_backbone_goes_around_stop_the_run():
     good = network()
     take_step(good, optimizer_of(good))
     refuse_idle_lora(good)
-
-
-def test_the_average_follows_slowly_and_goes_round_with_a_checkpoint():
-    model = network()
-    average = WeightAverage(model, decay=0.9)
-    start = model.head.seg_layers[0].weight.detach().clone()
-    name = "head.seg_layers.0.weight"
-    expected = start.clone()
-    optimizer = optimizer_of(model)
-    for t in range(1, 4):
-        take_step(model, optimizer)
-        average.update()
-        decay = min(0.9, (1 + t) / (10 + t))
-        expected = decay * expected + (1 - decay) * model.head.seg_layers[0].weight
-    assert torch.allclose(average.average[name], expected, atol=1e-6)
-    assert not any("base_layer" in n for n in average.average)
-    weight = model.head.seg_layers[0].weight.detach().clone()
-    state = copy.deepcopy(average.state())
-    average.swap()
-    assert torch.allclose(model.head.seg_layers[0].weight, expected, atol=1e-6)
-    again = WeightAverage(model, decay=0.9)
-    again.restore(state)
-    assert torch.equal(model.head.seg_layers[0].weight, weight)
-    assert torch.allclose(again.average[name], expected, atol=1e-6)
-    assert again.updates == 3
 
 
 def test_random_numbers_go_on_where_a_checkpoint_was_written():

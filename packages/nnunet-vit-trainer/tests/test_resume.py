@@ -1,6 +1,7 @@
 """A run that was stopped and continued equals one that was not."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,61 @@ def test_weights_optimizer_and_average_are_equal(runs):
     assert one["_best_ema"] == two["_best_ema"]
 
 
+@pytest.fixture
+def stopped(runs, tmp_path):
+    """The results of a run that was stopped, with the checkpoint of two epochs."""
+    seed()
+    with pytest.raises(Stopped):
+        train(runs[0], tmp_path, stop_in=2)
+    return tmp_path
+
+
+def test_a_run_that_is_stopped_twice_equals_one_that_was_not(runs, stopped):
+    config, whole, _ = runs
+    for number in (5, 6):
+        torch.rand(number)
+        np.random.rand(number)
+        if number == 5:
+            with pytest.raises(Stopped):
+                train(config, stopped, stop_in=3, continue_training=True)
+    one, two = checkpoint(whole), checkpoint(train(config, stopped, continue_training=True))
+    for name, weight in one["network_weights"].items():
+        assert torch.equal(weight, two["network_weights"][name]), name
+    assert one["logging"]["train_losses"] == two["logging"]["train_losses"]
+
+
+def test_a_run_goes_on_from_a_checkpoint_that_knows_less(runs, stopped):
+    """As stock nnU-Net writes it, and as our first release might have."""
+    (file,) = stopped.rglob("checkpoint_latest.pth")
+    content = torch.load(file, weights_only=False)
+    for state in ({}, {"skipped_steps": 3}, None):
+        lesser = {name: value for name, value in content.items() if name != "rebuilt_from"}
+        if state is None:
+            del lesser["vit"]
+        else:
+            lesser["vit"] = state
+        torch.save(lesser, file)
+        with pytest.raises(Stopped):
+            train(runs[0], stopped, stop_in=2, continue_training=True)
+
+
+def test_nothing_of_the_checkpoint_is_kept_by_a_run_that_goes_on(runs, stopped, monkeypatch):
+    from nnunet_vit_trainer.trainer import nnUNetTrainer_vit
+
+    mapped, begin = [], nnUNetTrainer_vit.on_train_epoch_start
+
+    def look(trainer):
+        mapped.append("checkpoint_" in Path("/proc/self/maps").read_text())
+        begin(trainer)
+
+    if Path("/proc/self/maps").exists():
+        monkeypatch.setattr(nnUNetTrainer_vit, "on_train_epoch_start", look)
+    folder = train(runs[0], stopped, continue_training=True)
+    assert not any(mapped)
+    sizes = [(run / "debug.json").stat().st_size for run in (runs[1], folder)]
+    assert sizes[1] < sizes[0] + 1000
+
+
 def test_the_average_predicts_and_the_weights_train(runs):
     one = checkpoint(runs[1])
     name = "head.seg_layers.0.weight"
@@ -128,8 +184,11 @@ def test_where_only_the_best_checkpoint_is_left_it_goes_on_from_that(runs, tmp_p
         train(runs[0], tmp_path, stop_in=1)
     (left,) = tmp_path.rglob("checkpoint_*.pth")
     assert left.name == "checkpoint_best.pth"
+    for log in left.parent.glob("training_log*.txt"):
+        log.unlink()  # of the same name as the next one if both begin in the same second
     folder = train(runs[0], tmp_path, continue_training=True)
-    assert "Epoch 0" not in max(folder.glob("training_log*.txt")).read_text()
+    (log,) = folder.glob("training_log*.txt")
+    assert "Epoch 0" not in log.read_text()
     assert checkpoint(folder)["current_epoch"] == 4
 
 

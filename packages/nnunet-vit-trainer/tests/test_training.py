@@ -11,7 +11,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
 from nnunet_vit_trainer.backbones import find_backbone
-from nnunet_vit_trainer.checkpoints import unwrap, write_atomically
+from nnunet_vit_trainer.checkpoints import unwrap
 from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.plans import derive_plans
@@ -125,14 +125,6 @@ def test_what_a_weight_file_decides_reaches_the_network_through_the_plans(tmp_pa
     report = load_weights(rebuilt.backbone, tmp_path / "away.pth")
     assert "resampled" not in report.line()
     assert report.sha256 == weights["sha256"]
-
-
-def test_a_write_that_fails_leaves_the_checkpoint_that_was_there(tmp_path):
-    file = tmp_path / "checkpoint_latest.pth"
-    write_atomically({"epoch": 1}, file)
-    with pytest.raises(AttributeError):
-        write_atomically({"epoch": 2, "unpicklable": lambda: 0}, file)
-    assert torch.load(file) == {"epoch": 1}
 
 
 def test_the_network_is_found_inside_of_torch_compile():

@@ -12,13 +12,17 @@ import signal
 import sys
 import time
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from a_trainer import load
 
+from nnunet_vit_trainer import ranks
 from nnunet_vit_trainer.config import DecoderConfig, ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
 from nnunet_vit_trainer.plans import derive_plans
+from nnunet_vit_trainer.processes import EndsWithTrainer
 from vit_backbone import UserError
 
 DATASET = "Dataset901_Fixed"
@@ -32,14 +36,52 @@ BATCH = 4
 STEPS = 3
 
 
-def lose_rank_1(out):
-    """Kill rank 1, which has a worker, while rank 0 waits for it."""
-    if dist.get_rank() == 1:
-        worker = multiprocessing.Process(target=time.sleep, args=(600,), daemon=True)
-        worker.start()
-        Path(out).write_text(str(worker.pid))
+def lose_rank_1(folder):
+    """Kill rank 1, which has a data worker, while rank 0 waits for it."""
+    ranks._LAUNCHERS_TURN = 600  # the launcher speaks, on a machine that is busy too
+    folder, rank = Path(folder), dist.get_rank()
+    if Path("/proc/self/net/tcp").exists():
+        (folder / f"listening_{rank}.json").write_text(json.dumps(listening()))
+    dist.barrier()
+    if rank == 1:
+        (folder / "workers").mkdir()
+        given = (EndsWithTrainer(), multiprocessing.Queue(1), folder / "workers")
+        multiprocessing.Process(target=load, args=given, daemon=True).start()
+        while not list((folder / "workers").iterdir()):
+            time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
     dist.all_reduce(torch.ones(1))
+
+
+def wait_for_ever(folder):
+    """Say that this process is there, then wait: rank 0 in torch, where it hears no signal."""
+    dist.barrier()
+    Path(folder, str(os.getpid())).touch()
+    if dist.get_rank() == 1:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(3600)
+    dist.barrier()
+
+
+def listening():
+    """Return the addresses at which the group's store listens, and those of this process."""
+    handles = [
+        str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()
+    ]
+    of_store, own = [], []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state != "0A":
+                continue
+            address, port = local.split(":")
+            words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
+            address = str(ip_address(b"".join(words)))
+            if int(port, 16) == int(os.environ["MASTER_PORT"]):
+                of_store.append(address)
+            if f"socket:[{inode}]" in handles:
+                own.append(address)
+    return of_store, own
 
 
 def refuse():

@@ -1,6 +1,5 @@
 """What a checkpoint holds, and how it is written."""
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vit_backbone import UserError
 
+from .files import written_whole
 from .one_line import one_line
 from .plans import PLANS_KEY
 
@@ -157,6 +157,5 @@ def read_safely(file: Path, name: str | None = None) -> dict[str, Any]:
 
 def write_atomically(content: Any, file: Path) -> None:
     """Save so that a kill during the write leaves the file that was there before."""
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    torch.save(content, unfinished)
-    unfinished.replace(file)
+    with written_whole(file) as unfinished:
+        torch.save(content, unfinished)

@@ -18,6 +18,7 @@ from vit_backbone import UserError, shorten
 
 from .continuation import first_difference, refuse_other_model
 from .datasets import read_json
+from .files import written_whole
 from .plans import PLANS_KEY
 
 try:
@@ -110,14 +111,11 @@ def write_json(content: dict[str, Any], file: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
     try:
-        unfinished.write_text(json.dumps(content, indent=4), encoding="utf-8")
-        unfinished.replace(file)
+        with written_whole(file) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=4), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _read_while_written(file: Path) -> dict[str, Any]:

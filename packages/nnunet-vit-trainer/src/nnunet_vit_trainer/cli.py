@@ -11,10 +11,14 @@ from pathlib import Path
 from vit_backbone import UserError
 
 from .config_file import shipped_configs
+from .processes import sigterm_raises
 
 
 def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
-    """Make a command print a `UserError` as one line and exit with 2; with 130 after Ctrl-C."""
+    """Make a command print a `UserError` as one line and exit with 2; with 130 after Ctrl-C.
+
+    SIGTERM ends it with clean-up too, and with 143.
+    """
 
     @wraps(command)
     def run() -> None:
@@ -24,7 +28,8 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
 
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\._script")
         try:
-            command()
+            with sigterm_raises():
+                command()
         except UserError as error:
             print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
             raise SystemExit(2) from None

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from vit_backbone import UserError
 from .archive import is_plain_name
 from .base_weights import load_base_weights
 from .checkpoints import REBUILT_FROM, fill_up, frozen_names, read_safely
+from .files import written_whole
 from .foreign_checkpoint import check_fits, check_form
 from .model_folder import CHECKPOINT_NAME, FOLD_NAME, network_of, read_json, read_model
 from .one_line import one_line, shown
@@ -95,22 +95,20 @@ def export_vit(
         if not is_plain_name(part):
             raise UserError(f"{shown(part)} cannot be a folder's name on every system; rename it")
     model = f"{plans['dataset_name']}/{name}"
-    unfinished = zip_file.with_name(f"{zip_file.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-            for fold in fold_folders:
-                content = _read_checkpoint(fold / checkpoint_name, plans, dataset, form)
-                content = _shared_checkpoint(content, plans, dataset, shared, form)
-                # Weights do not shrink, so they are stored as they are.
-                member = zipfile.ZipInfo(f"{model}/{fold.name}/{checkpoint_name}")
-                with archive.open(member, "w", force_zip64=True) as stream:
-                    torch.save(content, stream)
-            _add_other_files(archive, folder, fold_folders, model)
-            for file, tree in (("plans.json", shared), ("dataset.json", without_paths(dataset))):
-                archive.writestr(f"{model}/{file}", json.dumps(tree, indent=4))
-        unfinished.replace(zip_file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with (
+        written_whole(zip_file) as unfinished,
+        zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for fold in fold_folders:
+            content = _read_checkpoint(fold / checkpoint_name, plans, dataset, form)
+            content = _shared_checkpoint(content, plans, dataset, shared, form)
+            # Weights do not shrink, so they are stored as they are.
+            member = zipfile.ZipInfo(f"{model}/{fold.name}/{checkpoint_name}")
+            with archive.open(member, "w", force_zip64=True) as stream:
+                torch.save(content, stream)
+        _add_other_files(archive, folder, fold_folders, model)
+        for file, tree in (("plans.json", shared), ("dataset.json", without_paths(dataset))):
+            archive.writestr(f"{model}/{file}", json.dumps(tree, indent=4))
     return zip_file
 
 

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -23,18 +22,19 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing import (
     ProcessExitedException,
-    _prctl_pr_set_pdeathsig,
     start_processes,
 )
 
 from vit_backbone import UserError
 
 from .distributed import process_group
+from .processes import end_with_parent, sigterm_raises
 
 # Rank 0 may download weights meanwhile.
 _PREPARATION = timedelta(hours=6)
 # So many seconds a launcher on this machine has to end this process before it speaks for itself.
 _LAUNCHERS_TURN = 5
+_LOOPBACK = ("lo", "lo0")  # Linux, macOS
 
 
 def launch(processes: int, device: str, train: Callable[..., None], *arguments: Any) -> None:
@@ -50,7 +50,7 @@ def launch(processes: int, device: str, train: Callable[..., None], *arguments: 
         UserError: one of the processes raised it or was ended; all have ended then.
     """
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = _store_of_this_machine()
     environment = {
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
@@ -58,7 +58,10 @@ def launch(processes: int, device: str, train: Callable[..., None], *arguments: 
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # torch's name for: the launcher holds the store
     }
-    with _sigterm_raises():
+    # gloo would listen on the interface that this machine's name leads to.
+    loopback = [name for _, name in socket.if_nameindex() if name in _LOOPBACK]
+    environment |= {"GLOO_SOCKET_IFNAME": loopback[0]} if loopback else {}
+    with sigterm_raises():
         ranks = start_processes(
             _launched, (environment, device, train, arguments), processes, join=False
         )
@@ -75,6 +78,19 @@ def launch(processes: int, device: str, train: Callable[..., None], *arguments: 
             ) from None
         finally:
             _end(ranks.processes)
+
+
+def _store_of_this_machine() -> dist.TCPStore:
+    """Hold a store that other machines cannot reach: torch's own socket listens to all of them."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    return dist.TCPStore(
+        "127.0.0.1",
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listening.detach(),
+    )
 
 
 def _end(processes: list[BaseProcess]) -> None:
@@ -96,6 +112,7 @@ def _launched(
     os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
     # A spawned process spawns its own; each of nnU-Net's data workers would import torch anew.
     multiprocessing.set_start_method(None, force=True)
+    end_with_parent()
     try:
         run_rank(device, lambda: arguments, train)
     except UserError:
@@ -116,27 +133,16 @@ def run_rank(
     Raises:
         UserError: in the one rank of all that is to say it; the others exit with 2.
     """
-    with _sigterm_raises(), contextlib.ExitStack() as stack:
+    with sigterm_raises(), contextlib.ExitStack() as stack:
         if os.environ["RANK"] != "0":
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(_nowhere())))
             os.environ["nnUNet_wandb_enabled"] = "0"  # one run for all of them
-        os.register_at_fork(after_in_child=_end_with_its_rank)
         store, *_ = next(rendezvous("env://"))
         with _errors_once(store):
             arguments = _from_first_rank(store, prepare)
             with process_group(device, store):
                 train(*arguments)
     return arguments
-
-
-def _end_with_its_rank() -> None:
-    """Let a data worker end with its rank, and at once.
-
-    Those of a rank that is killed would work for ever, and hold its connections open, so that the
-    other ranks would wait.
-    """
-    _prctl_pr_set_pdeathsig(signal.SIGKILL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _from_first_rank(store: dist.Store, prepare: Callable[[], Sequence[Any]]) -> Sequence[Any]:
@@ -186,20 +192,6 @@ def _is_first(store: dist.Store, error: str) -> bool:
     except RuntimeError:  # the machine that held the store is gone
         return True
     return first
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM end this process as an exception does: with clean-up, its workers too."""
-
-    def end(*_: Any) -> None:
-        sys.exit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _nowhere() -> Any:

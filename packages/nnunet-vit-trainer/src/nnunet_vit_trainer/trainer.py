@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
@@ -22,8 +23,10 @@ from .checkpoints import (
     write_atomically,
 )
 from .distributed import local_device, wrap
+from .files import written_whole
 from .optimization import Schedule, build_optimizer, default_warmup
 from .plans import PLANS_KEY
+from .processes import EndsWithTrainer
 from .step import (
     deep_supervision_weights,
     resolve_amp_dtype,
@@ -86,7 +89,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.average: WeightAverage | None = None
         self.watch = StepWatch()
         self.gradients_seen = False
-        self.resumed: dict[str, Any] | None = None
+        self.resumed_from: Path | None = None
         self.holds_base_weights = False
 
     def initialize(self) -> None:
@@ -126,9 +129,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         super().on_train_start()
         if self.local_rank == 0:
             record = yaml.safe_dump(self.plans_manager.plans[PLANS_KEY], sort_keys=False)
-            (Path(self.output_folder_base) / "vit.yaml").write_text(record, encoding="utf-8")
-        if self.resumed is not None:
-            self._resume()
+            with written_whole(Path(self.output_folder_base, "vit.yaml")) as unfinished:
+                unfinished.write_text(record, encoding="utf-8")
+        if self.resumed_from is not None:
+            self._resume(self.resumed_from)
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -184,6 +188,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if self.enable_deep_supervision:
             unwrap(self.network).head.deep_supervision = enabled
 
+    @staticmethod
+    def get_training_transforms(*args: Any, **kwargs: Any) -> ComposeTransforms:
+        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
+        return ComposeTransforms([EndsWithTrainer(), transforms])
+
+    @staticmethod
+    def get_validation_transforms(*args: Any, **kwargs: Any) -> ComposeTransforms:
+        transforms = nnUNetTrainer.get_validation_transforms(*args, **kwargs)
+        return ComposeTransforms([EndsWithTrainer(), transforms])
+
     def _build_loss(self) -> nn.Module:
         loss = super()._build_loss()
         if self.enable_deep_supervision:
@@ -211,11 +225,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         hook.remove()
         self.holds_base_weights = True
-        # Lazily: the weights were read already.
-        content = torch.load(
-            filename_or_checkpoint, map_location="cpu", weights_only=False, mmap=True
-        )
-        self.resumed = content.get(PLANS_KEY)
+        self.resumed_from = Path(filename_or_checkpoint)
         # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
         self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None))
 
@@ -224,13 +234,20 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             load_base_weights(network, self.plans_manager.plans[PLANS_KEY]["weights"])
         fill_up(weights, network)
 
-    def _resume(self) -> None:
-        """Go on where the checkpoint's run stopped, with its random numbers."""
-        self.watch.skipped = self.resumed["skipped_steps"]
-        if self.average is not None:
-            self.average.restore(self.resumed["average"])
-        if not self.is_ddp:  # with rank 0's random numbers all ranks would see the same batches
-            set_random_states(self.resumed["random_states"])
+    def _resume(self, file: Path) -> None:
+        """Go on where a checkpoint's run stopped, with its random numbers.
+
+        A checkpoint that is not ours (stock nnU-Net's) knows nothing of this.
+        """
+        # Lazily: the weights were read already, and what is here is not kept.
+        content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+        state = content.get(PLANS_KEY, {})
+        self.watch.skipped = state.get("skipped_steps", 0)
+        if self.average is not None and state.get("average") is not None:
+            self.average.restore(state["average"])
+        # With rank 0's random numbers all ranks would see the same batches.
+        if not self.is_ddp and "random_states" in state:
+            set_random_states(state["random_states"])
 
     def _load_pretrained(self) -> None:
         weights = self.plans_manager.plans[PLANS_KEY]["weights"]

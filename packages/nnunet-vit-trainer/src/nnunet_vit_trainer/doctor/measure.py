@@ -15,6 +15,27 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 LARGEST_BATCH_TRIED = 1024
+# What errors of a full memory say; only that of CUDA's allocator has a type of its own.
+_NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
+
+
+def fits_memory(work: Callable[[], Any], device: torch.device) -> bool:
+    """Do some work, and say whether the device's memory was enough for it.
+
+    Args:
+        work: its other errors are raised.
+        device: whose cache is given back where it was not enough.
+    """
+    try:
+        work()
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(w in str(error) for w in _NO_MEMORY):
+            raise
+    else:
+        return True
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # not above: the error holds on to what was computed
+    return False
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.0) -> float:
@@ -36,7 +57,10 @@ def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.
 
 
 def forward_flop(network: nn.Module, image: torch.Tensor) -> int:
-    """Count the floating-point operations of one forward pass (a multiply-add is two)."""
+    """Count the floating-point operations of one forward pass (a multiply-add is two).
+
+    Attention is written out, which may take more memory than training does.
+    """
     counter = FlopCounterMode(display=False)
     # Written out as matrix products: the counter does not know every fused attention.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
@@ -92,16 +116,12 @@ def resized(batch: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def fits(trainer: nnUNetTrainer, batch: dict[str, Any]) -> bool:
-    """Say whether a training step with a batch fits the GPU's memory."""
+    """Say whether a training step with a batch fits the device's memory."""
     trainer.dataloader_train = itertools.repeat(batch)  # accumulate_steps takes more from it
-    try:
-        trainer.train_step(batch)
-    except torch.OutOfMemoryError:
-        return False
-    finally:
-        trainer.optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-    return True
+    fitted = fits_memory(lambda: trainer.train_step(batch), trainer.device)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    return fitted
 
 
 def largest_that_fits(does_fit: Callable[[int], bool], planned: int) -> int:

@@ -29,7 +29,7 @@ def print_page(found: Examination, console: Console | None = None) -> None:
         trainable.add_column(title, justify="right")
     for row in found.trainable:
         trainable.add_row(*row)
-    console.print(trainable, "")
+    console.print(*([trainable] if found.trainable else []), "")
     if not found.problems:
         console.print("No problems found.")
     for problem in found.problems:

@@ -4,6 +4,8 @@ import itertools
 import math
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from vit_backbone import UserError, load_weights
 from .examine import Examination
 from .measure import (
     fits,
+    fits_memory,
     forward_flop,
     largest_that_fits,
     peak_memory,
@@ -52,7 +55,14 @@ def probe(
         dataset_json,
         torch.device(device),
     )
-    _start(trainer, found)
+    if not fits_memory(lambda: _start(trainer, found), trainer.device):
+        found.problems.append(
+            Problem(
+                "model.backbone_size",
+                "the network does not fit this device's memory; use a smaller backbone",
+            )
+        )
+        return
     _describe(trainer, found)
     _try_steps(trainer, found, workers)
 
@@ -134,31 +144,35 @@ def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
     trainer.dataloader_train = itertools.repeat(batch)  # accumulate_steps takes more from it
     planned = trainer.batch_size
     losses: list[float] = []
+    seconds: list[float] = []
 
     def step() -> None:
         losses.append(float(trainer.train_step(batch)["loss"]))
 
-    try:
+    def steps() -> None:
         step()
-        step_seconds = seconds_of(step, trainer.device)
+        seconds.append(seconds_of(step, trainer.device))
+
+    try:
+        fitted = fits_memory(steps, trainer.device)
     except UserError as error:  # what the trainer itself watches for
         found.problems.append(_as_problem(error))
         return
-    except torch.OutOfMemoryError:
-        step_seconds = None
     memory = peak_memory(trainer.device)
-    if step_seconds is not None:
+    if fitted:
         _check_step(trainer, losses, found)
-        _tell_costs(trainer, batch, step_seconds, loading, workers, found)
-    found.facts.append(("peak memory", memory if step_seconds else "more than there is"))
-    if trainer.device.type != "cuda":
-        found.facts.append(("largest batch", f"not measured on {trainer.device.type}"))
-        return
-    trainer.network = unwrap(trainer.network)  # torch.compile would compile for every size
-    largest = largest_that_fits(lambda size: fits(trainer, resized(batch, size)), planned)
-    found.facts.append(("largest batch", f"{largest} (doubled from {planned}, not compiled)"))
-    if step_seconds is None:
+        tell = partial(_tell_costs, trainer, batch, seconds[0], loading, workers, found)
+        _try_costs(trainer, tell, found)
+    found.facts.append(("peak memory", memory if fitted else "more than there is"))
+    remedy = "use a smaller one"
+    if trainer.device.type == "cuda":
+        trainer.network = unwrap(trainer.network)  # torch.compile would compile for every size
+        largest = largest_that_fits(lambda size: fits(trainer, resized(batch, size)), planned)
+        found.facts.append(("largest batch", f"{largest} (doubled from {planned}, not compiled)"))
         remedy = f"{largest} does" if largest else "not even 1 does; use a smaller backbone"
+    else:
+        found.facts.append(("largest batch", f"not measured on {trainer.device.type}"))
+    if not fitted:
         found.problems.append(
             Problem(
                 "train.batch_size",
@@ -202,6 +216,21 @@ def _check_step(trainer: Any, losses: list[float], found: Examination) -> None:
         )
 
 
+def _try_costs(trainer: Any, tell: Callable[[], None], found: Examination) -> None:
+    """Tell the costs where memory is enough to find them; leave the trainer as it was."""
+    trainer.network.eval()
+    if not fits_memory(tell, trainer.device):
+        found.problems.append(
+            Problem(
+                "train.patch_size",
+                "a training step fits this device's memory, validating a batch or predicting a "
+                "tile does not; use a smaller one, or a smaller train.batch_size",
+            )
+        )
+    trainer.set_deep_supervision_enabled(True)
+    trainer.network.train()
+
+
 def _tell_costs(
     trainer: Any,
     batch: dict[str, Any],
@@ -212,20 +241,21 @@ def _tell_costs(
 ) -> None:
     """Predict a tile, and say what a step, a tile and the whole run cost."""
     train = trainer.plans_manager.plans[PLANS_KEY]["train"]
-    trainer.network.eval()
     trainer.validation_step(_copied(batch))
     validation_seconds = seconds_of(lambda: trainer.validation_step(_copied(batch)), trainer.device)
     trainer.set_deep_supervision_enabled(False)
     image = batch["data"][:1].to(trainer.device)
-    flop = forward_flop(unwrap(trainer.network), image)
+    flop: list[int] = []
+    counted = fits_memory(
+        lambda: flop.append(forward_flop(unwrap(trainer.network), image)), trainer.device
+    )
+    work = f"{flop[0] / 1e9:.1f} GFLOP forward" if counted else "its GFLOP take too much memory"
     predictor = predictor_of(trainer)
     logits = predictor.predict_sliding_window_return_logits(batch["data"][0][:, None])
     tile_seconds = seconds_of(
         lambda: predictor.predict_sliding_window_return_logits(batch["data"][0][:, None]),
         trainer.device,
     )
-    trainer.set_deep_supervision_enabled(True)
-    trainer.network.train()
     if not torch.isfinite(logits).all():
         found.problems.append(
             Problem("model.input_norm", "the prediction of a training tile is not finite")
@@ -242,8 +272,7 @@ def _tell_costs(
     found.facts += [
         (
             "one tile",
-            f"{flop / 1e9:.1f} GFLOP forward; predicted with its {mirrored - 1} mirror images in "
-            f"{tile_seconds:.3g} s",
+            f"{work}; predicted with its {mirrored - 1} mirror images in {tile_seconds:.3g} s",
         ),
         (
             "one step",
