@@ -8,7 +8,6 @@ leaves a plans.json that nobody owns; the next config of the name takes its plac
 import contextlib
 import errno
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
