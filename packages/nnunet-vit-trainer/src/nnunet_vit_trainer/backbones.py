@@ -35,7 +35,8 @@ def find_backbone(
     checkpoint = found and read_checkpoint(found)
     name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
     weights = found and {"file": str(found.resolve()), "sha256": sha256_of(found)}
-    return {"asked": asked, "name": name, "options": options}, weights
+    in_chans = (checkpoint.in_chans if checkpoint else None) or 3
+    return {"asked": asked, "name": name, "options": options, "in_chans": in_chans}, weights
 
 
 def recorded_backbone(
@@ -77,4 +78,6 @@ def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
             f"-pretrained_weights {checkpoint_file} holds backbone {ours['backbone']['asked']!r}, "
             f"the config asks for {asked!r}"
         )
-    return ours["backbone"]
+    # All of it was trained on, or adapted to, the images' own channels.
+    weight = content["network_weights"]["backbone.patch_embed.proj.weight"]
+    return ours["backbone"] | {"in_chans": weight.shape[1]}

@@ -54,6 +54,34 @@ def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: 
             )
 
 
+def leave_unnamed(plans: dict[str, Any], existing: dict[str, Any], given: set[str]) -> None:
+    """Take away, in place, what existing plans do not name since they are older than the option.
+
+    Other folds and continued runs then build the network that the existing plans mean: options that
+    plans do not name have a meaning of their own (`network.build_network`).
+
+    Args:
+        plans: derived for this run.
+        existing: the plans that lie in the results folder.
+        given: the head's options that the config names.
+    """
+    from vit_backbone import find_head, options_of_old_plans
+
+    ours, theirs = _architecture(plans), _architecture(existing)
+    for name in options_of_old_plans(find_head(ours["head"])).keys() - theirs.keys() - given:
+        ours.pop(name, None)
+        plans[PLANS_KEY]["model"]["decoder"].pop(name, None)
+    if "train_patch_embedding" not in theirs.get("backbone_options", {}):
+        ours.get("backbone_options", {}).pop("train_patch_embedding", None)
+        if not ours.get("backbone_options", True):
+            del ours["backbone_options"]
+
+
+def _architecture(plans: dict[str, Any]) -> dict[str, Any]:
+    settings = next(iter(plans["configurations"].values()))
+    return settings["architecture"].get("arch_kwargs", {})
+
+
 def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
     ours = plans.get(PLANS_KEY, {})
     train = ours.get("train", {})

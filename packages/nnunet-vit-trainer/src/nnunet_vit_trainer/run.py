@@ -10,7 +10,7 @@ from vit_backbone import UserError
 
 from .backbones import find_backbone, recorded_backbone
 from .config_file import find_config, load_config
-from .continuation import describe_data, refuse_other_model
+from .continuation import describe_data, leave_unnamed, refuse_other_model
 from .datasets import environment, find_dataset, read_json, read_plans
 from .fold import train_fold
 from .plans import PLANS_KEY, derive_plans, derived_plans_name
@@ -176,6 +176,7 @@ def _prepare(
     settings = derived["configurations"][configuration]
     derived[PLANS_KEY]["data"] = describe_data(dataset_folder, settings["data_identifier"])
     if existing is not None:
+        leave_unnamed(derived, existing, set(config.model.decoder.options()))
         refuse_other_model(derived, existing, results)
     _check_batch(settings["batch_size"], processes)
     _try_to_build(settings["architecture"]["arch_kwargs"])
