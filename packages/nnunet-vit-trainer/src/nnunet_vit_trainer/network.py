@@ -31,7 +31,7 @@ def build_network(
         num_classes: number of output channels.
         deep_supervision: whether ``forward`` returns the auxiliary outputs too, which exist if
             the plans say ``auxiliary_outputs``.
-        head: an installed head, or a dotted module.
+        head: an installed head, or a module.
         strides: for nnU-Net, which reads the scales of deep supervision here; not used.
         factory_arguments: what the head's ``create_segmentation_model`` takes beyond these.
 
