@@ -248,6 +248,17 @@ def test_precision_follows_the_device():
         resolve_amp_dtype("float16", "cpu")
 
 
+@pytest.mark.parametrize(("real", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_emulated_bfloat16_does_not_count(real, expected, monkeypatch):
+    """A Turing card emulates it, several times slower than its float16."""
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or real,
+    )
+    assert resolve_amp_dtype("auto", "cuda") == expected
+
+
 def test_a_step_in_bfloat16_keeps_the_weights_in_float32():
     model, seen = network(), []
     model.head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))

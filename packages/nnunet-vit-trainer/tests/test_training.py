@@ -121,7 +121,7 @@ def test_what_a_weight_file_decides_reaches_the_network_through_the_plans(tmp_pa
     arguments = derived["configurations"]["2d"]["architecture"]["arch_kwargs"]
     rebuilt = build_network(3, 2, **json.loads(json.dumps(arguments)))
     assert rebuilt.backbone.pos_embed.shape == original.pos_embed.shape
-    assert rebuilt.input_norm.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert rebuilt.input_norm.mean == (0.485, 0.456, 0.406)
     report = load_weights(rebuilt.backbone, tmp_path / "away.pth")
     assert "resampled" not in report.line()
     assert report.sha256 == weights["sha256"]

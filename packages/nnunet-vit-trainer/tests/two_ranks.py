@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from functools import partial
+from functools import partial, wraps
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def refuse():
 
 
 def plans(head, deep_supervision, **decoder):
-    """Derive plans whose network has buffers, and no randomness in training."""
+    """Derive plans whose network has no randomness in training."""
     settings = {
         "data_identifier": "data",
         "patch_size": [32, 32],
@@ -138,6 +138,16 @@ def make_trainer(home, head, deep_supervision, **decoder):
         DATASET_JSON,
         torch.device("cpu"),
     )
+    build = made.build_network_architecture
+
+    @wraps(build)  # nnU-Net looks at the signature
+    def with_a_buffer(*arguments):
+        """Some backbones have buffers (RoPE's), which DDP would broadcast."""
+        network = build(*arguments)
+        network.register_buffer("idle", torch.zeros(1), persistent=False)
+        return network
+
+    made.build_network_architecture = with_a_buffer
     torch.manual_seed(made.local_rank)  # rank 0's weights are to count
     made.initialize()
     return made

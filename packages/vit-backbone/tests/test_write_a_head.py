@@ -51,6 +51,7 @@ def test_the_documents_head_is_found_by_its_module_name(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     (folder / "my").mkdir(exist_ok=True)
     (folder / "my" / "head.py").write_text("from my_head import create_segmentation_model\n")
+    assert list(head_options(find_head("my_head"))) == ["width"]
     factory = find_head("my.head")
     assert list(head_options(factory)) == ["width"]
     model = factory("test_vit", num_classes=2, pretrained=False, width=8)

@@ -31,13 +31,13 @@ def deconv(x, into, width):
 
 
 def conv3(x, into, width):
-    weight, bias = fill(width, into, 3, 3), fill(width)
+    weight = fill(width, into, 3, 3)  # no bias: a norm follows
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
     out = np.zeros((width, *x.shape[1:]))
     for dy, dx in itertools.product(range(3), repeat=2):
         window = padded[:, dy : dy + x.shape[1], dx : dx + x.shape[2]]
         out += np.einsum("ihw,oi->ohw", window, weight[:, :, dy, dx])
-    return out + bias[:, None, None]
+    return out
 
 
 def norm_and_activation(x):

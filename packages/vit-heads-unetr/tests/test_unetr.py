@@ -39,6 +39,8 @@ def test_blocks_are_what_the_specification_names():
     assert kinds == ["ConvTranspose2d", "Conv2d", "GroupNorm", "LeakyReLU"]
     kinds = [type(layer).__name__ for layer in ConvBlock(4, 6)]
     assert kinds == ["Conv2d", "GroupNorm", "LeakyReLU"] * 2
+    for block in (DeconvBlock(4, 6), ConvBlock(4, 6)):
+        assert all(layer.bias is None for layer in block if isinstance(layer, torch.nn.Conv2d))
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
@@ -59,10 +61,10 @@ def test_the_default_head_has_the_specified_size():
     for width, blocks in zip(c[:4], depth, strict=True):
         for i in range(blocks):
             into = 384 if i == 0 else width
-            expected += into * width * 4 + width + width * width * 9 + width + 2 * width
+            expected += into * width * 4 + width + width * width * 9 + 2 * width
     for coarse, skip in ((512, 256), (256, 128), (128, 64)):
-        expected += (coarse + skip) * skip * 9 + skip * skip * 9 + 2 * skip + 4 * skip
-    expected += 64 * 32 * 9 + 32 * 32 * 9 + 2 * 32 + 4 * 32 + 32 * 3 + 3
+        expected += (coarse + skip) * skip * 9 + skip * skip * 9 + 4 * skip
+    expected += 64 * 32 * 9 + 32 * 32 * 9 + 4 * 32 + 32 * 3 + 3
     assert sum(p.numel() for p in head.parameters()) == expected
 
 
@@ -165,8 +167,8 @@ def test_values_equal_those_of_an_independent_computation():
             parameter.copy_(values.reshape(parameter.shape) + offset)
         ramp = torch.linspace(-1, 1, 6 * 2 * 2, dtype=torch.double).reshape(1, 6, 2, 2)
         logits = head([ramp * (level + 1) for level in range(4)], torch.empty(0))
-    assert logits.mean().item() == pytest.approx(-0.08678308727961552, abs=1e-8)
-    expected = [-0.226853, -0.2610184, -0.2416031, -0.1730505, -0.0957034, -0.0763959]
+    assert logits.mean().item() == pytest.approx(0.022990271914134285, abs=1e-8)
+    expected = [0.0401238, 0.0428472, 0.0333082, 0.0002249, -0.0033025, -0.0036579]
     assert logits[0, 1, 5, 3:9].tolist() == pytest.approx(expected, abs=1e-6)
 
 

@@ -56,7 +56,13 @@ def find_backbone(
     checkpoint = found and read_checkpoint(found)
     name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
     weights = found and {"file": str(found.resolve()), "sha256": sha256_of(found)}
-    backbone: dict[str, Any] = {"asked": asked, "name": name, "options": options}
+    in_chans = (checkpoint.in_chans if checkpoint else None) or 3
+    backbone: dict[str, Any] = {
+        "asked": asked,
+        "name": name,
+        "options": options,
+        "in_chans": in_chans,
+    }
     statistics = pretrained_statistics(name) if found else None
     # A family's files are its own; only its name is timm's.
     if model.backbone not in MODEL_CONFIGS and statistics not in (None, statistics_of(backbone)):
@@ -64,16 +70,21 @@ def find_backbone(
     return backbone, weights
 
 
-def with_recorded_statistics(backbone: dict[str, Any], existing: dict[str, Any]) -> dict[str, Any]:
-    """Take a backbone's statistics as results have them, which an earlier release may have written.
+def as_recorded(
+    backbone: dict[str, Any], weights: dict[str, Any] | None, existing: dict[str, Any]
+) -> dict[str, Any]:
+    """Take a backbone as results of the same weights have it, maybe from an earlier release.
 
     Args:
-        backbone: of `find_backbone`.
+        backbone: of `find_backbone`, like the next.
+        weights: the file and its sha256.
         existing: the plans of the results.
     """
-    recorded = existing[PLANS_KEY].get("backbone", {}).get("statistics")
-    rest = {name: value for name, value in backbone.items() if name != "statistics"}
-    return rest | ({"statistics": recorded} if recorded else {})
+    ours = existing[PLANS_KEY]
+    recorded = ours.get("backbone", {})
+    sha256 = [(w or {}).get("sha256") for w in (weights, ours.get("weights"))]
+    same = sha256[0] == sha256[1] and recorded.get("asked") == backbone["asked"]
+    return recorded if same else backbone
 
 
 def recorded_backbone(
@@ -116,4 +127,6 @@ def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
             f"-pretrained_weights {checkpoint_file} holds backbone "
             f"{ours['backbone'].get('asked')!r}, the config asks for {asked!r}"
         )
-    return ours["backbone"]
+    # All of it was trained on, or adapted to, the images' own channels.
+    weight = content["network_weights"]["backbone.patch_embed.proj.weight"]
+    return ours["backbone"] | {"in_chans": weight.shape[1]}

@@ -40,7 +40,7 @@ class ViTModelConfig:
     """What the network is.
 
     Attributes:
-        model_path: an installed head, or a dotted module with ``create_segmentation_model``.
+        model_path: an installed head, or a module with ``create_segmentation_model``.
         backbone: a family of `vit_backbone.MODEL_CONFIGS`, or a timm model name.
         backbone_size: a size of the family; ``None`` is its default.
         checkpoint_path: local weight file; empty means none. It wins over ``pretrained``.

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError, shorten
+from vit_backbone import UserError, find_head, options_of_old_plans, shorten
 
 from .config import ViTTrainConfig
 from .datasets import read_dataset_json
@@ -79,6 +79,28 @@ def first_difference(plans: dict[str, Any], existing: dict[str, Any]) -> str | N
     return None
 
 
+def leave_unnamed(plans: dict[str, Any], existing: dict[str, Any], given: set[str]) -> None:
+    """Take away, in place, what existing plans do not name since they are older than the option.
+
+    Other folds and continued runs then build the network that the existing plans mean: options that
+    plans do not name have a meaning of their own (`network.build_network`).
+
+    Args:
+        plans: derived for this run.
+        existing: the plans that lie in the results folder.
+        given: the head's options that the config names.
+    """
+    ours, theirs = _architecture(plans), _architecture(existing)
+    for name in options_of_old_plans(find_head(ours["head"])).keys() - theirs.keys() - given:
+        ours.pop(name, None)
+        plans[PLANS_KEY]["model"]["decoder"].pop(name, None)
+
+
+def _architecture(plans: dict[str, Any]) -> dict[str, Any]:
+    settings = next(iter(plans["configurations"].values()))
+    return settings["architecture"].get("arch_kwargs", {})
+
+
 def _what_counts(plans: dict[str, Any]) -> dict[str, Any]:
     ours = plans.get(PLANS_KEY, {})
     train = _recipe_defaults() | ours.get("train", {})
@@ -102,13 +124,14 @@ def _recipe_defaults() -> dict[str, Any]:
 
 
 def _with_head_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Complete the head's options: what plans do not name, the head's factory fills in."""
+    """Complete the head's options with what plans mean that do not name them."""
     architecture = settings.get("architecture", {})
     arguments = architecture.get("arch_kwargs", {})
     if "head" not in arguments:
         return settings
     try:
-        arguments = resolved_options(arguments["head"], {}) | arguments
+        old = options_of_old_plans(find_head(arguments["head"]))
+        arguments = resolved_options(arguments["head"], {}) | old | arguments
     except UserError:  # results of a head that is not installed here; the heads differ then
         return settings
     return settings | {"architecture": architecture | {"arch_kwargs": arguments}}

@@ -1,10 +1,12 @@
 """The function that plans files name as their network class."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from vit_backbone import UserError, find_head
+from vit_backbone import UserError, find_head, options_of_old_plans
 
 NETWORK_CLASS_NAME = f"{__name__}.build_network"
 
@@ -21,14 +23,15 @@ def build_network(
     """Build the network of a plans file, with random weights: it never looks for pretrained ones.
 
     nnU-Net calls this at the start of a training and, in a fresh process, at prediction; it then
-    fills the network from a checkpoint.
+    fills the network from a checkpoint. Options that plans do not name are off, or what 0.1.0
+    built where that was another (`_with_old_meaning`).
 
     Args:
         input_channels: number of image channels.
         num_classes: number of output channels.
         deep_supervision: whether ``forward`` returns the auxiliary outputs too, which exist if
             the plans say ``auxiliary_outputs``.
-        head: an installed head, or a dotted module.
+        head: an installed head, or a module.
         strides: for nnU-Net, which reads the scales of deep supervision here; not used.
         factory_arguments: what the head's ``create_segmentation_model`` takes beyond these.
 
@@ -40,9 +43,24 @@ def build_network(
             f"these plans have no auxiliary outputs of head {head!r} for deep supervision; "
             "use -tr nnUNetTrainerNoDeepSupervision_vit"
         )
-    network = find_head(head)(
-        num_classes=num_classes, in_channels=input_channels, pretrained=False, **factory_arguments
+    factory = find_head(head)
+    network = factory(
+        num_classes=num_classes,
+        in_channels=input_channels,
+        pretrained=False,
+        **_with_old_meaning(factory, input_channels, factory_arguments),
     )
     if deep_supervision:
         network.head.deep_supervision = True
     return network
+
+
+def _with_old_meaning(
+    factory: Callable[..., Any], input_channels: int, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Add what plans of 0.1.0 leave unnamed: a patch embedding for N channels trained, one too."""
+    arguments = options_of_old_plans(factory) | arguments
+    if "backbone_options" in inspect.signature(factory).parameters:
+        old = {"train_patch_embedding": input_channels != 3}
+        arguments["backbone_options"] = old | (arguments.get("backbone_options") or {})
+    return arguments

@@ -10,7 +10,7 @@ import inspect
 from importlib.metadata import version
 from typing import Any
 
-from vit_backbone import UserError
+from vit_backbone import UserError, patch_embedding_trains
 
 from .config import ViTnnUNetConfig
 from .input_norm import UNIT_RANGE_STATISTICS, resolve_input_norm
@@ -47,7 +47,8 @@ def derive_plans(
         config_name: the config's name.
         config: the checked config; a ``batch_size`` or ``patch_size`` of its replaces the plan's.
         backbone: ``asked``, the timm name that the config resolves to; ``name`` and ``options``,
-            what the weight file makes of it (`vit_backbone.fit_to_checkpoint`); ``statistics``,
+            what the weight file makes of it (`vit_backbone.fit_to_checkpoint`); ``in_chans``, the
+            channels of its patch embedding (which plans of 0.1.0 do not say); ``statistics``,
             where its weights were not trained with those of `statistics_of`.
         weights: ``file`` and ``sha256`` of the pretrained weights (see `base_weights`); ``None``
             without any.
@@ -75,10 +76,14 @@ def derive_plans(
         plans.get("foreground_intensity_properties_per_channel", {}),
         backbone_statistics=statistics_of(backbone),
     )
+    channels = len(settings["normalization_schemes"])
+    options = backbone["options"] | _patch_embedding_option(
+        config.tune, channels, backbone.get("in_chans")
+    )
     settings |= {
         "patch_size": list(train["patch_size"] or settings["patch_size"]),
         "batch_size": train["batch_size"] or settings["batch_size"],
-        "architecture": architecture_of(config, backbone["name"], backbone["options"], input_norm),
+        "architecture": architecture_of(config, backbone["name"], options, input_norm),
     }
     if deep_supervision:
         settings["architecture"]["arch_kwargs"] |= _auxiliary_outputs(config.model.model_path)
@@ -119,7 +124,7 @@ def architecture_of(
     Args:
         config: the checked config.
         timm_name: the timm name of its backbone.
-        file_options: what the weight file asks for.
+        file_options: what the weight file asks for, and ``train_patch_embedding``.
         input_norm: the arguments of `vit_backbone.model.InputNorm`.
     """
     from .network import NETWORK_CLASS_NAME
@@ -139,7 +144,7 @@ def architecture_of(
         "float16_as": _FLOAT16_AS.get(config.train.amp_dtype),
     }
     # Only what differs from the default: a head that predates an option still builds.
-    given = {name: value for name, value in options.items() if value}
+    given = {n: value for n, value in options.items() if value or n == "train_patch_embedding"}
     _refuse_untaken(model.model_path, given)
     return {
         "network_class_name": NETWORK_CLASS_NAME,
@@ -157,6 +162,17 @@ def architecture_of(
         },
         "_kw_requires_import": [],
     }
+
+
+def _patch_embedding_option(tune: str, channels: int, trained_chans: int | None) -> dict[str, bool]:
+    """Say that the patch embedding does not train, where plans that do not say so mean it does.
+
+    It must not follow from a rule at prediction: checkpoints may leave out what is frozen.
+    """
+    if tune == "full" or channels == 3 or trained_chans is None:
+        return {}
+    trains = patch_embedding_trains(channels, trained_chans, frozen=tune != "lora")
+    return {} if trains else {"train_patch_embedding": False}
 
 
 def resolved_recipe(config: ViTnnUNetConfig, *, pretrained: bool) -> dict[str, Any]:
@@ -180,10 +196,15 @@ def resolved_recipe(config: ViTnnUNetConfig, *, pretrained: bool) -> dict[str, A
 
 
 def _refuse_untaken(head: str, backbone_options: dict[str, Any]) -> None:
-    """Refuse options that a head's factory would ignore: it may take any name and drop it."""
+    """Refuse options that a head's factory would ignore: it may take any name and drop it.
+
+    What follows from the images' channels no one asked for: it is taken away, in place.
+    """
     from vit_backbone import find_head
 
     parameters = inspect.signature(find_head(head)).parameters
+    if "backbone_options" not in parameters:
+        backbone_options.pop("train_patch_embedding", None)
     if backbone_options and "backbone_options" not in parameters:
         raise UserError(
             f"head {head!r} does not take backbone_options, so {', '.join(backbone_options)} "

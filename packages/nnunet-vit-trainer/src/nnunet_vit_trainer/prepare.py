@@ -9,10 +9,10 @@ from typing import Any
 from vit_backbone import UserError
 
 from .backbones import (
+    as_recorded,
     asked_backbone,
     find_backbone,
     recorded_backbone,
-    with_recorded_statistics,
 )
 from .checks import (
     DEFAULT_TRAINER,
@@ -23,7 +23,7 @@ from .checks import (
 )
 from .claim import check_plans_file, claim_results, owned_plans, write_json
 from .config_file import find_config, load_config
-from .continuation import describe_data, refuse_other_model
+from .continuation import describe_data, leave_unnamed, refuse_other_model
 from .datasets import environment, find_dataset, read_plans
 from .plans import PLANS_KEY, derive_plans, derived_plans_name, settings_of
 
@@ -119,10 +119,11 @@ def prepare(
         try_to_build(tried[configuration])
         backbone, weights = find_backbone(config.model, pretrained_weights)
         if existing is not None:
-            backbone = with_recorded_statistics(backbone, existing)
+            backbone = as_recorded(backbone, weights, existing)
     derived = derive(backbone, weights)
     derived[PLANS_KEY]["data"] = data
     if existing is not None:
+        leave_unnamed(derived, existing, set(config.model.decoder.options()))
         refuse_other_model(derived, existing, results)
     if derived["configurations"] != tried:
         try_to_build(derived["configurations"][configuration])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vit_backbone import UserError
+from vit_backbone.precision import cuda_has_bfloat16
 
 
 def resolve_amp_dtype(amp_dtype: str, device_type: str) -> torch.dtype | None:
@@ -26,7 +27,7 @@ def resolve_amp_dtype(amp_dtype: str, device_type: str) -> torch.dtype | None:
     if amp_dtype == "auto":
         if device_type != "cuda":
             return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if cuda_has_bfloat16() else torch.float16
     if amp_dtype == "float16" and device_type != "cuda":
         raise UserError(
             f"train.amp_dtype: float16 needs CUDA, the device is {device_type}; use auto"

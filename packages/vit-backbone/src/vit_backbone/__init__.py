@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from .heads import deep_supervision_strides as deep_supervision_strides
     from .heads import find_head as find_head
     from .heads import head_options as head_options
+    from .heads import options_of_old_plans as options_of_old_plans
     from .lora import adapter_state_dict as adapter_state_dict
     from .lora import disable_lora as disable_lora
     from .lora import enable_lora as enable_lora
     from .model import ViTSegmentationModel as ViTSegmentationModel
     from .model import build_segmentation_model as build_segmentation_model
+    from .patch_embedding import patch_embedding_trains as patch_embedding_trains
     from .pretrained import pretrained_statistics as pretrained_statistics
     from .taps import LAYER_INDICES as LAYER_INDICES
     from .taps import LAYER_PRESETS as LAYER_PRESETS
@@ -67,6 +69,8 @@ _MODULE_OF = {
     "deep_supervision_strides": "heads",
     "find_head": "heads",
     "head_options": "heads",
+    "options_of_old_plans": "heads",
+    "patch_embedding_trains": "patch_embedding",
 }
 
 __all__ = sorted(_MODULE_OF)

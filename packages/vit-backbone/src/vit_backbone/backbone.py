@@ -1,12 +1,13 @@
 """Build a timm ViT that takes images of any size and any number of channels."""
 
 import logging
-from functools import partial
+import math
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import timm
-from timm.layers import LayerNorm
+from timm.layers import PatchEmbed
 from torch import nn
 
 from .errors import UserError
@@ -32,6 +33,7 @@ def create_backbone(
     layer_scale: bool = False,
     pos_embed_resampling: str | None = None,
     drop_path_rate: float = 0.0,
+    train_patch_embedding: bool | None = None,
 ) -> tuple[nn.Module, int, str]:
     """Build a backbone and fill it with weights, completely or not at all.
 
@@ -49,18 +51,21 @@ def create_backbone(
             summed for 1, repeated and scaled by 3/N for N.
         patch_size: side of a patch in pixels that the patch embedding is resampled to; ``None``
             is the model's own.
-        img_size: image side that the position embedding's grid is for; ``None`` is timm's.
-        norm_eps: epsilon of the layer norms; ``None`` is timm's.
+        img_size: image side that the position embedding's grid is for, in whole patches of the
+            model's own; ``None`` is timm's.
+        norm_eps: epsilon of the layer norms, above 0; ``None`` is timm's.
         layer_scale: add LayerScale where timm's model has none.
         pos_embed_resampling: how the position embedding is brought to other grids than its own:
             ``None`` is timm's way, ``dinov2`` that of DINOv2 without registers (`pos_embed`).
         drop_path_rate: stochastic depth in training, 0 to below 1.
+        train_patch_embedding: whether the patch embedding goes on training under LoRA and
+            freezing; ``None`` is `patch_embedding_trains` of the channels.
 
     Returns:
         The module (``num_classes=0``), its patch size in pixels, and its timm name.
 
     Raises:
-        UserError: an unknown name or size, a model that is not a plain ViT, or no channels.
+        UserError: an unknown name or size, a model that is not a plain ViT, or impossible options.
         WeightsError: weights that are missing or do not fill every tensor of the backbone.
     """
     timm_name = resolve_backbone(model_name, model_size)
@@ -76,6 +81,13 @@ def create_backbone(
     }
     options = read_off | {name: value for name, value in given.items() if value is not None}
     backbone = _build(timm_name, in_chans, drop_path_rate=drop_path_rate, **options)
+    if img_size is not None and img_size % backbone.trained_patch_size:
+        raise UserError(
+            f"img_size {img_size}: {timm_name!r} has patches of {backbone.trained_patch_size} px; "
+            "give a multiple"
+        )
+    backbone.trained_chans = (checkpoint.in_chans if checkpoint else None) or 3
+    backbone.train_patch_embedding = train_patch_embedding
     if file is not None:
         logger.info(load_weights(backbone, file, checkpoint).line())
     return backbone, backbone.patch_embed.patch_size[0], timm_name
@@ -92,15 +104,12 @@ def _build(
     pos_embed_resampling: str | None = None,
     drop_path_rate: float = 0.0,
 ) -> nn.Module:
-    if in_chans < 1:
-        raise UserError(f"in_chans is {in_chans}; a backbone needs at least 1 input channel")
+    _check_options(in_chans, patch_size, img_size, norm_eps, drop_path_rate)
     if not timm.is_model(timm_name):
         near = timm.list_models(f"*{timm_name.split('.')[0]}*", include_tags=False)[:5]
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise UserError(f"backbone {timm_name!r} is neither a family nor a timm model{hint}")
     options: dict[str, Any] = {"drop_path_rate": drop_path_rate}
-    if norm_eps is not None:
-        options["norm_layer"] = partial(LayerNorm, eps=norm_eps)
     if layer_scale:
         options["init_values"] = 1e-5
     try:
@@ -112,26 +121,80 @@ def _build(
         raise UserError(
             f"timm model {timm_name!r} is not a plain ViT that takes any image size: {error}"
         ) from error
-    if not hasattr(backbone, "blocks") or not hasattr(backbone, "num_prefix_tokens"):
-        raise UserError(f"timm model {timm_name!r} is not a plain ViT: it has no block sequence")
+    _refuse_unplain(backbone, timm_name)
     _norm_features_finally(backbone)
+    _freeze_pooling(backbone)
+    if norm_eps is not None:
+        _set_norm_eps(backbone, norm_eps, timm_name)
     make_rope_traceable(backbone)
     use_resampling(backbone, pos_embed_resampling)
     for block in backbone.blocks:
         # timm's EVA attention (DINOv3 qkvb) calls F.linear with qkv.weight, which goes around an
         # adapter on qkv: LoRA would train nothing. With the bias apart, qkv is called as a module.
-        if hasattr(block.attn, "qkv_bias_separate"):
+        # Parallel blocks have no ``attn``.
+        if hasattr(getattr(block, "attn", None), "qkv_bias_separate"):
             block.attn.qkv_bias_separate = True
     _set_geometry(backbone, patch_size, img_size)
     return backbone
 
 
+def _check_options(
+    in_chans: int,
+    patch_size: int | None,
+    img_size: int | None,
+    norm_eps: float | None,
+    drop_path_rate: float,
+) -> None:
+    if not isinstance(in_chans, Integral) or in_chans < 1:
+        raise UserError(f"in_chans is {in_chans!r}; a backbone needs at least 1 input channel")
+    for name, value in (("patch_size", patch_size), ("img_size", img_size)):
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise UserError(f"{name} {value!r}: a whole number of at least 1 is expected")
+    if norm_eps is not None and not 0 < norm_eps < math.inf:
+        raise UserError(f"norm_eps {norm_eps!r}: it must be above 0")
+    if not 0 <= drop_path_rate < 1:
+        raise UserError(f"drop_path_rate {drop_path_rate!r}: it must be at least 0 and below 1")
+
+
+def _refuse_unplain(backbone: nn.Module, timm_name: str) -> None:
+    """Refuse what has no map of H/p x W/p behind each block.
+
+    A hybrid's patch embedding sees the map of a convolutional stem: its ``patch_size`` says nothing
+    about the image, and the features would be coarser than the heads take them to be.
+    """
+    embed = getattr(backbone, "patch_embed", None)
+    if not hasattr(backbone, "blocks") or not hasattr(backbone, "num_prefix_tokens"):
+        why = "it has no block sequence"
+    elif not isinstance(embed, PatchEmbed):
+        kind = "none" if embed is None else type(embed).__name__
+        why = f"its patch embedding is not one convolution of the image (PatchEmbed) but {kind}"
+    else:
+        return
+    raise UserError(f"timm model {timm_name!r} is not a plain ViT: {why}")
+
+
 def _norm_features_finally(backbone: nn.Module) -> None:
     """Where timm norms after pooling (``fc_norm``), norm the tokens: there is no pooling here."""
-    if isinstance(backbone.norm, nn.Identity) and isinstance(
-        getattr(backbone, "fc_norm", None), nn.LayerNorm
-    ):
-        backbone.norm, backbone.fc_norm = backbone.fc_norm, nn.Identity()
+    after_pooling = getattr(backbone, "fc_norm", None)
+    if isinstance(backbone.norm, nn.Identity) and isinstance(after_pooling, nn.Module):
+        backbone.norm, backbone.fc_norm = after_pooling, nn.Identity()
+
+
+def _freeze_pooling(backbone: nn.Module) -> None:
+    """Freeze attention pooling (SigLIP's ``attn_pool``): it never runs, and DDP would wait for it.
+
+    It stays a part of the model, since files and checkpoints hold its weights.
+    """
+    if getattr(backbone, "attn_pool", None) is not None:
+        backbone.attn_pool.requires_grad_(False)
+
+
+def _set_norm_eps(backbone: nn.Module, norm_eps: float, timm_name: str) -> None:
+    norms = [module for module in backbone.modules() if isinstance(module, nn.LayerNorm)]
+    if not norms:
+        raise UserError(f"norm_eps {norm_eps}: timm model {timm_name!r} has no LayerNorm")
+    for norm in norms:
+        norm.eps = norm_eps
 
 
 def _set_geometry(backbone: nn.Module, patch_size: int | None, img_size: int | None) -> None:
@@ -141,7 +204,5 @@ def _set_geometry(backbone: nn.Module, patch_size: int | None, img_size: int | N
     backbone.trained_patch_size = native
     grid = (img_size // native) if img_size else backbone.patch_embed.grid_size[0]
     wanted = patch_size or native
-    if wanted < 1:
-        raise UserError(f"patch_size {patch_size}: it must be at least 1")
     if wanted != native or grid != backbone.patch_embed.grid_size[0]:
         backbone.set_input_size((grid * wanted, grid * wanted), (wanted, wanted))

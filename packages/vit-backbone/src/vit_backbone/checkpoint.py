@@ -48,6 +48,12 @@ class Checkpoint:
         return None if weight is None or weight.ndim != 4 else weight.shape[-1]
 
     @property
+    def in_chans(self) -> int | None:
+        """Channels of the images it was trained on; ``None`` without a patch embedding."""
+        weight = self.tensors.get("patch_embed.proj.weight")
+        return None if weight is None or weight.ndim != 4 else weight.shape[1]
+
+    @property
     def grid(self) -> int | None:
         """Side of the position embedding's grid; ``None`` without one or where it is not square."""
         embedding = self.tensors.get("pos_embed")

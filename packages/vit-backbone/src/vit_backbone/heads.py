@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
@@ -58,8 +59,10 @@ def find_head(name: str) -> Callable[..., Any]:
     """Return a head's factory ``create_segmentation_model``.
 
     Args:
-        name: an installed head (entry-point group ``vit_backbone.heads``), or a dotted module
-            that has ``create_segmentation_model``. The module names of older configs mean ours.
+        name: an installed head (entry-point group ``vit_backbone.heads``), or a module, dotted or
+            not, that has ``create_segmentation_model`` and lies on Python's path (installed, or
+            in PYTHONPATH: commands do not look in the current folder). The module names of older
+            configs mean ours.
 
     Raises:
         UserError: no such head or module, or a module without the factory.
@@ -68,20 +71,30 @@ def find_head(name: str) -> Callable[..., Any]:
     entries = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
     if entries:
         found = _load(next(iter(entries)).load, name)
-    elif "." in name:
+    elif _may_be_module(name):
         found = _load(lambda: importlib.import_module(name), name)
     else:
-        raise UserError(
-            f"no head {name!r} is installed; installed: {', '.join(available_heads()) or 'none'}"
+        installed = ", ".join(available_heads()) or "none"
+        remedy = (
             f" (ours come with: uv pip install 'nnunet-vit-trainer[{name}]')"
             if name in _LEGACY_NAMES.values()
-            else f"no head {name!r} is installed; installed: "
-            f"{', '.join(available_heads()) or 'none'}; a dotted module name works too"
+            else "; nor is there a module of that name (is its folder in PYTHONPATH?)"
         )
+        raise UserError(f"no head {name!r} is installed; installed: {installed}{remedy}")
     factory = getattr(found, "create_segmentation_model", found)
     if not callable(factory):
         raise UserError(f"head {name!r} has no function create_segmentation_model")
     return factory
+
+
+def _may_be_module(name: str) -> bool:
+    """Say whether to import a name: nothing of Python's own, and nothing that is not there."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return False
+    # What lies inside of a package is found by importing that, which says what is missing.
+    return "." in name or name in sys.modules or importlib.util.find_spec(name) is not None
 
 
 def head_options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -105,6 +118,15 @@ def deep_supervision_strides(factory: Callable[..., Any]) -> tuple[int, ...] | N
     return getattr(sys.modules[factory.__module__], "DEEP_SUPERVISION_STRIDES", None)
 
 
+def options_of_old_plans(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return what plans mean that do not name an option, where that is not the option's default.
+
+    A head that changes what it builds by default keeps what it built before as an option, and its
+    module says so: ``OPTIONS_OF_OLD_PLANS = {"conv_bias": True}``.
+    """
+    return dict(getattr(sys.modules[factory.__module__], "OPTIONS_OF_OLD_PLANS", {}))
+
+
 def _resolved(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
     if not isinstance(parameter.annotation, str):
         return parameter.annotation
@@ -117,5 +139,8 @@ def _resolved(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
 def _load(load: Callable[[], Any], name: str) -> Any:
     try:
         return load()
-    except Exception as error:  # whatever a stranger's module raises while it is imported
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a stranger's module raises while it is imported
         raise UserError(f"head {name!r} cannot be imported: {error!r}") from error

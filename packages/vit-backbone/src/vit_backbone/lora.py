@@ -9,7 +9,8 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from .errors import UserError
-from .weights import patch_embedding_is_adapted
+from .lora_options import check_lora_options
+from .patch_embedding import set_patch_embedding
 
 DEFAULT_TARGETS = ("qkv",)
 
@@ -27,21 +28,23 @@ def enable_lora(
     """Inject LoRA adapters into the blocks, in place, and freeze everything else of the backbone.
 
     Only modules inside ``blocks`` are adapted: a target ``proj`` never reaches the patch
-    embedding's convolution. A patch embedding that was adapted to other input channels than the
-    pretrained ones goes on training.
+    embedding's convolution. A patch embedding that was adapted to other channels than the weights'
+    goes on training (`patch_embedding_trains`).
 
     Args:
         backbone: a timm ViT without adapters.
         rank: rank r of the update, at least 1.
-        lora_alpha: the update is scaled by lora_alpha / rank.
-        lora_dropout: dropout before the adapters, 0 to 1.
+        lora_alpha: the update is scaled by lora_alpha / rank; above 0.
+        lora_dropout: dropout before the adapters, 0 to below 1.
         target_modules: last names of linear layers; ``None`` is ``["qkv"]``.
         use_dora: learn magnitude and direction apart (Liu et al., DoRA, ICML 2024).
         use_rslora: scale by lora_alpha / sqrt(rank) (Kalajdzievski, rsLoRA, 2023).
 
     Raises:
-        UserError: adapters are there already, or no layer of the blocks has such a name.
+        UserError: impossible options, adapters are there already, or no layer of the blocks has
+            such a name.
     """
+    check_lora_options(rank, lora_alpha, lora_dropout, target_modules)
     if has_lora(backbone):
         raise UserError("LoRA is enabled already; call disable_lora first")
     targets = list(target_modules or DEFAULT_TARGETS)
@@ -66,7 +69,7 @@ def enable_lora(
         target_modules=rf"blocks\.\d+\.(?:.+\.)?(?:{names})",
     )
     inject_adapter_in_model(config, backbone)
-    backbone.patch_embed.requires_grad_(patch_embedding_is_adapted(backbone))
+    set_patch_embedding(backbone, frozen=False)
 
 
 def disable_lora(backbone: nn.Module) -> None:
@@ -86,10 +89,11 @@ def has_lora(backbone: nn.Module) -> bool:
 
 
 def adapter_state_dict(backbone: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what LoRA trained: the adapters and, where it was adapted, the patch embedding."""
-    adapted = patch_embedding_is_adapted(backbone)
+    """Return what LoRA trained: the adapters and, where it trains too, the patch embedding."""
+    embedding = backbone.patch_embed.parameters()
+    trains = has_lora(backbone) and any(parameter.requires_grad for parameter in embedding)
     return {
         name: tensor
         for name, tensor in backbone.state_dict().items()
-        if ".lora_" in name or (adapted and name.startswith("patch_embed."))
+        if ".lora_" in name or (trains and name.startswith("patch_embed."))
     }

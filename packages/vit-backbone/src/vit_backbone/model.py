@@ -5,7 +5,6 @@ B: batch, C: channels, H, W: image, K: classes, p: patch size.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,11 @@ from torch import nn
 from .backbone import create_backbone
 from .errors import UserError
 from .features import get_vit_features
+from .input_norm import InputNorm
+from .lora_options import check_lora_options
+from .patch_embedding import set_patch_embedding
+from .precision import check_float16_as, instead_of_float16
 from .taps import resolve_taps
-from .weights import patch_embedding_is_adapted
-
-
-class InputNorm(nn.Module):
-    """Shift and scale image channels, after an optional clamp: what the pretrained ViT expects.
-
-    The statistics are part of the architecture, not of the weights (plans carry them).
-
-    Args:
-        mean: one value for all channels, or one per channel.
-        std: likewise, above 0.
-        clamp: (lowest, highest) value before that; ``None`` does not clamp.
-    """
-
-    def __init__(
-        self,
-        mean: Sequence[float],
-        std: Sequence[float],
-        clamp: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__()
-        self.clamp = clamp
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Normalise (B, C, H, W)."""
-        if self.clamp is not None:
-            image = image.clamp(*self.clamp)
-        return (image - self.mean) / self.std
 
 
 class ViTSegmentationModel(nn.Module):
@@ -81,7 +54,7 @@ class ViTSegmentationModel(nn.Module):
         self.head = head
         self.indices = indices
         self.input_norm = input_norm
-        self.float16_as = float16_as
+        self.float16_as = check_float16_as(float16_as)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Segment images.
@@ -119,7 +92,7 @@ class ViTSegmentationModel(nn.Module):
     def freeze_backbone(self, except_last_blocks: int = 0) -> None:
         """Freeze the backbone: no gradient and no train-mode randomness, from now on.
 
-        A patch embedding that was adapted to other input channels goes on training.
+        Nor does an adapted patch embedding train, unless plans of 0.1.0 mean that it does.
 
         Args:
             except_last_blocks: so many of the last blocks, and the final norm, go on training.
@@ -136,7 +109,7 @@ class ViTSegmentationModel(nn.Module):
         if except_last_blocks:
             blocks[-except_last_blocks:].requires_grad_(True)
             self.backbone.norm.requires_grad_(True)
-        self.backbone.patch_embed.requires_grad_(patch_embedding_is_adapted(self.backbone))
+        set_patch_embedding(self.backbone, frozen=True)
         self.train(self.training)
 
     def freeze_behind_last_tap(self) -> None:
@@ -186,28 +159,6 @@ class ViTSegmentationModel(nn.Module):
         print(f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%})")
 
 
-def instead_of_float16(device_type: str, float16_as: str) -> AbstractContextManager[Any]:
-    """Run in another precision where float16 autocast is on.
-
-    nnU-Net validates and predicts under float16, in which DINOv3 is reported unstable. The network
-    is the one place that training and stock prediction share.
-
-    Args:
-        device_type: of the image.
-        float16_as: ``bfloat16`` (where the device has it), ``float32``, or ``float16`` itself.
-    """
-    if not torch.amp.is_autocast_available(device_type):  # as on the meta device
-        return nullcontext()
-    asked = torch.is_autocast_enabled(device_type)
-    if not asked or torch.get_autocast_dtype(device_type) != torch.float16:
-        return nullcontext()
-    if float16_as == "float32":
-        return torch.autocast(device_type, enabled=False)
-    if device_type == "cuda" and not torch.cuda.is_bf16_supported():
-        return nullcontext()
-    return nullcontext() if float16_as == "float16" else torch.autocast(device_type, torch.bfloat16)
-
-
 def fit_to_image(
     logits: torch.Tensor,
     padded_size: Sequence[int],
@@ -220,16 +171,26 @@ def fit_to_image(
         logits: (B, K, h, w) over the area of the padded image.
         padded_size: height and width of that.
         size: height and width of the image.
-        scale: of the result, for an auxiliary output. Scaling comes after the crop: rounding the
-            padded and the cropped size apart would zoom.
+        scale: of the result, for an auxiliary output: height and width are ``size * scale``,
+            rounded. It is resampled once, and not at all where it has the right scale already.
     """
-    if logits.shape[-2:] != tuple(padded_size):
-        logits = F.interpolate(logits, tuple(padded_size), mode="bilinear", align_corners=False)
-    logits = logits[..., : size[0], : size[1]]
     if scale == 1.0:
-        return logits
-    scaled = [max(1, round(side * scale)) for side in size]
-    return F.interpolate(logits, scaled, mode="bilinear", align_corners=False)
+        if logits.shape[-2:] != tuple(padded_size):
+            logits = F.interpolate(logits, tuple(padded_size), mode="bilinear", align_corners=False)
+        return logits[..., : size[0], : size[1]]
+    wanted = [max(1, round(side * scale)) for side in size]
+    # Pixels of the result per logit. Not F.interpolate, which takes sizes or factors: the factors
+    # say where a pixel lies though the result ends at the crop, in the middle of the logits.
+    factors = [
+        new * padded / (side * old)
+        for new, padded, side, old in zip(wanted, padded_size, size, logits.shape[-2:], strict=True)
+    ]
+    if factors != [1.0, 1.0]:
+        # torch copies an axis of equal sizes whatever the factor says: one more, cropped again.
+        sizes = zip(wanted, logits.shape[-2:], factors, strict=True)
+        asked = [new + (new == old and factor != 1.0) for new, old, factor in sizes]
+        logits = torch.ops.aten.upsample_bilinear2d(logits, asked, False, *factors)
+    return logits[..., : wanted[0], : wanted[1]]
 
 
 def pad_to_patches(image: torch.Tensor, patch_size: Sequence[int]) -> torch.Tensor:
@@ -248,6 +209,13 @@ def pad_to_patches(image: torch.Tensor, patch_size: Sequence[int]) -> torch.Tens
     if right:
         image = F.pad(image, (0, right, 0, 0), mode="reflect" if right < width else "replicate")
     return image
+
+
+_BACKBONE_OPTIONS = {
+    name
+    for name, parameter in inspect.signature(create_backbone).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+} - {"pretrained", "in_chans"}
 
 
 def build_segmentation_model(
@@ -281,13 +249,14 @@ def build_segmentation_model(
         lora_alpha: see there.
         lora_dropout: see there.
         lora_target_modules: see there.
-        backbone_options: the last options of `create_backbone`, and ``indices`` (the taps, see
+        backbone_options: the last options of `create_backbone`, and ``indices`` (four taps, see
             `resolve_taps`), ``input_norm`` (arguments of `InputNorm`), ``train_last_blocks`` (of
             a frozen backbone), ``float16_as`` (see `instead_of_float16`), ``use_dora`` and
             ``use_rslora`` (see `enable_lora`).
 
     Raises:
-        UserError: what `create_backbone` and `enable_lora` refuse, or an unknown option.
+        UserError: what `create_backbone` and `enable_lora` refuse, or an unknown or impossible
+            option.
     """
     options = dict(backbone_options or {})
     taps = options.pop("indices", None)
@@ -295,9 +264,16 @@ def build_segmentation_model(
     train_last_blocks = options.pop("train_last_blocks", 0)
     float16_as = options.pop("float16_as", "bfloat16")
     variants = {name: options.pop(name, False) for name in ("use_dora", "use_rslora")}
-    known = inspect.signature(create_backbone).parameters
-    if unknown := sorted(set(options) - set(known)):
+    if unknown := sorted(set(options) - _BACKBONE_OPTIONS):
         raise UserError(f"unknown backbone_options {unknown}")
+    if train_last_blocks and not freeze_backbone:
+        raise UserError(
+            f"train_last_blocks {train_last_blocks} is of a frozen backbone; set freeze_backbone"
+        )
+    if use_lora and not freeze_backbone:
+        check_lora_options(lora_rank, lora_alpha, lora_dropout, lora_target_modules)
+    check_float16_as(float16_as)
+    norm = _input_norm(input_norm, in_channels) if input_norm else None
     backbone, _, _ = create_backbone(
         backbone_name,
         backbone_size,
@@ -306,9 +282,12 @@ def build_segmentation_model(
         in_chans=in_channels,
         **options,
     )
+    taps = resolve_taps(taps, len(backbone.blocks))
+    if len(taps) != 4:
+        raise UserError(f"indices {taps}: a head taps four blocks")
     model = make_model(backbone)
-    model.indices = resolve_taps(taps, len(backbone.blocks))
-    model.input_norm = InputNorm(**input_norm) if input_norm else None
+    model.indices = taps
+    model.input_norm = norm
     model.float16_as = float16_as
     if freeze_backbone:
         model.freeze_backbone(train_last_blocks)
@@ -316,3 +295,11 @@ def build_segmentation_model(
         model.enable_lora(lora_rank, lora_alpha, lora_dropout, lora_target_modules, **variants)
     model.freeze_behind_last_tap()
     return model
+
+
+def _input_norm(arguments: Mapping[str, Any], channels: int) -> InputNorm:
+    if unknown := sorted(set(arguments) - {"mean", "std", "clamp"}):
+        raise UserError(f"input_norm has mean, std and clamp, not {unknown}")
+    if missing := sorted({"mean", "std"} - set(arguments)):
+        raise UserError(f"input_norm lacks {missing}")
+    return InputNorm(**arguments, channels=channels)

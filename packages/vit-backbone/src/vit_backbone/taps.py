@@ -1,6 +1,7 @@
 """Which blocks a head taps. No torch here: configs are checked against this."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from .errors import UserError
 
@@ -38,7 +39,8 @@ def resolve_taps(taps: Sequence[int] | str | None, depth: int) -> list[int]:
         depth: number of blocks.
 
     Raises:
-        UserError: an unknown name, a depth that the preset does not know, or no such block.
+        UserError: an unknown name, a depth that the preset does not know, no numbers, or no such
+            block.
     """
     if taps is None:
         return layer_indices(depth)
@@ -48,6 +50,8 @@ def resolve_taps(taps: Sequence[int] | str | None, depth: int) -> list[int]:
         if depth not in LAYER_PRESETS[taps]:
             raise UserError(f"layer_indices {taps!r} is not for a backbone of {depth} blocks")
         return LAYER_PRESETS[taps][depth]
+    if not isinstance(taps, Sequence) or not all(isinstance(i, Integral) for i in taps):
+        raise UserError(f"indices {taps!r}: whole numbers, of blocks, are expected")
     outside = [i for i in taps if not -depth <= i < depth]
     if outside:
         raise UserError(

@@ -81,11 +81,6 @@ def load_weights(
     )
 
 
-def patch_embedding_is_adapted(backbone: nn.Module) -> bool:
-    """Say whether the patch embedding takes another number of channels than the pretrained one."""
-    return backbone.patch_embed.proj.in_channels != backbone.pretrained_cfg["input_size"][0]
-
-
 def _base_tensors(backbone: nn.Module) -> Tensors:
     """Name the backbone's own tensors as they are called without adapters."""
     return {

@@ -55,13 +55,13 @@ def create_segmentation_model(
         use_lora: tune the backbone by LoRA; its own weights are then frozen in any case.
         lora_rank: rank of the LoRA update.
         lora_alpha: the update is scaled by lora_alpha / lora_rank.
-        lora_dropout: dropout before the adapters, 0 to 1.
+        lora_dropout: dropout before the adapters, 0 to below 1.
         lora_target_modules: names of linear layers in the blocks; ``None`` is ``["qkv"]``.
         pretrained: ``None`` is the family's released weights, ``False`` random initialisation.
         in_channels: number of input channels, at least 1.
         backbone_options: the rarer ones; see `vit_backbone.build_segmentation_model`.
         hidden_size: width of the head, at least 1.
-        dropout: before the classifier, 0 to 1.
+        dropout: before the classifier, 0 to below 1.
         norm: ``batch`` is the paper's, ``group`` is for small batches.
         neck: ``pyramid`` rescales the taps to 4, 2, 1 and 1/2 times the patch grid first, so that
             the head answers at 4 times the grid.
@@ -118,7 +118,7 @@ def check_options(
     """Refuse values that no SegFormer head can be built with.
 
     Raises:
-        UserError: a hidden size below 1, a dropout outside of 0 to 1, or a name not listed.
+        UserError: a hidden size below 1, a dropout outside of 0 to below 1, or a name not listed.
     """
     if hidden_size < 1:
         raise UserError(f"hidden_size {hidden_size}: it must be at least 1")

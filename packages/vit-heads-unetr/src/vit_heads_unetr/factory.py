@@ -4,6 +4,7 @@ The factory's explicit keyword parameters beyond the standard ones are the schem
 ``model.decoder`` in a trainer's config.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ LIGHT_CHANNELS = (128, 64, 32, 16, 16)
 DEEP_SUPERVISION_STRIDES = (1, 2, 2, 2)
 UPSAMPLES = ("bilinear", "deconv")
 NORMS = ("group", "instance", "layer")
+OPTIONS_OF_OLD_PLANS = {"conv_bias": True}
 
 
 def create_segmentation_model(
@@ -43,6 +45,7 @@ def create_segmentation_model(
     image_skip: bool = False,
     upsample: Literal["bilinear", "deconv"] = "bilinear",
     norm: Literal["group", "instance", "layer"] = "group",
+    conv_bias: bool = False,
     auxiliary_outputs: bool = False,
     **unknown: Any,
 ) -> "UNETRSegmentationModel":
@@ -57,7 +60,7 @@ def create_segmentation_model(
         use_lora: tune the backbone by LoRA; its own weights are then frozen in any case.
         lora_rank: rank of the LoRA update.
         lora_alpha: the update is scaled by lora_alpha / lora_rank.
-        lora_dropout: dropout before the adapters, 0 to 1.
+        lora_dropout: dropout before the adapters, 0 to below 1.
         lora_target_modules: names of linear layers in the blocks; ``None`` is ``["qkv"]``.
         pretrained: ``None`` is the family's released weights, ``False`` random initialisation.
         in_channels: number of input channels, at least 1.
@@ -67,6 +70,8 @@ def create_segmentation_model(
         image_skip: let the decoder see the image at full resolution, as the paper does.
         upsample: how the decoder doubles the size.
         norm: of the head's blocks.
+        conv_bias: give the 3x3 convolutions biases before the norms, as heads of 0.1.0 have them;
+            plans that do not name the option mean ``True``.
         auxiliary_outputs: have outputs at 1/2, 1/4 and 1/8 of the size too, for deep supervision;
             ``model.head.deep_supervision`` switches them on.
         unknown: options that this head does not know are warned about and ignored.
@@ -91,6 +96,7 @@ def create_segmentation_model(
             image_skip=image_skip,
             upsample=upsample,
             norm=norm,
+            conv_bias=conv_bias,
             auxiliary_outputs=auxiliary_outputs,
         ),
         backbone_name=backbone_name,
@@ -114,6 +120,7 @@ def check_options(
     image_skip: bool = False,
     upsample: str = "bilinear",
     norm: str = "group",
+    conv_bias: bool = False,
     auxiliary_outputs: bool = False,
 ) -> None:
     """Refuse values that no UNETR head can be built with.
@@ -126,7 +133,7 @@ def check_options(
             f"decoder_channels {list(decoder_channels)}: five positive widths are needed, "
             f"coarse to fine, such as {list(DEFAULT_CHANNELS)}"
         )
-    if negative_slope < 0:
+    if not 0 <= negative_slope < math.inf:
         raise UserError(f"negative_slope {negative_slope}: it must be at least 0")
     for name, value, known in (("upsample", upsample, UPSAMPLES), ("norm", norm, NORMS)):
         if value not in known:

@@ -35,7 +35,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
 
 
 class DeconvBlock(nn.Sequential):
-    """Double the size: ConvTranspose2d x2, Conv 3x3, norm, LeakyReLU.
+    """Double the size: ConvTranspose2d x2, Conv 3x3 without bias, norm, LeakyReLU.
 
     Args:
         in_channels: channels in.
@@ -53,14 +53,14 @@ class DeconvBlock(nn.Sequential):
     ) -> None:
         super().__init__(
             nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
             make_norm(norm, out_channels),
             nn.LeakyReLU(negative_slope, inplace=True),
         )
 
 
 class ConvBlock(nn.Sequential):
-    """Twice Conv 3x3, norm, LeakyReLU; the size stays.
+    """Twice Conv 3x3 without bias, norm, LeakyReLU; the size stays.
 
     Args:
         in_channels: channels in.
@@ -77,13 +77,26 @@ class ConvBlock(nn.Sequential):
         norm: str = "group",
     ) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
             make_norm(norm, out_channels),
             nn.LeakyReLU(negative_slope, inplace=True),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
             make_norm(norm, out_channels),
             nn.LeakyReLU(negative_slope, inplace=True),
         )
+
+
+def add_conv_biases(head: nn.Module) -> None:
+    """Give the 3x3 convolutions the biases before the norms that heads of 0.1.0 have, in place.
+
+    A norm over several channels takes only their mean away, so what was trained with them needs
+    them. They begin at zero.
+    """
+    for block in head.modules():
+        if isinstance(block, DeconvBlock | ConvBlock):
+            for layer in block:
+                if isinstance(layer, nn.Conv2d):
+                    layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
 
 
 class UNETREncoder(nn.Module):
@@ -211,6 +224,7 @@ class UNETRHead(nn.Module):
         image_channels: channels of the image, for ``image_skip``.
         auxiliary_outputs: have outputs at 1/2, 1/4 and 1/8 of the size too, which
             ``deep_supervision`` switches on.
+        conv_bias: see `add_conv_biases`.
 
     Raises:
         UserError: an impossible option.
@@ -228,6 +242,7 @@ class UNETRHead(nn.Module):
         norm: str = "group",
         image_channels: int = 3,
         auxiliary_outputs: bool = False,
+        conv_bias: bool = False,
     ) -> None:
         super().__init__()
         check_options(decoder_channels, negative_slope, image_skip, upsample, norm)
@@ -243,6 +258,8 @@ class UNETRHead(nn.Module):
             norm,
             auxiliary_outputs,
         )
+        if conv_bias:
+            add_conv_biases(self)
 
     def forward(
         self, features: Sequence[torch.Tensor], image: torch.Tensor
@@ -263,10 +280,11 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         num_classes: K.
         decoder_channels: the five widths (c0, ..., c4).
         negative_slope: of the LeakyReLUs.
-        image_skip: see `UNETRHead`, as for the next three.
+        image_skip: see `UNETRHead`, as for the next four.
         upsample: see there.
         norm: see there.
         auxiliary_outputs: see there.
+        conv_bias: see there.
     """
 
     def __init__(
@@ -280,6 +298,7 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         upsample: str = "bilinear",
         norm: str = "group",
         auxiliary_outputs: bool = False,
+        conv_bias: bool = False,
     ) -> None:
         head = UNETRHead(
             backbone.num_features,
@@ -291,5 +310,6 @@ class UNETRSegmentationModel(ViTSegmentationModel):
             norm=norm,
             image_channels=backbone.patch_embed.proj.in_channels,
             auxiliary_outputs=auxiliary_outputs,
+            conv_bias=conv_bias,
         )
         super().__init__(backbone, head)
