@@ -80,8 +80,8 @@ def test_checkpoint_best_holds_what_was_trained_and_checkpoint_final_is_whole(tr
     assert len(best["rebuilt_from"]["sha256"]) == 64
     assert FROZEN in final["network_weights"]
     assert final["rebuilt_from"] is None
-    # The patch embedding's kernels are summed for one channel, and do not train.
-    assert "backbone.patch_embed.proj.weight" not in best["network_weights"]
+    # Adapted to one channel, it trains under LoRA.
+    assert "backbone.patch_embed.proj.weight" in best["network_weights"]
     assert len(best["optimizer_state"]["state"]) == len(best["network_weights"])
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nnunet_vit_trainer.backbones import (
+    as_recorded,
     find_backbone,
     recorded_backbone,
-    with_recorded_statistics,
 )
 from nnunet_vit_trainer.config import ViTModelConfig
 from nnunet_vit_trainer.fold import _load_all_but_classifiers
@@ -52,6 +52,8 @@ def weights(tmp_path_factory):
             {"network_weights": {}, "init_args": {"plans": {"vit": {"backbone": {}}}}},
             "holds backbone None",
         ),
+        ({"network_weights": {}, "init_args": {"plans": OURS}}, "has no patch embedding"),
+        ({"network_weights": [], "init_args": {"plans": OURS}}, "has no patch embedding"),
     ],
 )
 def test_pretrained_weights_that_are_no_checkpoint_of_ours(content, said, tmp_path):
@@ -64,10 +66,16 @@ def test_pretrained_weights_that_are_no_checkpoint_of_ours(content, said, tmp_pa
 
 def test_a_checkpoint_of_ours_says_its_backbone(tmp_path):
     file = tmp_path / "some.pth"
-    content = {"network_weights": {}, "logging": [np.float32(1)], "init_args": {"plans": OURS}}
+    weight = torch.ones(4, 2, 16, 16)
+    content = {
+        "network_weights": {"backbone.patch_embed.proj.weight": weight},
+        "logging": [np.float32(1)],
+        "init_args": {"plans": OURS},
+    }
     torch.save(content, file)
     backbone, weights = find_backbone(ViTModelConfig(backbone="test_vit"), str(file))
-    assert backbone == OURS["vit"]["backbone"]
+    # Trained on two channels, so it is not adapted to them.
+    assert backbone == OURS["vit"]["backbone"] | {"in_chans": 2}
     assert weights["nnunet_checkpoint"] is True
 
 
@@ -77,6 +85,19 @@ def test_weights_that_do_not_fit_are_one_line(held, tmp_path):
     torch.save({"network_weights": held}, file)
     with pytest.raises(UserError, match="does not fit the network: 2 of 2 tensors"):
         _load_all_but_classifiers(SimpleNamespace(network=torch.nn.Linear(2, 2)), file)
+
+
+def test_no_weight_is_dropped(tmp_path):
+    """As the biases of a UNETR of version 0.1.0; classifiers are for other classes."""
+    file = tmp_path / "some.pth"
+    network = torch.nn.Linear(2, 2)
+    held = network.state_dict() | {"head.seg_layers.0.bias": torch.ones(3)}
+    trainer = SimpleNamespace(network=network, print_to_log_file=lambda line: None)
+    torch.save({"network_weights": held}, file)
+    _load_all_but_classifiers(trainer, file)
+    torch.save({"network_weights": held | {"head.0.bias": torch.ones(2)}}, file)
+    with pytest.raises(UserError, match=r"lacks, such as head.0.bias; .*conv_bias: true"):
+        _load_all_but_classifiers(trainer, file)
 
 
 def test_a_backbones_own_statistics_are_taken(weights):
@@ -90,7 +111,7 @@ def test_a_backbones_own_statistics_are_taken(weights):
     assert norm == HALF
     assert "channel 0 the backbone's mean [0.5, 0.5, 0.5] and std [0.5, 0.5, 0.5]" in said
     random, _ = find_backbone(ViTModelConfig(backbone="test_vit", pretrained=False), None)
-    assert random == OURS["vit"]["backbone"]
+    assert random == OURS["vit"]["backbone"] | {"in_chans": 3}
     assert statistics_of(random) == IMAGENET
 
 
@@ -113,7 +134,9 @@ def test_results_keep_the_statistics_that_they_were_trained_with(weights):
     backbone, found = find_backbone(model, None)
     first = {"vit": {"backbone": OURS["vit"]["backbone"], "weights": found}}  # of 0.1.0
     assert statistics_of(recorded_backbone(model, first)[0]) == IMAGENET
-    assert statistics_of(with_recorded_statistics(backbone, first)) == IMAGENET
+    assert statistics_of(as_recorded(backbone, found, first)) == IMAGENET
     later = {"vit": {"backbone": backbone, "weights": found}}
     assert recorded_backbone(model, later)[0] == backbone
-    assert with_recorded_statistics(backbone, later) == backbone
+    assert as_recorded(backbone, found, later) == backbone
+    other = {"vit": {"backbone": first["vit"]["backbone"], "weights": {"sha256": "another"}}}
+    assert as_recorded(backbone, found, other) == backbone

@@ -17,7 +17,8 @@ from nnunet_vit_trainer.continuation import leave_unnamed, refuse_other_model
 from nnunet_vit_trainer.network import build_network
 from nnunet_vit_trainer.optimization import parameter_groups
 from nnunet_vit_trainer.plans import derive_plans
-from vit_backbone import create_backbone
+from nnunet_vit_trainer.prepare import try_to_build
+from vit_backbone import UserError, create_backbone
 
 PATCH_WEIGHT = "backbone.patch_embed.proj.weight"
 NARROW = [16, 8, 8, 4, 4]
@@ -88,7 +89,8 @@ def test_old_plans_go_on_training_the_patch_embedding(tune, channels):
     groups = {g["name"] for g in parameter_groups(old, initial_lr=1e-3, weight_decay=0.0)}
     separate = tune != "last_1" and channels != 3
     assert any(name.startswith("adapted patch embedding") for name in groups) == separate
-    assert (PATCH_WEIGHT in frozen_names(build(new, channels))) == (channels != 2)
+    new_trains = tune == "lora" and channels != 3
+    assert (PATCH_WEIGHT not in frozen_names(build(new, channels))) == new_trains
 
 
 def test_full_tuning_trains_the_patch_embedding():
@@ -101,7 +103,7 @@ def test_full_tuning_trains_the_patch_embedding():
 def test_a_file_that_has_the_images_channels_is_not_adapted(its, trains, tmp_path):
     file = tmp_path / "weights.pth"
     torch.save(create_backbone("test_vit", pretrained=False, in_chans=its)[0].state_dict(), file)
-    network = build(derive(2, "frozen", file), 2)
+    network = build(derive(2, "lora", file), 2)
     assert (PATCH_WEIGHT not in frozen_names(network)) == trains
 
 
@@ -116,7 +118,7 @@ def test_another_fold_and_a_continued_run_keep_the_old_network():
 
 
 def test_new_plans_are_left_as_they_are():
-    existing, new = derive(), derive()
+    existing, new = derive(tune="frozen"), derive(tune="frozen")
     leave_unnamed(new, existing, set())
     assert new == existing
     assert kwargs_of(new)["backbone_options"]["train_patch_embedding"] is False
@@ -126,6 +128,18 @@ def test_an_option_that_the_config_names_is_not_taken_away():
     old, new = as_of_0_1_0(derive()), derive(conv_bias=True)
     leave_unnamed(new, old, {"conv_bias"})
     assert kwargs_of(new)["conv_bias"] is True
+
+
+def test_a_hybrid_goes_on_predicting_but_begins_no_run():
+    """Its maps are coarser than its patches say, so that none is trained any more."""
+    plans = derive(3)
+    kwargs_of(plans)["backbone_name"] = "vit_tiny_r_s16_p8_224"
+    with torch.device("meta"):
+        network = build(plans, 3)
+    assert type(network.backbone.patch_embed).__name__ == "HybridEmbed"
+    try_to_build(plans["configurations"]["2d"], allow_hybrid=True)
+    with pytest.raises(UserError, match="is not a plain ViT"):
+        try_to_build(plans["configurations"]["2d"])
 
 
 def test_a_head_without_backbone_options_still_trains_on_grey_images(monkeypatch):

@@ -30,7 +30,7 @@ def kept_in(model, image):
     return kept
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_frozen_means_frozen(channels):
     norm = {"mean": [0.5], "std": [0.25]}
     options = {"drop_path_rate": 0.5, "input_norm": norm}
@@ -45,31 +45,35 @@ def test_frozen_means_frozen(channels):
     assert all(p.grad is not None for p in model.head.parameters())
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_under_lora_the_adapters_alone_train(channels):
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_under_lora_the_adapters_train_and_an_adapted_patch_embedding(channels):
     model = build(channels)
     trained = {n for n, p in model.backbone.named_parameters() if p.requires_grad}
-    assert trained
-    assert all(".lora_" in name for name in trained)
+    embedding = {n for n in trained if ".lora_" not in n}
+    adapted = {"patch_embed.proj.weight", "patch_embed.proj.bias"}
+    assert embedding == (set() if channels == 3 else adapted)
+    assert trained > embedding
     assert set(adapter_state_dict(model.backbone)) == trained
 
 
-@pytest.mark.parametrize("arguments", [{"freeze_backbone": True}, {"use_lora": True}])
-def test_kernels_repeated_for_two_channels_train(arguments):
-    model = build(2, **arguments)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_behind_a_frozen_patch_embedding_the_last_blocks_train(channels):
+    model = build(channels, {"train_last_blocks": 1}, freeze_backbone=True)
     trained = {n for n, p in model.backbone.named_parameters() if p.requires_grad}
-    assert {"patch_embed.proj.weight", "patch_embed.proj.bias"} <= trained
+    last = f"blocks.{len(model.backbone.blocks) - 1}."
+    assert trained
+    assert all(name.startswith((last, "norm.")) for name in trained)
 
 
 def test_the_rule():
-    """The sum of the kernels is exact; a file with the image's channels was not adapted."""
-    assert [patch_embedding_trains(n) for n in (1, 2, 3, 4)] == [False, True, False, True]
+    """Measured: docs/recipe.md. A file with the image's channels was not adapted."""
+    assert [patch_embedding_trains(n) for n in (1, 2, 3, 4)] == [True, True, False, True]
+    assert not any(patch_embedding_trains(n, frozen=True) for n in (1, 2, 3, 4))
     assert not patch_embedding_trains(4, trained_chans=4)
     assert not patch_embedding_trains(1, trained_chans=1)
 
 
 def test_the_sum_of_the_kernels_is_the_repeated_grey_value(tmp_path):
-    """So that a patch embedding for one channel has nothing to learn."""
     colour = create_backbone("test_vit", pretrained=False)[0].eval()
     torch.save(colour.state_dict(), tmp_path / "colour.pth")
     grey = create_backbone("test_vit", None, tmp_path / "colour.pth", in_chans=1)[0].eval()
@@ -85,7 +89,7 @@ def test_a_file_that_has_the_images_channels_was_not_adapted(channels, trains, t
     file = tmp_path / "weights.pth"
     its = channels if not trains else 3
     torch.save(create_backbone("test_vit", pretrained=False, in_chans=its)[0].state_dict(), file)
-    model = build(channels, freeze_backbone=True, pretrained=None, checkpoint_path=file)
+    model = build(channels, pretrained=None, checkpoint_path=file)
     assert model.backbone.patch_embed.proj.weight.requires_grad == trains
 
 

@@ -8,6 +8,8 @@ from vit_backbone import MODEL_CONFIGS, UserError, fit_to_checkpoint, resolve_ba
 from .config import ViTModelConfig
 from .plans import PLANS_KEY, statistics_of
 
+_PATCH_WEIGHT = "backbone.patch_embed.proj.weight"
+
 
 def asked_backbone(
     model: ViTModelConfig, pretrained_weights: str | None
@@ -128,5 +130,8 @@ def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
             f"{ours['backbone'].get('asked')!r}, the config asks for {asked!r}"
         )
     # All of it was trained on, or adapted to, the images' own channels.
-    weight = content["network_weights"]["backbone.patch_embed.proj.weight"]
+    held = content["network_weights"]
+    weight = held.get(_PATCH_WEIGHT) if isinstance(held, dict) else None
+    if getattr(weight, "ndim", 0) != 4:
+        raise UserError(f"-pretrained_weights {checkpoint_file} has no patch embedding")
     return ours["backbone"] | {"in_chans": weight.shape[1]}

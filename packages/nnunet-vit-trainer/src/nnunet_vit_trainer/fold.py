@@ -105,6 +105,12 @@ def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
             f"-pretrained_weights {file} does not fit the network: {len(unfit)} of {len(wanted)} "
             f"tensors are missing or have another shape, such as {unfit[0]}"
         )
+    if unknown := [key for key in held if key not in own and ".seg_layers." not in key]:
+        raise UserError(
+            f"-pretrained_weights {file} holds {len(unknown)} tensors that the network lacks, such "
+            f"as {unknown[0]}; give the head the options that it was trained with (a UNETR of "
+            "version 0.1.0: model.decoder.conv_bias: true)"
+        )
     network.load_state_dict({key: held[key] for key in wanted}, strict=False)
     trainer.print_to_log_file(f"Weights: {len(wanted)} of {len(own)} tensors from {file}")
 

@@ -18,6 +18,7 @@ def build_network(
     *,
     head: str,
     strides: list[list[int]] | None = None,
+    allow_hybrid: bool = True,
     **factory_arguments: Any,
 ) -> nn.Module:
     """Build the network of a plans file, with random weights: it never looks for pretrained ones.
@@ -33,6 +34,7 @@ def build_network(
             the plans say ``auxiliary_outputs``.
         head: an installed head, or a module.
         strides: for nnU-Net, which reads the scales of deep supervision here; not used.
+        allow_hybrid: build what 0.1.0 trained and later versions refuse; see `create_backbone`.
         factory_arguments: what the head's ``create_segmentation_model`` takes beyond these.
 
     Raises:
@@ -48,7 +50,7 @@ def build_network(
         num_classes=num_classes,
         in_channels=input_channels,
         pretrained=False,
-        **_with_old_meaning(factory, input_channels, factory_arguments),
+        **_with_old_meaning(factory, input_channels, allow_hybrid, factory_arguments),
     )
     if deep_supervision:
         network.head.deep_supervision = True
@@ -56,11 +58,14 @@ def build_network(
 
 
 def _with_old_meaning(
-    factory: Callable[..., Any], input_channels: int, arguments: dict[str, Any]
+    factory: Callable[..., Any],
+    input_channels: int,
+    allow_hybrid: bool,
+    arguments: dict[str, Any],
 ) -> dict[str, Any]:
-    """Add what plans of 0.1.0 leave unnamed: a patch embedding for N channels trained, one too."""
+    """Add what plans of 0.1.0 leave unnamed: adapted patch embeddings trained, hybrids passed."""
     arguments = options_of_old_plans(factory) | arguments
     if "backbone_options" in inspect.signature(factory).parameters:
-        old = {"train_patch_embedding": input_channels != 3}
+        old = {"train_patch_embedding": input_channels != 3, "allow_hybrid": allow_hybrid}
         arguments["backbone_options"] = old | (arguments.get("backbone_options") or {})
     return arguments

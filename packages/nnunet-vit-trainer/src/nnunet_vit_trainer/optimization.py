@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-# A patch embedding whose kernels were repeated for other input channels goes on training under LoRA
-# and freezing. It is still pretrained, so it gets a rate for pretrained weights: on Dataset102 the
-# validation loss after the first 50 steps was 0.77 at the head's rate and 0.60 at this one.
+# An adapted patch embedding goes on training under LoRA. It is still pretrained, so it gets a rate
+# for pretrained weights: on Dataset102 the validation loss after the first 50 steps was 0.77 at the
+# head's rate and 0.60 at this one.
 PATCH_EMBEDDING_LR_SCALE = 0.01
 # nnU-Net's own.
 SGD_MOMENTUM = 0.99

@@ -126,7 +126,7 @@ def prepare(
         leave_unnamed(derived, existing, set(config.model.decoder.options()))
         refuse_other_model(derived, existing, results)
     if derived["configurations"] != tried:
-        try_to_build(derived["configurations"][configuration])
+        try_to_build(derived["configurations"][configuration], allow_hybrid=resumes)
     derived = json.loads(json.dumps(derived))
     if not only_run_validation:
         claims.enter_context(claim_results(results, derived))
@@ -146,11 +146,12 @@ def _finds_checkpoints(fold_folder: Path, continues: bool, validates: bool, best
     return validates or (continues and any(fold_folder.glob("checkpoint_*.pth")))
 
 
-def try_to_build(settings: dict[str, Any]) -> None:
+def try_to_build(settings: dict[str, Any], *, allow_hybrid: bool = False) -> None:
     """Build the network without memory, so that what it refuses is said before any work.
 
     Args:
         settings: the configuration of derived plans.
+        allow_hybrid: for a run that version 0.1.0 began; see `create_backbone`.
 
     Raises:
         UserError: options that the backbone or the head refuses, or sizes that no machine holds.
@@ -161,7 +162,8 @@ def try_to_build(settings: dict[str, Any]) -> None:
 
     try:
         with torch.device("meta"):
-            network = build_network(1, 2, **settings["architecture"]["arch_kwargs"])
+            arguments = settings["architecture"]["arch_kwargs"]
+            network = build_network(1, 2, allow_hybrid=allow_hybrid, **arguments)
     except (RuntimeError, OverflowError) as error:  # sizes that no tensor has
         raise UserError(f"the network of this config cannot be built: {error}") from error
     parameters = sum(parameter.numel() for parameter in network.parameters())

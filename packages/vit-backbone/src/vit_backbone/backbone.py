@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.layers import PatchEmbed
+from timm.layers import HybridEmbed, PatchEmbed
 from torch import nn
 
 from .errors import UserError
@@ -34,6 +34,7 @@ def create_backbone(
     pos_embed_resampling: str | None = None,
     drop_path_rate: float = 0.0,
     train_patch_embedding: bool | None = None,
+    allow_hybrid: bool = False,
 ) -> tuple[nn.Module, int, str]:
     """Build a backbone and fill it with weights, completely or not at all.
 
@@ -60,6 +61,8 @@ def create_backbone(
         drop_path_rate: stochastic depth in training, 0 to below 1.
         train_patch_embedding: whether the patch embedding goes on training under LoRA and
             freezing; ``None`` is `patch_embedding_trains` of the channels.
+        allow_hybrid: build a hybrid too, whose maps are coarser than its patches say, for plans
+            that version 0.1.0 derived with one.
 
     Returns:
         The module (``num_classes=0``), its patch size in pixels, and its timm name.
@@ -80,7 +83,13 @@ def create_backbone(
         "pos_embed_resampling": pos_embed_resampling,
     }
     options = read_off | {name: value for name, value in given.items() if value is not None}
-    backbone = _build(timm_name, in_chans, drop_path_rate=drop_path_rate, **options)
+    backbone = _build(
+        timm_name,
+        in_chans,
+        drop_path_rate=drop_path_rate,
+        allow_hybrid=allow_hybrid,
+        **options,
+    )
     if img_size is not None and img_size % backbone.trained_patch_size:
         raise UserError(
             f"img_size {img_size}: {timm_name!r} has patches of {backbone.trained_patch_size} px; "
@@ -103,6 +112,7 @@ def _build(
     layer_scale: bool = False,
     pos_embed_resampling: str | None = None,
     drop_path_rate: float = 0.0,
+    allow_hybrid: bool = False,
 ) -> nn.Module:
     _check_options(in_chans, patch_size, img_size, norm_eps, drop_path_rate)
     if not timm.is_model(timm_name):
@@ -121,7 +131,7 @@ def _build(
         raise UserError(
             f"timm model {timm_name!r} is not a plain ViT that takes any image size: {error}"
         ) from error
-    _refuse_unplain(backbone, timm_name)
+    _refuse_unplain(backbone, timm_name, (PatchEmbed, HybridEmbed) if allow_hybrid else PatchEmbed)
     _norm_features_finally(backbone)
     _freeze_pooling(backbone)
     if norm_eps is not None:
@@ -156,7 +166,9 @@ def _check_options(
         raise UserError(f"drop_path_rate {drop_path_rate!r}: it must be at least 0 and below 1")
 
 
-def _refuse_unplain(backbone: nn.Module, timm_name: str) -> None:
+def _refuse_unplain(
+    backbone: nn.Module, timm_name: str, embeddings: type | tuple[type, ...]
+) -> None:
     """Refuse what has no map of H/p x W/p behind each block.
 
     A hybrid's patch embedding sees the map of a convolutional stem: its ``patch_size`` says nothing
@@ -165,7 +177,7 @@ def _refuse_unplain(backbone: nn.Module, timm_name: str) -> None:
     embed = getattr(backbone, "patch_embed", None)
     if not hasattr(backbone, "blocks") or not hasattr(backbone, "num_prefix_tokens"):
         why = "it has no block sequence"
-    elif not isinstance(embed, PatchEmbed):
+    elif not isinstance(embed, embeddings):
         kind = "none" if embed is None else type(embed).__name__
         why = f"its patch embedding is not one convolution of the image (PatchEmbed) but {kind}"
     else:

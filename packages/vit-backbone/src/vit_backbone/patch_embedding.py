@@ -8,9 +8,7 @@ frozen backbone it would cost what frozen promises: every block would be back-pr
 from typing import Any
 
 
-def patch_embedding_trains(
-    in_chans: int, trained_chans: int = 3, *, frozen: bool = False
-) -> bool:
+def patch_embedding_trains(in_chans: int, trained_chans: int = 3, *, frozen: bool = False) -> bool:
     """Decide whether a patch embedding goes on training: if it was adapted, and not if frozen.
 
     Args:
