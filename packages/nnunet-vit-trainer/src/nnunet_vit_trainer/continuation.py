@@ -131,9 +131,11 @@ def _with_head_defaults(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     try:
         old = options_of_old_plans(find_head(arguments["head"]))
-        arguments = resolved_options(arguments["head"], {}) | old | arguments
+        meant = resolved_options(arguments["head"], {}) | old
     except UserError:  # results of a head that is not installed here; the heads differ then
         return settings
+    # What is named comes first: of two heads the names are said to differ, not an option.
+    arguments = {**arguments, **{n: v for n, v in meant.items() if n not in arguments}}
     return settings | {"architecture": architecture | {"arch_kwargs": arguments}}
 
 
