@@ -208,9 +208,9 @@ def test_what_is_fatal_ends_with_exit_code_1(results, tmp_path, monkeypatch, cap
 def test_a_loss_that_is_not_finite_is_fatal(results, tmp_path):
     torch.manual_seed(0)
     state = create_backbone("test_vit", pretrained=False)[0].state_dict()
-    state["norm.weight"].fill_(float("nan"))
-    torch.save(state, tmp_path / "nan.pth")
-    config = write_config(tmp_path, checkpoint_path=str(tmp_path / "nan.pth"))
+    state["norm.weight"].fill_(torch.finfo(torch.float32).max)
+    torch.save(state, tmp_path / "huge.pth")
+    config = write_config(tmp_path, checkpoint_path=str(tmp_path / "huge.pth"))
     found = examine(DATASET, "2d", config, device="cpu")
     fatal = {problem.key for problem in found.problems if problem.fatal}
     assert fatal == {"train.amp_dtype", "model.input_norm"}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import yaml
+from agreement import masks_agree
 
 from nnunet_vit_trainer.run import DEFAULT_TRAINER, run_training_vit
 
@@ -174,9 +175,9 @@ def test_an_exported_model_predicts_on_another_machine(trained, run, tmp_path):
     run("nnUNetv2_predict", *arguments, "-o", tmp_path / "a", nnUNet_results=str(there))
     command("nnUNetv2_predict", *arguments, "-o", tmp_path / "b")
     for case in range(4):
-        assert np.array_equal(*(read(tmp_path / f / f"case{case}.nii.gz") for f in "ab"))
+        assert masks_agree(*(read(tmp_path / f / f"case{case}.nii.gz") for f in "ab"))
         here, there = (np.load(tmp_path / f / f"case{case}.npz")["probabilities"] for f in "ab")
-        assert np.array_equal(here, there)
+        np.testing.assert_allclose(here, there, atol=1e-4)
         assert here.std() > 0
 
 
