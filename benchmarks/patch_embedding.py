@@ -95,7 +95,7 @@ def run(
     dataset: int, tune: str, trains: bool, seed: int, weights: Path, iterations: int, side: int
 ) -> tuple[float, float]:
     """Train once, and return the Dice and the seconds that the iterations took."""
-    from nnunet_vit_trainer.trainer import nnUNetTrainerNoDeepSupervision_vit
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainerNoDeepSupervision_vit
 
     class Trainer(nnUNetTrainerNoDeepSupervision_vit):
         embedding_trains: ClassVar[bool] = trains
@@ -125,9 +125,9 @@ def derived(
     dataset: int, tune: str, weights: Path, iterations: int, side: int
 ) -> tuple[dict, dict]:
     """Derive the plans of one run."""
-    from nnunet_vit_trainer.backbones import find_backbone
-    from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
-    from nnunet_vit_trainer.plans import derive_plans
+    from nnunet_vit_trainer.config.schema import ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
+    from nnunet_vit_trainer.launch.backbones import find_backbone
+    from nnunet_vit_trainer.plans.derive import derive_plans
 
     folder = Path(os.environ["nnUNet_preprocessed"]) / DATASETS[dataset]
     config = ViTnnUNetConfig(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from vit_backbone import create_backbone, get_vit_features
-from vit_backbone.model import fit_to_image
+from vit_backbone.segmentation.geometry import fit_to_image
 from vit_heads_segformer import SegFormerHead
 
 SIDE = 128

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from nnunet_vit_trainer.processes import EndsWithTrainer, sigterm_raises
+from nnunet_vit_trainer.training.processes import EndsWithTrainer, sigterm_raises
 
 
 def load(transform, queue, folder):

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from nnunet_vit_trainer.demo.data import DATASET
-from nnunet_vit_trainer.run import run_training_vit
+from nnunet_vit_trainer.launch.run import run_training_vit
 from vit_backbone import UserError, create_backbone
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]

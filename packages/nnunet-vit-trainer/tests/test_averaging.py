@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from nnunet_vit_trainer.averaging import WeightAverage
 from nnunet_vit_trainer.network import build_network
+from nnunet_vit_trainer.training.averaging import WeightAverage
 
 
 def test_the_average_follows_slowly_and_goes_round_with_a_checkpoint():

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_vit_trainer.backbones import (
+from nnunet_vit_trainer.config.input_statistics import IMAGENET, UNIT_RANGE_STATISTICS
+from nnunet_vit_trainer.config.schema import ViTModelConfig
+from nnunet_vit_trainer.launch.backbones import (
     as_recorded,
     find_backbone,
     recorded_backbone,
 )
-from nnunet_vit_trainer.config import ViTModelConfig
-from nnunet_vit_trainer.fold import _load_all_but_classifiers
-from nnunet_vit_trainer.input_norm import IMAGENET, UNIT_RANGE_STATISTICS, resolve_input_norm
-from nnunet_vit_trainer.plans import statistics_of
+from nnunet_vit_trainer.launch.fold import _load_all_but_classifiers
+from nnunet_vit_trainer.plans.derive import statistics_of
+from nnunet_vit_trainer.plans.input_norm import resolve_input_norm
 from vit_backbone import UserError, create_backbone, pretrained_statistics
 
 HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_vit_trainer.base_weights import load_base_weights
-from nnunet_vit_trainer.checkpoints import fill_up, frozen_names, trained_state
+from nnunet_vit_trainer.checkpoints.base_weights import load_base_weights
+from nnunet_vit_trainer.checkpoints.content import fill_up, frozen_names, trained_state
 from nnunet_vit_trainer.network import build_network
 from vit_backbone import UserError, create_backbone, sha256_of
 

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from nnunet_vit_trainer.cli import one_line_errors
-from nnunet_vit_trainer.config_file import ConfigError, find_config, load_config, shipped_configs
+from nnunet_vit_trainer.commands.train import one_line_errors
+from nnunet_vit_trainer.config.reading import ConfigError, find_config, load_config, shipped_configs
 
 USERS_UNETR = """
 model:
@@ -37,7 +37,7 @@ model: {model_path: "nnunetv2.model.model_segformer_1", backbone: dinov3,
 @pytest.fixture(autouse=True)
 def heads(monkeypatch):
     """Two heads' factories, so that this file runs where no head is installed."""
-    from vit_backbone import heads
+    from vit_backbone.heads import finding
 
     def unetr(*, decoder_channels: list[int] = (1,), negative_slope: float = 0.01, **unknown): ...
 
@@ -53,9 +53,9 @@ def heads(monkeypatch):
     }
 
     def find_head(name):
-        return table[name] if name in table else heads.find_head(name)
+        return table[name] if name in table else finding.find_head(name)
 
-    monkeypatch.setattr("nnunet_vit_trainer.config_file.find_head", find_head)
+    monkeypatch.setattr("nnunet_vit_trainer.config.reading.find_head", find_head)
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def test_a_missing_file_lists_the_shipped_configs():
 def test_a_typo_is_answered_by_the_command_before_torch_is_imported(write):
     file = write("lora: {rnak: 8}")
     code = (
-        "import sys; from nnunet_vit_trainer import cli\n"
+        "import sys; from nnunet_vit_trainer.commands.train import train\n"
         f"sys.argv = ['nnUNetv2_train_vit', '1', '2d', '0', '--config', {str(file)!r}]\n"
-        "try: cli.train()\n"
+        "try: train()\n"
         "finally: assert not {'torch', 'timm', 'nnunetv2'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

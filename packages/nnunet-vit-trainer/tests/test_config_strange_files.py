@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from nnunet_vit_trainer import config_file
-from nnunet_vit_trainer.config_file import ConfigError, find_config, load_config
+from nnunet_vit_trainer.config import reading
+from nnunet_vit_trainer.config.reading import ConfigError, find_config, load_config
 
 LONG = "x" * 5000
 LAUGHS = "\n".join(
@@ -24,7 +24,7 @@ def heads(monkeypatch):
 
     def unetr(*, decoder_channels: list[int] = (1,), negative_slope: float = 0.01, plain=1): ...
 
-    monkeypatch.setattr(config_file, "find_head", lambda name: unetr)
+    monkeypatch.setattr(reading, "find_head", lambda name: unetr)
 
 
 def refusal(file):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
-from nnunet_vit_trainer.continuation import refuse_other_model
-from nnunet_vit_trainer.plans import derive_plans
+from nnunet_vit_trainer.config.schema import ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
+from nnunet_vit_trainer.plans.continuation import refuse_other_model
+from nnunet_vit_trainer.plans.derive import derive_plans
 from vit_backbone import UserError
 
 SETTINGS = {

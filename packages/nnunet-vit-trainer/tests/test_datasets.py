@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from nnunet_vit_trainer.checks import check_fold, parse_fold
-from nnunet_vit_trainer.continuation import describe_data
-from nnunet_vit_trainer.datasets import (
+from nnunet_vit_trainer.launch.checks import check_fold, parse_fold
+from nnunet_vit_trainer.plans.continuation import describe_data
+from nnunet_vit_trainer.plans.datasets import (
     environment,
     find_dataset,
     read_dataset_json,

@@ -19,8 +19,10 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from nnunet_vit_trainer import checks, cli, distributed, ranks, run
+from nnunet_vit_trainer.commands.train import train as train_command
 from nnunet_vit_trainer.demo.data import DATASET
+from nnunet_vit_trainer.launch import checks, ranks, run
+from nnunet_vit_trainer.training import group
 from vit_backbone import UserError
 
 HERE = Path(__file__).parent
@@ -38,23 +40,23 @@ def rank(monkeypatch):
 def test_the_device_is_the_local_ranks(rank, monkeypatch):
     """nnU-Net takes the global rank, which the second machine does not have."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert distributed.local_device("cuda") == torch.device("cuda", 1)
-    assert distributed.local_device("cpu") == torch.device("cpu")
+    assert group.local_device("cuda") == torch.device("cuda", 1)
+    assert group.local_device("cpu") == torch.device("cpu")
 
 
 def test_more_processes_than_devices_of_a_machine_are_refused(rank, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match=r"process 1 of .* has no CUDA device, there are 1"):
-        distributed.local_device("cuda")
+        group.local_device("cuda")
 
 
 def test_on_cuda_the_network_is_wrapped_for_that_device(monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        distributed, "DistributedDataParallel", lambda network, **options: seen.update(options)
+        group, "DistributedDataParallel", lambda network, **options: seen.update(options)
     )
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    distributed.wrap(network, torch.device("cuda", 1))
+    group.wrap(network, torch.device("cuda", 1))
     assert seen["device_ids"] == [1]
     assert isinstance(network[1], nn.SyncBatchNorm)
 
@@ -63,7 +65,7 @@ def test_on_cuda_the_network_is_wrapped_for_that_device(monkeypatch):
 def test_a_time_limit_that_is_none_is_refused(value, rank, monkeypatch):
     monkeypatch.setenv("nnUNet_vit_timeout", value)
     with pytest.raises(UserError, match=f"nnUNet_vit_timeout={value}: a number of seconds"):
-        distributed.process_group("cpu", None).__enter__()
+        group.process_group("cpu", None).__enter__()
 
 
 def test_num_gpus_beside_torchrun(rank):
@@ -353,7 +355,7 @@ def test_the_killed_run_continues_with_num_gpus_to_its_end(killed, monkeypatch):
         monkeypatch.setenv(name, value)
     arguments = [DATASET, "2d", "0", "--config", str(config), "-device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_train_vit", *arguments, "-num_gpus", "2", "--c"])
-    cli.train()
+    train_command()
     log = max(fold.glob("training_log*.txt"), key=lambda file: file.stat().st_mtime_ns).read_text()
     assert re.findall(r"Epoch (\d+)", log) == [str(epoch)]
     final = torch.load(fold / "checkpoint_final.pth", weights_only=False)

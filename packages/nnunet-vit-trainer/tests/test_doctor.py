@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from torch import nn
 
-from nnunet_vit_trainer import cli_doctor
+from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.doctor import examine, print_page
 from nnunet_vit_trainer.doctor.examine import Examination
@@ -164,7 +164,7 @@ def test_the_doctor_looks_and_leaves_nothing_behind(home, results, tmp_path, mon
         "argv",
         f"nnUNetv2_doctor_vit {DATASET} 2d --config {config} -device cpu".split(),
     )
-    cli_doctor.doctor()
+    doctor()
     page = capsys.readouterr().out
     assert max(map(len, page.splitlines())) <= 80
     packed = "".join(page.split())
@@ -196,7 +196,7 @@ def test_what_is_fatal_ends_with_exit_code_1(results, tmp_path, monkeypatch, cap
     arguments = f"nnUNetv2_doctor_vit {DATASET} 2d --config {config} -device cpu"
     monkeypatch.setattr(sys, "argv", arguments.split())
     with pytest.raises(SystemExit) as caught:
-        cli_doctor.doctor()
+        doctor()
     assert caught.value.code == 1
     page = " ".join(capsys.readouterr().out.split())
     assert "fatal: model.checkpoint_path: the backbone has random weights" in page
@@ -223,7 +223,7 @@ def test_a_users_mistake_ends_with_exit_code_2(results, tmp_path, monkeypatch, c
     arguments = f"nnUNetv2_doctor_vit {DATASET} 2d --config {config} -device cpu"
     monkeypatch.setattr(sys, "argv", arguments.split())
     with pytest.raises(SystemExit) as caught:
-        cli_doctor.doctor()
+        doctor()
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -43,9 +43,15 @@ PREDICT = "nnunetv2.inference.predict_from_raw_data.nnUNetPredictor"
 @pytest.mark.parametrize(
     ("place", "keys"),
     [
-        ("nnunet_vit_trainer.trainer.nnUNetTrainer_vit.on_train_start", ["model.backbone_size"]),
-        ("nnunet_vit_trainer.trainer.nnUNetTrainer_vit.train_step", ["train.batch_size"]),
-        ("nnunet_vit_trainer.trainer.nnUNetTrainer_vit.validation_step", ["train.patch_size"]),
+        (
+            "nnunet_vit_trainer.training.trainer.nnUNetTrainer_vit.on_train_start",
+            ["model.backbone_size"],
+        ),
+        ("nnunet_vit_trainer.training.trainer.nnUNetTrainer_vit.train_step", ["train.batch_size"]),
+        (
+            "nnunet_vit_trainer.training.trainer.nnUNetTrainer_vit.validation_step",
+            ["train.patch_size"],
+        ),
         (f"{PREDICT}.predict_sliding_window_return_logits", ["train.patch_size"]),
         ("nnunet_vit_trainer.doctor.probe.forward_flop", []),
     ],

@@ -8,9 +8,10 @@ import pytest
 import torch
 from trained_results import DATASET, call
 
-from nnunet_vit_trainer import cli_sharing, export
-from nnunet_vit_trainer.export import export_vit
-from nnunet_vit_trainer.install import import_vit
+from nnunet_vit_trainer.commands.export import export as export_command
+from nnunet_vit_trainer.sharing import export
+from nnunet_vit_trainer.sharing.export import export_vit
+from nnunet_vit_trainer.sharing.install import import_vit
 from vit_backbone import UserError
 
 
@@ -28,7 +29,7 @@ def refuse(folder, match, *arguments, capsys):
     """The command says one line, ends with 2, and leaves nothing."""
     target = folder.parent / "out.zip"
     with pytest.raises(SystemExit) as stopped:
-        call(cli_sharing.export, folder, target, *arguments)
+        call(export_command, folder, target, *arguments)
     said = capsys.readouterr().err
     assert stopped.value.code == 2
     assert len(said.splitlines()) == 1

@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from nnunet_vit_trainer.checkpoints import write_atomically
-from nnunet_vit_trainer.files import written_whole
+from nnunet_vit_trainer.checkpoints.content import write_atomically
+from nnunet_vit_trainer.checkpoints.files import written_whole
 
 
 def names(folder):

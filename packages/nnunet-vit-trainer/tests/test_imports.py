@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from trained_results import DATASET, call
 
-from nnunet_vit_trainer import cli_sharing, install
-from nnunet_vit_trainer.export import export_vit
-from nnunet_vit_trainer.install import import_vit
+from nnunet_vit_trainer.commands.import_ import import_
+from nnunet_vit_trainer.sharing import install
+from nnunet_vit_trainer.sharing.export import export_vit
+from nnunet_vit_trainer.sharing.install import import_vit
 from vit_backbone import UserError
 
 
@@ -67,13 +68,13 @@ def test_the_command_quotes_what_a_stranger_named(trained_folder, tmp_path, monk
             z.writestr(name.replace(DATASET, named), old.read(name))
         z.writestr(f"{named}/{trained_folder.name}/postprocessing.pkl", b"")
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    call(cli_sharing.import_, tmp_path / "b.zip")
+    call(import_, tmp_path / "b.zip")
     printed = capsys.readouterr().out
     assert f"-d '{named}' -tr" in printed
     assert "Left out (not data alone): 'postprocessing.pkl'" in printed
     evil = Path(tmp_path / "evil.zip")
     evil.write_bytes(b"PK")
     with pytest.raises(SystemExit) as stopped:
-        call(cli_sharing.import_, evil)
+        call(import_, evil)
     assert stopped.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -2,7 +2,8 @@
 
 import pytest
 
-from nnunet_vit_trainer.input_norm import IMAGENET, UNIT_RANGE_STATISTICS, resolve_input_norm
+from nnunet_vit_trainer.config.input_statistics import IMAGENET, UNIT_RANGE_STATISTICS
+from nnunet_vit_trainer.plans.input_norm import resolve_input_norm
 from vit_backbone import UserError
 
 Z, CT, RAW = "ZScoreNormalization", "CTNormalization", "NoNormalization"

@@ -17,9 +17,9 @@ import yaml
 from agreement import masks_agree
 from PIL import Image
 
-from nnunet_vit_trainer import cli
+from nnunet_vit_trainer.commands import train as train_command
 from nnunet_vit_trainer.demo.data import DATASET
-from nnunet_vit_trainer.run import DEFAULT_TRAINER, run_training_vit
+from nnunet_vit_trainer.launch.run import DEFAULT_TRAINER, run_training_vit
 from vit_backbone import UserError, create_backbone, find_head
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
@@ -67,7 +67,7 @@ def train(config, *flags):
     arguments = [DATASET, "2d", "0", "--config", str(config), "-device", DEVICE, *flags]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["nnUNetv2_train_vit", *arguments])
-        cli.train()
+        train_command.train()
     plans = f"nnUNetPlans_{config.stem}"
     results = Path(os.environ["nnUNet_results"]) / DATASET
     return results / f"{DEFAULT_TRAINER}__{plans}__2d" / "fold_0"
@@ -215,7 +215,7 @@ def test_missing_weights_end_in_one_line_before_any_work(home, capsys, monkeypat
         ["nnUNetv2_train_vit", "900", "2d", "0", "--config", "unetr", "-device", DEVICE],
     )
     with pytest.raises(SystemExit) as caught:
-        cli.train()
+        train_command.train()
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -247,7 +247,7 @@ def test_what_a_user_can_mend_gets_one_line(arguments, message, home, capsys, mo
         ["nnUNetv2_train_vit", "--config", "unetr_tiny", "-device", DEVICE, *arguments],
     )
     with pytest.raises(SystemExit) as caught:
-        cli.train()
+        train_command.train()
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -324,7 +324,7 @@ def test_a_strangers_head_is_trained_by_its_name(home):
 def test_a_lora_step_of_dinov3_large_fits_a_small_card(home):
     """bfloat16, batch 2 at 512 px: within the 24 GB of a workstation's card."""
     pytest.importorskip("vit_heads_unetr", reason="unetr is not installed")
-    from nnunet_vit_trainer.optimization import build_optimizer, training_step
+    from nnunet_vit_trainer.training.optimization import build_optimizer, training_step
 
     model = find_head("unetr")("dinov3", "large", num_classes=3, pretrained=False).cuda()
     optimizer, _ = build_optimizer(model, initial_lr=1e-4, weight_decay=0, num_epochs=1)

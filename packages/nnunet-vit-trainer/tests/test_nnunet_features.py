@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import yaml
 from agreement import masks_agree
 
-from nnunet_vit_trainer.run import DEFAULT_TRAINER, run_training_vit
+from nnunet_vit_trainer.launch.run import DEFAULT_TRAINER, run_training_vit
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
 

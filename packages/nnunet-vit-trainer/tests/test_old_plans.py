@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_vit_trainer.backbones import find_backbone, recorded_backbone
-from nnunet_vit_trainer.checkpoints import frozen_names
-from nnunet_vit_trainer.config import DecoderConfig, ViTModelConfig, ViTnnUNetConfig
-from nnunet_vit_trainer.continuation import leave_unnamed, refuse_other_model
+from nnunet_vit_trainer.checkpoints.content import frozen_names
+from nnunet_vit_trainer.config.schema import DecoderConfig, ViTModelConfig, ViTnnUNetConfig
+from nnunet_vit_trainer.launch.backbones import find_backbone, recorded_backbone
+from nnunet_vit_trainer.launch.prepare import try_to_build
 from nnunet_vit_trainer.network import build_network
-from nnunet_vit_trainer.optimization import parameter_groups
-from nnunet_vit_trainer.plans import derive_plans
-from nnunet_vit_trainer.prepare import try_to_build
+from nnunet_vit_trainer.plans.continuation import leave_unnamed, refuse_other_model
+from nnunet_vit_trainer.plans.derive import derive_plans
+from nnunet_vit_trainer.training.optimization import parameter_groups
 from vit_backbone import UserError, create_backbone
 
 PATCH_WEIGHT = "backbone.patch_embed.proj.weight"

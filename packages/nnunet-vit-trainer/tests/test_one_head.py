@@ -5,9 +5,9 @@ import importlib.util
 import pytest
 import torch
 
-from nnunet_vit_trainer.config_file import ConfigError, load_config
+from nnunet_vit_trainer.config.reading import ConfigError, load_config
 from nnunet_vit_trainer.network import build_network
-from nnunet_vit_trainer.plans import architecture_of
+from nnunet_vit_trainer.plans.derive import architecture_of
 
 HEADS = {"unetr": "vit_heads_unetr", "segformer": "vit_heads_segformer"}
 installed = {name for name, module in HEADS.items() if importlib.util.find_spec(module)}

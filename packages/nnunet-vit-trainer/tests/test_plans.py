@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_vit_trainer.config import (
+from nnunet_vit_trainer.config.schema import (
     ViTLoRAConfig,
     ViTModelConfig,
     ViTnnUNetConfig,
     ViTTrainConfig,
 )
-from nnunet_vit_trainer.continuation import describe_data, refuse_other_model
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME
-from nnunet_vit_trainer.plans import (
+from nnunet_vit_trainer.plans.continuation import describe_data, refuse_other_model
+from nnunet_vit_trainer.plans.derive import (
     architecture_of,
     derive_plans,
 )

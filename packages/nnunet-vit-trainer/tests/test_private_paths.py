@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_vit_trainer.private_paths import without_paths
+from nnunet_vit_trainer.sharing.private_paths import without_paths
 
 FOLDERS = [
     "/home/me/",

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from nnunet_vit_trainer.demo.data import DATASET
-from nnunet_vit_trainer.processes import EndsWithTrainer, end_with_parent, sigterm_raises
-from nnunet_vit_trainer.run import DEFAULT_TRAINER
+from nnunet_vit_trainer.launch.run import DEFAULT_TRAINER
+from nnunet_vit_trainer.training.processes import EndsWithTrainer, end_with_parent, sigterm_raises
 
 HERE = Path(__file__).parent
 PATIENCE = 900  # seconds, for machines that do other work too
@@ -65,7 +65,7 @@ def test_workers_end_with_a_trainer_that_is(number, method, is_alive, tmp_path):
 
 def test_ranks_end_with_a_launcher_that_is_killed(is_alive, tmp_path):
     code = (
-        "import sys, two_ranks; from nnunet_vit_trainer import ranks; "
+        "import sys, two_ranks; from nnunet_vit_trainer.launch import ranks; "
         "ranks.launch(2, 'cpu', two_ranks.wait_for_ever, sys.argv[1])"
     )
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))

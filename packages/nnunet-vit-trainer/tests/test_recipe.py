@@ -7,9 +7,9 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 
-from nnunet_vit_trainer.checkpoints import random_states, set_random_states
+from nnunet_vit_trainer.checkpoints.content import random_states, set_random_states
 from nnunet_vit_trainer.network import build_network
-from nnunet_vit_trainer.optimization import (
+from nnunet_vit_trainer.training.optimization import (
     PATCH_EMBEDDING_LR_SCALE,
     Schedule,
     build_optimizer,
@@ -17,8 +17,8 @@ from nnunet_vit_trainer.optimization import (
     layer_of,
     parameter_groups,
 )
-from nnunet_vit_trainer.step import resolve_amp_dtype, training_step
-from nnunet_vit_trainer.watch import MAX_SKIPPED_STEPS, StepWatch, refuse_idle_lora
+from nnunet_vit_trainer.training.step import resolve_amp_dtype, training_step
+from nnunet_vit_trainer.training.watch import MAX_SKIPPED_STEPS, StepWatch, refuse_idle_lora
 from vit_backbone import UserError
 
 IMAGE, TARGET = torch.randn(4, 3, 32, 32), torch.zeros(4, 32, 32, dtype=torch.long)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nnunet_vit_trainer.demo.data import write_dataset
-from nnunet_vit_trainer.install import import_vit
-from nnunet_vit_trainer.run import run_training_vit
+from nnunet_vit_trainer.launch.run import run_training_vit
+from nnunet_vit_trainer.sharing.install import import_vit
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
 MADE = Path(__file__).parent / "release_0_1_0"

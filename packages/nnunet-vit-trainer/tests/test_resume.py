@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from nnunet_vit_trainer.demo.data import DATASET
-from nnunet_vit_trainer.run import run_training_vit
+from nnunet_vit_trainer.launch.run import run_training_vit
 from vit_backbone import UserError
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
@@ -141,7 +141,7 @@ def test_a_run_goes_on_from_a_checkpoint_that_knows_less(runs, stopped):
 
 
 def test_nothing_of_the_checkpoint_is_kept_by_a_run_that_goes_on(runs, stopped, monkeypatch):
-    from nnunet_vit_trainer.trainer import nnUNetTrainer_vit
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
     mapped, begin = [], nnUNetTrainer_vit.on_train_epoch_start
 
@@ -205,7 +205,7 @@ def test_an_edited_recipe_is_not_continued(runs, monkeypatch):
 
 
 def test_gradients_that_stay_bad_stop_the_run_with_advice(runs, home, monkeypatch):
-    from nnunet_vit_trainer import trainer
+    from nnunet_vit_trainer.training import trainer
 
     config = home / "bad.yaml"
     content = yaml.safe_load(runs[0].read_text())

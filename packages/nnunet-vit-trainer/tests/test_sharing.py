@@ -26,11 +26,12 @@ from trained_results import (
     write_results,
 )
 
-from nnunet_vit_trainer import cli_sharing
-from nnunet_vit_trainer.checkpoints import frozen_names
-from nnunet_vit_trainer.export import export_vit
-from nnunet_vit_trainer.install import import_vit, model_of
-from nnunet_vit_trainer.model_folder import network_of
+from nnunet_vit_trainer.checkpoints.content import frozen_names
+from nnunet_vit_trainer.checkpoints.model_folder import network_of
+from nnunet_vit_trainer.commands.export import export
+from nnunet_vit_trainer.commands.import_ import import_
+from nnunet_vit_trainer.sharing.export import export_vit
+from nnunet_vit_trainer.sharing.install import import_vit, model_of
 from vit_backbone import UserError, sha256_of
 
 
@@ -231,10 +232,10 @@ def test_stock_nnunet_installs_and_predicts_the_merged_as_the_imported(
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
     Image.fromarray(pixels).save(images / "case_0000.png")
 
-    call(cli_sharing.export, trained_folder, tmp_path / "merged.zip", "--merged")
-    call(cli_sharing.export, trained_folder, tmp_path / "adapter.zip", "--adapter-only", "-f", "0")
+    call(export, trained_folder, tmp_path / "merged.zip", "--merged")
+    call(export, trained_folder, tmp_path / "adapter.zip", "--adapter-only", "-f", "0")
     install_model_from_zip_file(str(tmp_path / "merged.zip"))
-    call(cli_sharing.import_, tmp_path / "adapter.zip", "--checkpoint_path", exporter / "vit.pth")
+    call(import_, tmp_path / "adapter.zip", "--checkpoint_path", exporter / "vit.pth")
     printed = capsys.readouterr().out
     assert f"-tr {TRAINER} -p nnUNetPlans_mine -c 2d -f 0" in printed
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from nnunet_vit_trainer import prepare as preparation
-from nnunet_vit_trainer import run
+from nnunet_vit_trainer.launch import prepare as preparation
+from nnunet_vit_trainer.launch import run
 from vit_backbone import UserError
 
 DATASET = "Dataset900_Small"
@@ -125,7 +125,7 @@ def test_the_prepared_plans_are_trained_and_not_the_file(home, monkeypatch):
 OTHER = {"train": {"initial_lr": 0.5}}
 START = """
 import json, sys
-from nnunet_vit_trainer import run
+from nnunet_vit_trainer.launch import run
 def train_fold(*_, **__):
     print("under way", flush=True)
     sys.stdin.read()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from trained_results import DATASET_JSON
 
-from nnunet_vit_trainer.checkpoints import read_safely, write_atomically
-from nnunet_vit_trainer.foreign_checkpoint import check_fits, read_foreign_checkpoint
-from nnunet_vit_trainer.foreign_plans import check_foreign
-from nnunet_vit_trainer.model_folder import check_plans, network_of
+from nnunet_vit_trainer.checkpoints.content import read_safely, write_atomically
+from nnunet_vit_trainer.checkpoints.model_folder import check_plans, network_of
+from nnunet_vit_trainer.sharing.foreign_checkpoint import check_fits, read_foreign_checkpoint
+from nnunet_vit_trainer.sharing.foreign_plans import check_foreign
 from vit_backbone import UserError
 
 GONE = object()

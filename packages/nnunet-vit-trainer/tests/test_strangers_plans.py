@@ -8,8 +8,8 @@ import zipfile
 import pytest
 from trained_results import DATASET, DATASET_JSON
 
-from nnunet_vit_trainer.export import export_vit
-from nnunet_vit_trainer.install import import_vit
+from nnunet_vit_trainer.sharing.export import export_vit
+from nnunet_vit_trainer.sharing.install import import_vit
 from vit_backbone import UserError
 
 
@@ -81,7 +81,7 @@ def head_module(tmp_path, monkeypatch):
     """A module that can be imported here, and is no installed head; it says when it is run."""
     (tmp_path / "my_tools").mkdir()
     (tmp_path / "my_tools" / "__init__.py").write_text("")
-    source = "from vit_backbone.linear import create_segmentation_model\n"
+    source = "from vit_backbone.heads.linear import create_segmentation_model\n"
     (tmp_path / "my_tools" / "my_head.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     yield "my_tools.my_head"

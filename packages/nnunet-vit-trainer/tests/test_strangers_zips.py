@@ -7,9 +7,9 @@ import zipfile
 import pytest
 from trained_results import DATASET
 
-from nnunet_vit_trainer import install
-from nnunet_vit_trainer.export import export_vit
-from nnunet_vit_trainer.install import import_vit
+from nnunet_vit_trainer.sharing import install
+from nnunet_vit_trainer.sharing.export import export_vit
+from nnunet_vit_trainer.sharing.install import import_vit
 from vit_backbone import UserError
 
 

@@ -10,15 +10,15 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
-from nnunet_vit_trainer.backbones import find_backbone
-from nnunet_vit_trainer.checkpoints import unwrap
-from nnunet_vit_trainer.config import ViTModelConfig, ViTnnUNetConfig
+from nnunet_vit_trainer.checkpoints.content import unwrap
+from nnunet_vit_trainer.config.schema import ViTModelConfig, ViTnnUNetConfig
+from nnunet_vit_trainer.launch.backbones import find_backbone
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
-from nnunet_vit_trainer.plans import derive_plans
-from nnunet_vit_trainer.step import deep_supervision_weights
-from nnunet_vit_trainer.trainer import nnUNetTrainer_vit
+from nnunet_vit_trainer.plans.derive import derive_plans
+from nnunet_vit_trainer.training.step import deep_supervision_weights
+from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 from vit_backbone import UserError, build_segmentation_model, create_backbone, load_weights
-from vit_backbone.model import ViTSegmentationModel
+from vit_backbone.segmentation.model import ViTSegmentationModel
 
 
 class Head(nn.Module):

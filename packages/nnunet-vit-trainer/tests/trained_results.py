@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_vit_trainer.base_weights import load_base_weights
-from nnunet_vit_trainer.checkpoints import trained_state
-from nnunet_vit_trainer.config import ViTLoRAConfig, ViTModelConfig, ViTnnUNetConfig
-from nnunet_vit_trainer.model_folder import network_of
-from nnunet_vit_trainer.plans import derive_plans
+from nnunet_vit_trainer.checkpoints.base_weights import load_base_weights
+from nnunet_vit_trainer.checkpoints.content import trained_state
+from nnunet_vit_trainer.checkpoints.model_folder import network_of
+from nnunet_vit_trainer.config.schema import ViTLoRAConfig, ViTModelConfig, ViTnnUNetConfig
+from nnunet_vit_trainer.plans.derive import derive_plans
 from vit_backbone import create_backbone, sha256_of
 
 DATASET = "Dataset900_ViTDemo"

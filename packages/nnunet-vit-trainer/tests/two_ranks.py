@@ -19,10 +19,15 @@ import torch
 import torch.distributed as dist
 from a_trainer import load
 
-from nnunet_vit_trainer import ranks
-from nnunet_vit_trainer.config import DecoderConfig, ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
-from nnunet_vit_trainer.plans import derive_plans
-from nnunet_vit_trainer.processes import EndsWithTrainer
+from nnunet_vit_trainer.config.schema import (
+    DecoderConfig,
+    ViTModelConfig,
+    ViTnnUNetConfig,
+    ViTTrainConfig,
+)
+from nnunet_vit_trainer.launch import ranks
+from nnunet_vit_trainer.plans.derive import derive_plans
+from nnunet_vit_trainer.training.processes import EndsWithTrainer
 from vit_backbone import UserError
 
 DATASET = "Dataset901_Fixed"
@@ -124,7 +129,7 @@ def plans(head, deep_supervision, **decoder):
 
 def make_trainer(home, head, deep_supervision, **decoder):
     """Make one of our trainers on the CPU, initialized."""
-    from nnunet_vit_trainer import trainer
+    from nnunet_vit_trainer.training import trainer
 
     (home / "preprocessed" / DATASET / "data").mkdir(parents=True, exist_ok=True)
     (home / "preprocessed" / DATASET / "data" / "case.b2nd").touch()
@@ -225,7 +230,7 @@ def prepare(home):
 
 
 if __name__ == "__main__":
-    from nnunet_vit_trainer.ranks import run_rank
+    from nnunet_vit_trainer.launch.ranks import run_rank
 
     _, folder = sys.argv
     run_rank("cpu", partial(prepare, folder), partial(rank_part, folder))

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from vit_backbone import ViTSegmentationModel, create_backbone
-from vit_backbone.linear_head import LinearHead
+from vit_backbone.heads.linear_head import LinearHead
 
 
 def train(rank, folder):

@@ -14,9 +14,9 @@ from vit_backbone import (
     export_onnx,
     export_program,
 )
-from vit_backbone.linear_head import LinearHead
-from vit_backbone.rope import TraceableRope
+from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.testing import FakeBackbone
+from vit_backbone.vits.rope import TraceableRope
 
 # Position embedding and patch 14, RoPE and patch 16, RoPE and separate biases.
 BACKBONES = {

@@ -10,7 +10,7 @@ from vit_backbone import (
     find_head,
     patch_embedding_trains,
 )
-from vit_backbone.linear_head import LinearHead
+from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.testing import FakeBackbone
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vit_backbone.model import fit_to_image
+from vit_backbone.segmentation.geometry import fit_to_image
 
 
 @pytest.mark.parametrize(("size", "scale"), [((64, 96), 1 / 2), ((64, 96), 1 / 16)])

@@ -14,7 +14,7 @@ from vit_backbone import (
     head_options,
     options_of_old_plans,
 )
-from vit_backbone.linear_head import LinearHead
+from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.testing import HeadConformance
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vit_backbone import UserError, export_program, find_head
-from vit_backbone.input_norm import InputNorm
+from vit_backbone.segmentation.input_norm import InputNorm
 
 RGB = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 

@@ -14,7 +14,7 @@ from vit_backbone import (
     build_segmentation_model,
     create_backbone,
 )
-from vit_backbone.model import fit_to_image, pad_to_patches
+from vit_backbone.segmentation.geometry import fit_to_image, pad_to_patches
 from vit_backbone.testing import FakeBackbone, HeadConformance, response_center
 
 

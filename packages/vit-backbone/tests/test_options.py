@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from vit_backbone import UserError, ViTSegmentationModel, create_backbone, find_head
-from vit_backbone.linear_head import LinearHead
-from vit_backbone.lora import enable_lora
+from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.testing import FakeBackbone
+from vit_backbone.tuning.lora import enable_lora
 
 IMPOSSIBLE = [
     ({"train_last_blocks": 2}, "train_last_blocks 2 .*set freeze_backbone"),
@@ -52,7 +52,9 @@ LORA = [
 def test_impossible_options_of_lora_are_refused_before_anything_is_built(
     options, message, monkeypatch
 ):
-    monkeypatch.setattr("vit_backbone.model.create_backbone", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr(
+        "vit_backbone.segmentation.building.create_backbone", lambda *args, **options: 1 / 0
+    )
     with pytest.raises(UserError, match=message):
         find_head("linear")("test_vit", pretrained=False, **options)
 

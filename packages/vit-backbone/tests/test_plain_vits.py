@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from vit_backbone import UserError, ViTSegmentationModel, create_backbone, get_vit_features
-from vit_backbone.linear_head import LinearHead
-from vit_backbone.testing_tools import parameters_without_gradient
+from vit_backbone.heads.linear_head import LinearHead
+from vit_backbone.testing.tools import parameters_without_gradient
 
 
 def on_meta(name, **options):

@@ -17,9 +17,9 @@ from vit_backbone import (
     get_vit_features,
     load_weights,
 )
-from vit_backbone.linear_head import LinearHead
-from vit_backbone.pos_embed import resample_position_embedding
-from vit_backbone.weight_files import read_checkpoint
+from vit_backbone.heads.linear_head import LinearHead
+from vit_backbone.vits.pos_embed import resample_position_embedding
+from vit_backbone.weights.files import read_checkpoint
 
 NATIVE = 7
 SIDES = [(5, 5), (3, 11), (8, 8), (7, 9), (1, 2), (7, 7)]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vit_backbone import ViTSegmentationModel
-from vit_backbone.linear_head import LinearHead
-from vit_backbone.precision import instead_of_float16
+from vit_backbone.heads.linear_head import LinearHead
+from vit_backbone.segmentation.precision import instead_of_float16
 from vit_backbone.testing import FakeBackbone
 
 
@@ -51,7 +51,7 @@ def test_what_dynamo_cannot_ask_is_a_constant_to_it(monkeypatch):
 
     def forward(x):
         # What `instead_of_float16` does on CUDA, on a machine without.
-        from vit_backbone.precision import cuda_has_bfloat16
+        from vit_backbone.segmentation.precision import cuda_has_bfloat16
 
         return x + 1 if cuda_has_bfloat16() else x - 1
 

@@ -5,8 +5,8 @@ import timm
 import torch
 
 from vit_backbone import WeightsError, create_backbone, fit_to_checkpoint, load_weights
-from vit_backbone.layouts import recognise
-from vit_backbone.weight_files import read_checkpoint
+from vit_backbone.weights.files import read_checkpoint
+from vit_backbone.weights.layouts import recognise
 
 
 @pytest.fixture

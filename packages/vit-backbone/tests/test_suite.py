@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit_backbone.linear_head import LinearHead
+from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.testing import HeadConformance
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from vit_backbone import WeightsError, create_backbone, load_weights
-from vit_backbone.weight_files import read_checkpoint, weight_files
+from vit_backbone.weights.files import read_checkpoint, weight_files
 
 
 @pytest.fixture

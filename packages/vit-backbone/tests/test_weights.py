@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from vit_backbone import WeightsError, create_backbone, enable_lora, get_vit_features, load_weights
-from vit_backbone.weight_files import find_weights, sha256_of
+from vit_backbone.weights.files import find_weights, sha256_of
 
 
 @pytest.fixture(scope="module")

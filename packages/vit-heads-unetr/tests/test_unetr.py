@@ -18,7 +18,7 @@ from vit_heads_unetr import (
     UNETRSegmentationModel,
     create_segmentation_model,
 )
-from vit_heads_unetr.factory import LIGHT_CHANNELS
+from vit_heads_unetr.options import LIGHT_CHANNELS
 
 CHANNELS = (12, 8, 6, 4, 4)
 

@@ -7,36 +7,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import DecoderConfig as DecoderConfig
-    from .config import ViTLoRAConfig as ViTLoRAConfig
-    from .config import ViTModelConfig as ViTModelConfig
-    from .config import ViTnnUNetConfig as ViTnnUNetConfig
-    from .config import ViTTrainConfig as ViTTrainConfig
-    from .config_file import ConfigError as ConfigError
-    from .config_file import load_config as load_config
-    from .export import export_vit as export_vit
-    from .install import import_vit as import_vit
+    from .config.reading import ConfigError as ConfigError
+    from .config.reading import load_config as load_config
+    from .config.schema import DecoderConfig as DecoderConfig
+    from .config.schema import ViTLoRAConfig as ViTLoRAConfig
+    from .config.schema import ViTModelConfig as ViTModelConfig
+    from .config.schema import ViTnnUNetConfig as ViTnnUNetConfig
+    from .config.schema import ViTTrainConfig as ViTTrainConfig
+    from .launch.run import run_training_vit as run_training_vit
     from .network import build_network as build_network
-    from .plans import derive_plans as derive_plans
-    from .run import run_training_vit as run_training_vit
-    from .trainer import nnUNetTrainer_vit as nnUNetTrainer_vit
-    from .trainer import nnUNetTrainerNoDeepSupervision_vit as nnUNetTrainerNoDeepSupervision_vit
+    from .plans.derive import derive_plans as derive_plans
+    from .sharing.export import export_vit as export_vit
+    from .sharing.install import import_vit as import_vit
+    from .training.trainer import nnUNetTrainer_vit as nnUNetTrainer_vit
+    from .training.trainer import (
+        nnUNetTrainerNoDeepSupervision_vit as nnUNetTrainerNoDeepSupervision_vit,
+    )
 
 _MODULE_OF = {
-    "ConfigError": "config_file",
-    "DecoderConfig": "config",
-    "ViTLoRAConfig": "config",
-    "ViTModelConfig": "config",
-    "ViTTrainConfig": "config",
-    "ViTnnUNetConfig": "config",
-    "load_config": "config_file",
+    "DecoderConfig": "config.schema",
+    "ViTLoRAConfig": "config.schema",
+    "ViTModelConfig": "config.schema",
+    "ViTnnUNetConfig": "config.schema",
+    "ViTTrainConfig": "config.schema",
+    "ConfigError": "config.reading",
+    "load_config": "config.reading",
+    "export_vit": "sharing.export",
+    "import_vit": "sharing.install",
     "build_network": "network",
-    "export_vit": "export",
-    "import_vit": "install",
-    "derive_plans": "plans",
-    "run_training_vit": "run",
-    "nnUNetTrainer_vit": "trainer",
-    "nnUNetTrainerNoDeepSupervision_vit": "trainer",
+    "derive_plans": "plans.derive",
+    "run_training_vit": "launch.run",
+    "nnUNetTrainer_vit": "training.trainer",
+    "nnUNetTrainerNoDeepSupervision_vit": "training.trainer",
 }
 
 __all__ = sorted(_MODULE_OF)

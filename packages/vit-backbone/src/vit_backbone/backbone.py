@@ -10,12 +10,13 @@ import timm
 from timm.layers import HybridEmbed, PatchEmbed
 from torch import nn
 
+from vit_backbone.vits.families import fit_to_checkpoint, resolve_backbone
+from vit_backbone.vits.pos_embed import use_resampling
+from vit_backbone.vits.rope import make_rope_traceable
+from vit_backbone.weights.files import find_weights, read_checkpoint
+from vit_backbone.weights.loading import load_weights
+
 from .errors import UserError
-from .families import fit_to_checkpoint, resolve_backbone
-from .pos_embed import use_resampling
-from .rope import make_rope_traceable
-from .weight_files import find_weights, read_checkpoint
-from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,26 @@ def shorten(value: object, longest: int = 120) -> str:
     return f"{text[: longest - end - 5]} ... {text[-end:]}"
 
 
+def quoted(value: object, longest: int = 100) -> str:
+    """Return a value's ``repr`` in one line, its middle left out where it is long.
+
+    Args:
+        value: what somebody wrote into a file.
+        longest: in characters, at least 10.
+    """
+    return shorten(repr(value[: 10 * longest] if isinstance(value, str) else value), longest)
+
+
+def reason_of(error: BaseException, longest: int = 200) -> str:
+    """Return another library's message in one line, or the error's kind where there is none.
+
+    Args:
+        error: what was raised.
+        longest: in characters, at least 10.
+    """
+    return shorten(" ".join(str(error).split()) or type(error).__name__, longest)
+
+
 class UserError(ValueError):
     """A mistake in what the user gave; its one-line message says what came and what to do.
 
@@ -30,8 +50,3 @@ class UserError(ValueError):
 
 class WeightsError(UserError):
     """Pretrained weights that are missing, unreadable, or do not fill the whole backbone."""
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of another library's message, at most 200 characters of it."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

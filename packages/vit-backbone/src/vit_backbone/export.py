@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
+from vit_backbone.segmentation.model import ViTSegmentationModel
+
 from .errors import UserError
-from .model import ViTSegmentationModel
 
 TOLERANCE = 1e-4
 # Sides of 1 would be taken for constants, by pyramid heads sides of 2 too; not square, so that

@@ -18,7 +18,7 @@ from torch import nn
 
 from vit_backbone import ViTSegmentationModel
 
-from .factory import check_options
+from .options import check_options
 
 
 def _norm(kind: str, channels: int) -> nn.Module:

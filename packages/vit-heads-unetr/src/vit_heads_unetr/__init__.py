@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .factory import LIGHT_CHANNELS as LIGHT_CHANNELS
     from .factory import create_segmentation_model as create_segmentation_model
+    from .options import LIGHT_CHANNELS as LIGHT_CHANNELS
     from .unetr import ConvBlock as ConvBlock
     from .unetr import DeconvBlock as DeconvBlock
     from .unetr import UNETRDecoder as UNETRDecoder
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .unetr import UNETRSegmentationModel as UNETRSegmentationModel
 
 _MODULE_OF = {
-    "LIGHT_CHANNELS": "factory",
+    "LIGHT_CHANNELS": "options",
     "create_segmentation_model": "factory",
     "ConvBlock": "unetr",
     "DeconvBlock": "unetr",

@@ -17,7 +17,7 @@ from torch import nn
 
 from vit_backbone import ViTSegmentationModel
 
-from .factory import DEFAULT_CHANNELS, check_options
+from .options import DEFAULT_CHANNELS, check_options
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:

@@ -5,41 +5,18 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from nnunet_vit_trainer.backbones import asked_backbone, find_backbone
-from nnunet_vit_trainer.checks import DEFAULT_TRAINER, check_device, check_trainer
-from nnunet_vit_trainer.config_file import find_config, load_config
-from nnunet_vit_trainer.datasets import find_dataset, read_dataset_json, read_plans
-from nnunet_vit_trainer.plans import derive_plans
-from nnunet_vit_trainer.prepare import try_to_build
+from nnunet_vit_trainer.config.reading import find_config, load_config
+from nnunet_vit_trainer.launch.backbones import asked_backbone, find_backbone
+from nnunet_vit_trainer.launch.checks import DEFAULT_TRAINER, check_device, check_trainer
+from nnunet_vit_trainer.launch.prepare import try_to_build
+from nnunet_vit_trainer.plans.datasets import find_dataset, read_dataset_json, read_plans
+from nnunet_vit_trainer.plans.derive import derive_plans
 
-from .problems import Problem
-
-
-@dataclass
-class Examination:
-    """What was found.
-
-    Attributes:
-        title: what was examined.
-        facts: (name, value) lines, in order.
-        trainable: (part, parameters, learning rate, weight decay) lines.
-        problems: what to change, fatal ones first.
-    """
-
-    title: str
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    trainable: list[tuple[str, str, str, str]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def is_fatal(self) -> bool:
-        """Whether the run should not be started."""
-        return any(problem.fatal for problem in self.problems)
+from .examination import Examination
 
 
 def examine(

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .examine import Examination
+from .examination import Examination
 
 
 def print_page(found: Examination, console: Console | None = None) -> None:

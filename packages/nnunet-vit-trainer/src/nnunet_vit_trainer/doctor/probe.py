@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from nnunet_vit_trainer import trainer as trainers
-from nnunet_vit_trainer.checkpoints import unwrap
-from nnunet_vit_trainer.plans import PLANS_KEY
+from nnunet_vit_trainer.checkpoints.content import unwrap
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.training import trainer as trainers
 from vit_backbone import UserError, load_weights
 
-from .examine import Examination
+from .examination import Examination
 from .measure import (
     fits,
     fits_memory,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from nnunet_vit_trainer.plans import PLANS_KEY
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
 
 FEW_STEPS = 1000
 """Fewer optimizer steps than this are called few; nnU-Net's own runs take 250,000."""

@@ -1,0 +1,159 @@
+"""A trained model's folder, ``<trainer>__<plans>__<configuration>``, as it is shared."""
+
+import copy
+import json
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+
+from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from vit_backbone import UserError, quoted, reason_of
+
+FOLD_NAME, CHECKPOINT_NAME = r"fold_(?:\d+|all)", r"checkpoint_\w+\.pth"
+"""Patterns of what is shared of a folder."""
+
+_DEEPEST = 64
+"""Levels of a JSON file; plans have about eight. Copying and writing recurse."""
+
+
+def parse_json(text: str | bytes, source: str) -> dict[str, Any]:
+    """Read a mapping from JSON.
+
+    Args:
+        text: the JSON.
+        source: where it is from, for messages.
+
+    Raises:
+        UserError: not JSON, not a mapping, or nested too deeply.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source} cannot be read as JSON: {reason_of(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{source} holds a {type(content).__name__}, where a mapping is expected")
+    level: list[Any] = [content]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    if level:
+        raise UserError(f"{source} is nested deeper than {_DEEPEST} levels")
+    return content
+
+
+def check_plans(plans: dict[str, Any], folder_name: str, source: str) -> None:
+    """Refuse plans that are not derived ones, or not those of their folder.
+
+    The name of the network's class is checked too: nnU-Net calls whatever stands there.
+
+    Args:
+        plans: the content of a ``plans.json``.
+        folder_name: of the model's folder, ``<trainer>__<plans>__<configuration>``.
+        source: where they are from, for messages.
+
+    Raises:
+        UserError: see above.
+    """
+    configurations = plans.get("configurations")
+    if (
+        not isinstance(plans.get(PLANS_KEY), dict)
+        or not isinstance(configurations, dict)
+        or len(configurations) != 1
+    ):
+        raise UserError(f"{source} holds no results of nnUNetv2_train_vit")
+    name, settings = next(iter(configurations.items()))
+    architecture = settings.get("architecture") if isinstance(settings, dict) else None
+    if not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
+        raise UserError(f"{source}: plans.json has no architecture for {quoted(name)}")
+    called = architecture.get("network_class_name")
+    if called != NETWORK_CLASS_NAME:
+        raise UserError(
+            f"{source} asks for the network {quoted(called)}, not {NETWORK_CLASS_NAME!r}"
+        )
+    for key in ("plans_name", "dataset_name"):
+        if not isinstance(plans.get(key), str):
+            raise UserError(f"{source}: plans.json has no {key}")
+    if not folder_name.endswith(f"__{plans['plans_name']}__{name}"):
+        raise UserError(
+            f"{source}: the folder is named {quoted(folder_name)}, its plans "
+            f"{quoted(plans['plans_name'])}, its configuration {quoted(name)}; give it back the "
+            "name <trainer>__<plans>__<configuration>"
+        )
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the plans and the dataset.json of a trained model's folder.
+
+    Raises:
+        UserError: not such a folder, or files that cannot be read.
+    """
+    for name in ("plans.json", "dataset.json"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"there is no {folder / name}; give a trained model's folder, "
+                "<trainer>__<plans>__<configuration>"
+            )
+    plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
+    check_plans(plans, folder.name, str(folder))
+    return plans, dataset
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a mapping from a JSON file of a trained model's folder.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return parse_json(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {reason_of(error)}") from error
+
+
+def network_of(
+    plans: dict[str, Any], dataset: dict[str, Any], *, in_memory: bool = True
+) -> nn.Module:
+    """Build the network of derived plans, with random weights.
+
+    Args:
+        plans: see `check_plans`.
+        dataset: the content of ``dataset.json``.
+        in_memory: ``False`` builds it on the meta device: names and shapes alone, however large.
+
+    Raises:
+        UserError: its head is not installed, or nothing can be built from these plans.
+    """
+    try:
+        manager = PlansManager(copy.deepcopy(plans))
+        (name,) = plans["configurations"]
+        configuration = manager.get_configuration(name)
+        with torch.device("cpu" if in_memory else "meta"):
+            return build_network(
+                determine_num_input_channels(manager, configuration, dataset),
+                manager.get_label_manager(dataset).num_segmentation_heads,
+                **configuration.network_arch_init_kwargs,
+            )
+    except UserError:
+        raise
+    except Exception as error:  # whatever nnU-Net, timm, peft or a head makes of such values
+        raise UserError(
+            "no network can be built from plans.json and dataset.json: "
+            f"{type(error).__name__}: {reason_of(error)}"
+        ) from error
+
+
+def describe_weights(plans: dict[str, Any]) -> str:
+    """Name the weights that a model builds on: the timm model, the file's name and its sha256."""
+    ours = plans[PLANS_KEY]
+    weights = ours["weights"]
+    file = PureWindowsPath(weights["file"]).name
+    return f"{ours['backbone']['name']}, file {file}, sha256 {weights['sha256']}"

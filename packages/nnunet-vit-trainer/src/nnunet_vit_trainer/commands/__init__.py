@@ -1,0 +1,1 @@
+"""The commands, one file each: the parser, and what is printed."""

@@ -1,0 +1,25 @@
+"""The command that runs the demo."""
+
+import argparse
+
+from .errors import one_line_errors
+
+
+@one_line_errors
+def demo() -> None:
+    """``nnUNetv2_demo_vit``: the main job on an embedded data set."""
+    parser = argparse.ArgumentParser(
+        description="Train a tiny ViT on a small procedural data set and predict with stock "
+        "nnU-Net: offline, on a CPU, in about four minutes."
+    )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        default="nnunet_vit_demo",
+        metavar="FOLDER",
+        help="everything is written below it (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    from nnunet_vit_trainer.demo import run_demo
+
+    run_demo(arguments.folder)

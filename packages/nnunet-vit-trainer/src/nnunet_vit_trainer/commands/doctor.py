@@ -1,0 +1,38 @@
+"""The command that looks at a run before it is started."""
+
+import argparse
+
+from .arguments import add_what_to_train
+from .errors import one_line_errors
+
+
+@one_line_errors
+def doctor() -> None:
+    """``nnUNetv2_doctor_vit``: one step and one tile, and a page about them."""
+    arguments = _parser().parse_args()
+    from rich.console import Console
+
+    from nnunet_vit_trainer.doctor import examine, print_page
+
+    with Console(stderr=True).status("taking a few steps ..."):
+        found = examine(
+            arguments.dataset_name_or_id,
+            arguments.configuration,
+            arguments.config,
+            trainer_class_name=arguments.tr,
+            plans_identifier=arguments.p,
+            device=arguments.device,
+        )
+    print_page(found)
+    if found.is_fatal:
+        raise SystemExit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Look before the long run: build, load, take a few training steps on the data "
+        "set, predict one tile, and print what it costs and what is wrong. Nothing is left "
+        "behind. Exit code 1: something fatal was found."
+    )
+    add_what_to_train(parser)
+    return parser

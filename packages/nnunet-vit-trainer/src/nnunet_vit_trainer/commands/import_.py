@@ -1,0 +1,57 @@
+"""The command that installs what somebody exported."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from nnunet_vit_trainer.plans.datasets import environment
+from vit_backbone import quoted
+
+from .errors import one_line_errors
+
+
+@one_line_errors
+def import_() -> None:
+    """``nnUNetv2_import_vit``: install an export into nnUNet_results."""
+    arguments = _import_parser().parse_args()
+    results = environment("nnUNet_results")
+    from nnunet_vit_trainer.sharing.install import import_vit
+
+    folder, left_out = import_vit(
+        arguments.zip, results, arguments.checkpoint_path, head=arguments.head
+    )
+    folds = " ".join(sorted(f.name.removeprefix("fold_") for f in folder.glob("fold_*")))
+    print(f"Installed: {folder}")
+    if left_out:
+        more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+        print(f"Left out (not data alone): {', '.join(map(quoted, left_out[:10]))}{more}")
+    # A stranger chose these names, and a user will paste them into a shell.
+    dataset, trainer, plans, configuration = map(
+        shlex.quote, (folder.parent.name, *folder.name.split("__"))
+    )
+    print(
+        f"Predict with stock nnU-Net:\n  nnUNetv2_predict -d {dataset} -tr {trainer} "
+        f"-p {plans} -c {configuration} -f {folds} -i IMAGES -o OUTPUT"
+    )
+
+
+def _import_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Install an export of nnUNetv2_export_vit into nnUNet_results. Checkpoints "
+        "are read as data only: no code in them is run, or installed. Plans may name nnU-Net's own "
+        "classes and installed heads."
+    )
+    parser.add_argument("zip", type=Path, metavar="FILE.zip", help="the export")
+    parser.add_argument(
+        "--checkpoint_path",
+        type=Path,
+        metavar="FILE",
+        help="the base weights, for an export made with --adapter-only",
+    )
+    parser.add_argument(
+        "--head",
+        metavar="MODULE",
+        help="a module that you trust, where the export names it as its head: it is imported, "
+        "which runs it",
+    )
+    return parser

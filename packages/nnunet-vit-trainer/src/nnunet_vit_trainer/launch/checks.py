@@ -1,0 +1,117 @@
+"""What is checked of a command's arguments before any work: cheap, and each one line."""
+
+import os
+import re
+from pathlib import Path
+
+from nnunet_vit_trainer.plans.datasets import read_splits
+from vit_backbone import UserError
+
+DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
+TRAINERS = (DEFAULT_TRAINER, "nnUNetTrainer_vit")
+_NNUNETS_SPLITS = 5
+
+
+def check_arguments(
+    trainer: str,
+    pretrained_weights: str | None,
+    continues: bool,
+    validates: bool,
+    no_checkpoints: bool,
+    val_with_best: bool,
+) -> None:
+    """Refuse arguments that cannot be meant, or not together.
+
+    Raises:
+        UserError: naming the first.
+    """
+    check_trainer(trainer)
+    if continues and validates:
+        raise UserError("--c and --val exclude each other")
+    if continues and pretrained_weights:
+        raise UserError("--c and -pretrained_weights exclude each other")
+    if no_checkpoints and val_with_best:
+        raise UserError("--disable_checkpointing and --val_best exclude each other")
+    if pretrained_weights and not os.path.isfile(pretrained_weights):
+        raise UserError(f"-pretrained_weights {pretrained_weights}: no such file")
+
+
+def check_trainer(trainer: str) -> None:
+    """Refuse a trainer that is not ours."""
+    if trainer not in TRAINERS:
+        raise UserError(f"trainer {trainer!r} is not ours; -tr takes {' or '.join(TRAINERS)}")
+
+
+def parse_fold(fold: int | str) -> int | str:
+    """Return a fold as nnU-Net takes it: a number, or ``"all"``.
+
+    Args:
+        fold: such as 0, ``"0"``, ``"00"`` or ``"all"``.
+
+    Raises:
+        UserError: anything else.
+    """
+    text = str(fold).strip()
+    if text == "all":
+        return text
+    if isinstance(fold, bool) or not re.fullmatch(r"[0-9]{1,4}", text):
+        raise UserError(f"fold {fold!r}: a number (0 to 4) or 'all' is expected")
+    return int(text)
+
+
+def check_fold(fold: int | str, dataset_folder: Path, data_identifier: str) -> None:
+    """Refuse a fold that the dataset has not; nnU-Net would train on a random split.
+
+    Args:
+        fold: see `parse_fold`.
+        dataset_folder: in nnUNet_preprocessed.
+        data_identifier: its folder of preprocessed cases.
+
+    Raises:
+        UserError: no such fold, too few cases to split, or a file of splits that is none.
+    """
+    if fold == "all":
+        return
+    splits = read_splits(dataset_folder)
+    if splits is None:
+        cases = sum(1 for _ in (dataset_folder / data_identifier).glob("*.pkl"))
+        if cases < _NNUNETS_SPLITS:
+            raise UserError(
+                f"{cases} cases cannot be split into {_NNUNETS_SPLITS} folds; train fold 'all', "
+                f"or write {dataset_folder / 'splits_final.json'}"
+            )
+    count = _NNUNETS_SPLITS if splits is None else len(splits)
+    if int(fold) >= count:
+        raise UserError(
+            f"fold {fold}: there are {count} splits (0 to {count - 1}) of {dataset_folder.name}; "
+            "give one of them, or 'all'"
+        )
+
+
+def check_batch(batch_size: int, processes: int) -> None:
+    """Refuse shares of unequal size: nnU-Net gathers the Dice of each image over the ranks."""
+    if batch_size % processes:
+        less = batch_size - batch_size % processes
+        nearest = " or ".join(str(size) for size in (less, less + processes) if size)
+        raise UserError(
+            f"a batch of {batch_size} cannot be shared equally by the {processes} processes of "
+            f"-num_gpus {processes} (or torchrun); set train.batch_size to {nearest}"
+        )
+
+
+def check_device(device: str, processes: int) -> None:
+    """Refuse a device that is not there."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is available; use -device cpu (or mps)")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("no MPS device is available; use -device cpu (or cuda)")
+    if device == "mps" and processes > 1:
+        raise UserError(f"{processes} processes need -device cuda or cpu; mps has one device")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
+    if device == "cuda" and here > torch.cuda.device_count():
+        raise UserError(
+            f"{here} processes on this machine (-num_gpus or torchrun's --nproc-per-node) need as "
+            f"many CUDA devices; there are {torch.cuda.device_count()}"
+        )

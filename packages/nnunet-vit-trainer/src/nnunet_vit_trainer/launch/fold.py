@@ -1,0 +1,130 @@
+"""Train one fold in this process, alone or as one of several.
+
+What nnU-Net's `run_training` does, but that takes CUDA, and the global rank as the device's
+number, for several processes. torch and nnU-Net are imported in the functions: the checks come
+first.
+"""
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunet_vit_trainer.plans.datasets import environment, read_json
+from vit_backbone import UserError
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+def train_fold(
+    plans: dict[str, Any],
+    results: str,
+    *,
+    fold: int | str,
+    trainer_class_name: str,
+    pretrained_weights: str | None,
+    export_validation_probabilities: bool,
+    continue_training: bool,
+    only_run_validation: bool,
+    disable_checkpointing: bool,
+    val_with_best: bool,
+    device: str,
+) -> None:
+    """Train (or resume) and validate; the arguments are nnU-Net's, but for the first two.
+
+    Args:
+        plans: the derived plans. Not their file: another run may have replaced that meanwhile.
+        results: the results folder of all folds, which the run's first process has made.
+
+    Raises:
+        UserError: the data or the results are not on this machine, or the weights do not fit.
+    """
+    import torch
+    import torch.distributed as dist
+    from nnunetv2.run.run_training import maybe_load_checkpoint
+    from torch.backends import cudnn
+
+    from nnunet_vit_trainer.training import trainer as trainers
+
+    data = Path(environment("nnUNet_preprocessed"), plans["dataset_name"])
+    for folder in (data, Path(results)):
+        if not folder.is_dir():
+            raise UserError(
+                f"{socket.gethostname()} does not see {folder}; nnUNet_preprocessed and "
+                "nnUNet_results must lie where all machines see them"
+            )
+    if device == "cuda":
+        torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
+    (configuration,) = plans["configurations"]
+    trainer = getattr(trainers, trainer_class_name)(
+        plans=plans | {"continue_training": continue_training},
+        configuration=configuration,
+        fold=fold,
+        dataset_json=read_json(data / "dataset.json"),
+        device=torch.device(device),
+    )
+    trainer.disable_checkpointing = disable_checkpointing
+    if pretrained_weights:
+        trainer.initialize()
+        _load_all_but_classifiers(trainer, Path(pretrained_weights))
+    maybe_load_checkpoint(trainer, continue_training, only_run_validation)
+    cudnn.deterministic = False
+    cudnn.benchmark = torch.cuda.is_available()
+    if dist.is_initialized():
+        _write_split(trainer)
+
+    if not only_run_validation:
+        try:
+            trainer.run_training()
+        finally:
+            _stop_data_workers(trainer)
+    if val_with_best:
+        trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
+    trainer.perform_actual_validation(export_validation_probabilities)
+
+
+def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
+    """Do as nnU-Net's `load_pretrained_weights`, which in a group reads to the rank's CUDA device.
+
+    Raises:
+        UserError: weights that are not the network's.
+    """
+    import torch
+
+    from nnunet_vit_trainer.checkpoints.content import read_safely, unwrap
+
+    saved = read_safely(file)["network_weights"]
+    network = unwrap(trainer.network)
+    own = network.state_dict()
+    wanted = [key for key in own if ".seg_layers." not in key]
+    held = {key: value for key, value in dict(saved).items() if isinstance(value, torch.Tensor)}
+    unfit = [key for key in wanted if key not in held or held[key].shape != own[key].shape]
+    if unfit:
+        raise UserError(
+            f"-pretrained_weights {file} does not fit the network: {len(unfit)} of {len(wanted)} "
+            f"tensors are missing or have another shape, such as {unfit[0]}"
+        )
+    if unknown := [key for key in held if key not in own and ".seg_layers." not in key]:
+        raise UserError(
+            f"-pretrained_weights {file} holds {len(unknown)} tensors that the network lacks, such "
+            f"as {unknown[0]}; give the head the options that it was trained with (a UNETR of "
+            "version 0.1.0: model.decoder.conv_bias: true)"
+        )
+    network.load_state_dict({key: held[key] for key in wanted}, strict=False)
+    trainer.print_to_log_file(f"Weights: {len(wanted)} of {len(own)} tensors from {file}")
+
+
+def _write_split(trainer: "nnUNetTrainer") -> None:
+    """Let one rank write splits_final.json: the others would read it half written."""
+    import torch.distributed as dist
+
+    if trainer.local_rank == 0:
+        trainer.do_split()
+    dist.barrier()
+
+
+def _stop_data_workers(trainer: "nnUNetTrainer") -> None:
+    """Stop them as nnU-Net does after the last epoch; their death would be reported as an error."""
+    for loader in (trainer.dataloader_train, trainer.dataloader_val):
+        if hasattr(loader, "_finish"):
+            loader._finish()

@@ -1,0 +1,147 @@
+"""What nnU-Net has on this machine: its folders, and the datasets that it preprocessed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vit_backbone import UserError
+
+from .derive import settings_of
+
+_LARGEST_ID = 999
+_REMEDY = "run first: nnUNetv2_plan_and_preprocess -d ID -c 2d"
+
+
+def environment(variable: str) -> str:
+    """Return an environment variable of nnU-Net's.
+
+    Raises:
+        UserError: it is not set.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        raise UserError(
+            f"the environment variable {variable} is not set; nnU-Net needs "
+            "nnUNet_raw, nnUNet_preprocessed and nnUNet_results"
+        )
+    return value
+
+
+def find_dataset(name_or_id: str | int) -> tuple[str, Path]:
+    """Find a preprocessed dataset's name and folder by its name or number.
+
+    Args:
+        name_or_id: ``Dataset042_Mine``, 42, ``"42"`` or ``"042"``.
+
+    Raises:
+        UserError: no folder of preprocessed data, or none or several of that number in it.
+    """
+    root = Path(environment("nnUNet_preprocessed"))
+    if not root.is_dir():
+        raise UserError(f"the environment variable nnUNet_preprocessed: there is no folder {root}")
+    wanted = str(name_or_id).strip()
+    names = sorted(
+        folder.name for folder in root.glob("Dataset[0-9][0-9][0-9]_*") if folder.is_dir()
+    )
+    if wanted.isdecimal():
+        number = int(wanted[-18:]) if set(wanted[:-18]) <= {"0"} else _LARGEST_ID + 1
+        found = [name for name in names if name.startswith(f"Dataset{number:03d}_")]
+    else:
+        found = [name for name in names if name == wanted]
+    if len(found) != 1:
+        raise UserError(
+            f"dataset {wanted} {'is not in' if not found else 'is not unique in'} {root} "
+            f"(there: {', '.join(found or names) or 'none'}); "
+            + ("give its name" if found else "run first: nnUNetv2_plan_and_preprocess -d ID -c 2d")
+        )
+    return found[0], root / found[0]
+
+
+def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dict[str, Any]:
+    """Read a dataset's plans.
+
+    Args:
+        dataset_folder: see `find_dataset`.
+        identifier: the plans' name.
+        configuration: a 2D one; its preprocessed data must be there.
+
+    Raises:
+        UserError: there are no such plans, no such configuration, or no such data.
+    """
+    file = dataset_folder / f"{identifier}.json"
+    if not os.path.isfile(file):
+        raise UserError(f"there is no {file}; run nnUNetv2_plan_and_preprocess, or give -p")
+    plans = read_json(file)
+    missing = {"dataset_name", "plans_name", "configurations"} - plans.keys()
+    if missing or not isinstance(plans["configurations"], dict):
+        lacks = ", ".join(sorted(missing)) or "configurations"
+        raise UserError(f"{file} is no plans file of nnU-Net: it lacks {lacks}")
+    if plans["dataset_name"] != dataset_folder.name:
+        raise UserError(
+            f"{file} is of dataset {plans['dataset_name']!r}, where nnU-Net would look for the "
+            "data; plan this dataset anew"
+        )
+    settings = settings_of(plans, configuration)
+    if not isinstance(settings.get("data_identifier"), str):
+        raise UserError(f"{file}: configuration {configuration!r} names no data_identifier")
+    data = dataset_folder / settings["data_identifier"]
+    if not data.is_dir() or not any(data.glob("*.pkl")):
+        raise UserError(
+            f"there are no preprocessed cases in {data}; run nnUNetv2_preprocess "
+            f"-d ID -c {configuration} -plans_name {identifier}"
+        )
+    return plans
+
+
+def read_dataset_json(dataset_folder: Path) -> dict[str, Any]:
+    """Read a dataset's ``dataset.json``; ``modality``, as in nnU-Net v1, means channel_names.
+
+    Raises:
+        UserError: missing, unreadable, or without channels or labels.
+    """
+    file = dataset_folder / "dataset.json"
+    content = read_json(file)
+    if "channel_names" not in content and "modality" in content:
+        content["channel_names"] = content["modality"]
+    for key in ("channel_names", "labels"):
+        if not isinstance(content.get(key), dict):
+            raise UserError(f"{file} names no {key}; nnU-Net's dataset.json does")
+    return content
+
+
+def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
+    """Read ``splits_final.json``; ``None`` where nnU-Net has yet to write it.
+
+    Raises:
+        UserError: a file that holds no splits.
+    """
+    file = dataset_folder / "splits_final.json"
+    if not file.exists():
+        return None
+    splits = _read_content(file)
+    if not isinstance(splits, list) or not splits:
+        raise UserError(f"{file} cannot be read: a list of splits is expected in it")
+    for split in splits:
+        if not isinstance(split, dict) or not {"train", "val"} <= split.keys():
+            raise UserError(f"{file} cannot be read: a split is a mapping with train and val")
+    return splits
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping.
+
+    Raises:
+        UserError: it is missing or unreadable.
+    """
+    content = _read_content(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file} cannot be read: a mapping is expected in it")
+    return content
+
+
+def _read_content(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,290 @@
+"""Derive the plans file that is the model: the dataset's own plans with our architecture.
+
+nnU-Net rebuilds a network from ``plans.json`` alone, so everything that decides what the network
+is stands there, under ``architecture``; how it was trained stands under the top-level key ``vit``.
+Plain dicts in, plain dicts out.
+"""
+
+import dataclasses
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+from nnunet_vit_trainer.config.input_statistics import UNIT_RANGE_STATISTICS
+from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
+from nnunet_vit_trainer.plans.input_norm import resolve_input_norm
+from vit_backbone import UserError, patch_embedding_trains
+
+PLANS_KEY = "vit"
+_RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
+# Stock nnU-Net predicts under float16 autocast; the network runs what it was trained in.
+_FLOAT16_AS = {"float16": "float16", "float32": "float32"}
+
+
+def derived_plans_name(plans_name: str, config_name: str, deep_supervision: bool = False) -> str:
+    """Name the plans of a config: ``nnUNetPlans`` and ``unetr`` make ``nnUNetPlans_unetr``.
+
+    With deep supervision the network is another one, and so is the name: ``nnUNetPlans_unetr_ds``.
+    """
+    return f"{plans_name}_{config_name}{'_ds' if deep_supervision else ''}"
+
+
+def derive_plans(
+    plans: dict[str, Any],
+    configuration: str,
+    config_name: str,
+    config: ViTnnUNetConfig,
+    backbone: dict[str, Any],
+    weights: dict[str, Any] | None = None,
+    *,
+    deep_supervision: bool = False,
+) -> dict[str, Any]:
+    """Derive plans that hold one configuration, flattened, with our architecture.
+
+    Args:
+        plans: the dataset's own plans.
+        configuration: a 2D configuration of theirs, such as ``2d``.
+        config_name: the config's name.
+        config: the checked config; a ``batch_size`` or ``patch_size`` of its replaces the plan's.
+        backbone: ``asked``, the timm name that the config resolves to; ``name`` and ``options``,
+            what the weight file makes of it (`vit_backbone.fit_to_checkpoint`); ``in_chans``, the
+            channels of its patch embedding (which plans of 0.1.0 do not say); ``statistics``,
+            where its weights were not trained with those of `statistics_of`.
+        weights: ``file`` and ``sha256`` of the pretrained weights (see `base_weights`); ``None``
+            without any.
+        deep_supervision: whether the head gets its auxiliary outputs.
+
+    Raises:
+        UserError: no such configuration, a 3D one, plans that are derived already, statistics
+            that do not fit how the plans normalise, a head without deep supervision, or adapter
+            checkpoints of a random initialisation.
+    """
+    if PLANS_KEY in plans:
+        raise UserError(
+            f"plans {plans['plans_name']!r} are derived already; give the dataset's own with -p"
+        )
+    train = resolved_recipe(config, pretrained=weights is not None)
+    if train["checkpoint"] == "adapter" and weights is None:
+        raise UserError(
+            "train.checkpoint: adapter needs a weight file that restores the rest, and a random "
+            "initialisation has none; use full, or give model.checkpoint_path"
+        )
+    settings = settings_of(plans, configuration)
+    input_norm, said = resolve_input_norm(
+        config.model.input_norm,
+        settings["normalization_schemes"],
+        plans.get("foreground_intensity_properties_per_channel", {}),
+        backbone_statistics=statistics_of(backbone),
+    )
+    channels = len(settings["normalization_schemes"])
+    options = backbone["options"] | _patch_embedding_option(
+        config.tune, channels, backbone.get("in_chans")
+    )
+    settings |= {
+        "patch_size": list(train["patch_size"] or settings["patch_size"]),
+        "batch_size": train["batch_size"] or settings["batch_size"],
+        "architecture": architecture_of(config, backbone["name"], options, input_norm),
+    }
+    if deep_supervision:
+        settings["architecture"]["arch_kwargs"] |= _auxiliary_outputs(config.model.model_path)
+    return {
+        **plans,
+        "plans_name": derived_plans_name(plans["plans_name"], config_name, deep_supervision),
+        "configurations": {configuration: settings},
+        PLANS_KEY: {
+            "model": _recorded_model(config),
+            "lora": dataclasses.asdict(config.lora),
+            "train": train,
+            "backbone": backbone,
+            "input_norm": said,
+            "weights": weights,
+            "versions": {name: version(name) for name in _RECORDED_VERSIONS},
+        },
+    }
+
+
+def statistics_of(backbone: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the mean and std of [0, 1] that a backbone was trained with, as its plans say.
+
+    Args:
+        backbone: of plans or for them; without ``statistics`` (as in all of 0.1.0) its name tells.
+    """
+    named = "dinov3_sat493m" if "sat493m" in backbone["name"] else "imagenet"
+    return backbone.get("statistics") or UNIT_RANGE_STATISTICS[named]
+
+
+def architecture_of(
+    config: ViTnnUNetConfig,
+    timm_name: str,
+    file_options: dict[str, Any] | None = None,
+    input_norm: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Turn a config into the ``architecture`` of a plans file, everything resolved.
+
+    Args:
+        config: the checked config.
+        timm_name: the timm name of its backbone.
+        file_options: what the weight file asks for, and ``train_patch_embedding``.
+        input_norm: the arguments of `vit_backbone.segmentation.input_norm.InputNorm`.
+    """
+    from nnunet_vit_trainer.network import NETWORK_CLASS_NAME
+
+    model, lora = config.model, config.lora
+    tune = config.tune
+    last_blocks = int(tune.removeprefix("last_")) if tune.startswith("last_") else 0
+    options = {
+        **(file_options or {}),
+        "patch_size": model.patch_size,
+        "indices": model.layer_indices,
+        "input_norm": input_norm,
+        "train_last_blocks": last_blocks,
+        "use_dora": lora.dora,
+        "use_rslora": lora.rslora,
+        "drop_path_rate": config.train.drop_path_rate,
+        "float16_as": _FLOAT16_AS.get(config.train.amp_dtype),
+    }
+    # Only what differs from the default: a head that predates an option still builds.
+    given = {n: value for n, value in options.items() if value or n == "train_patch_embedding"}
+    _refuse_untaken(model.model_path, given)
+    return {
+        "network_class_name": NETWORK_CLASS_NAME,
+        "arch_kwargs": {
+            "head": model.model_path,
+            "backbone_name": timm_name,
+            "freeze_backbone": tune == "frozen" or last_blocks > 0,
+            "use_lora": tune == "lora",
+            "lora_rank": lora.r,
+            "lora_alpha": lora.lora_alpha,
+            "lora_dropout": lora.lora_dropout,
+            "lora_target_modules": lora.target_modules,
+            **({"backbone_options": given} if given else {}),
+            **resolved_options(model.model_path, model.decoder.options()),
+        },
+        "_kw_requires_import": [],
+    }
+
+
+def _patch_embedding_option(tune: str, channels: int, trained_chans: int | None) -> dict[str, bool]:
+    """Say that the patch embedding does not train, where plans that do not say so mean it does.
+
+    It must not follow from a rule at prediction: checkpoints may leave out what is frozen.
+    """
+    if tune == "full" or channels == 3 or trained_chans is None:
+        return {}
+    trains = patch_embedding_trains(channels, trained_chans, frozen=tune != "lora")
+    return {} if trains else {"train_patch_embedding": False}
+
+
+def resolved_recipe(config: ViTnnUNetConfig, *, pretrained: bool) -> dict[str, Any]:
+    """Return ``train`` as a dict, with the share of the rate that the backbone gets.
+
+    MedDINOv3 trains its head at 3e-4 and the pretrained ViT at a tenth of it; adapters are new
+    weights like the head's.
+
+    Args:
+        config: the checked config.
+        pretrained: whether the backbone's weights come from a file.
+    """
+    train = dataclasses.asdict(config.train)
+    absolute = train.pop("backbone_lr")
+    if absolute is not None:
+        train["backbone_lr_scale"] = absolute / train["initial_lr"]
+    elif train["backbone_lr_scale"] is None:
+        new_weights = config.tune in ("lora", "frozen") or not pretrained
+        train["backbone_lr_scale"] = 1.0 if new_weights else 0.1
+    return train
+
+
+def _refuse_untaken(head: str, backbone_options: dict[str, Any]) -> None:
+    """Refuse options that a head's factory would ignore: it may take any name and drop it.
+
+    What follows from the images' channels no one asked for: it is taken away, in place.
+    """
+    from vit_backbone import find_head
+
+    parameters = inspect.signature(find_head(head)).parameters
+    if "backbone_options" not in parameters:
+        backbone_options.pop("train_patch_embedding", None)
+    if backbone_options and "backbone_options" not in parameters:
+        raise UserError(
+            f"head {head!r} does not take backbone_options, so {', '.join(backbone_options)} "
+            "cannot be given; see docs/write-a-head.md"
+        )
+
+
+def _auxiliary_outputs(head: str) -> dict[str, Any]:
+    """Return the arguments that give a head its auxiliary outputs, and nnU-Net their scales."""
+    from vit_backbone import deep_supervision_strides, find_head
+
+    strides = deep_supervision_strides(find_head(head))
+    if strides is None:
+        raise UserError(
+            f"head {head!r} has no deep supervision; use -tr nnUNetTrainerNoDeepSupervision_vit"
+        )
+    # nnU-Net makes the scales from all strides but the last.
+    return {"auxiliary_outputs": True, "strides": [[s, s] for s in (*strides, 1)]}
+
+
+def _recorded_model(config: ViTnnUNetConfig) -> dict[str, Any]:
+    """Return ``model`` resolved; the weight file stands under ``weights``."""
+    model = dataclasses.asdict(config.model) | {"tune": config.tune}
+    model["decoder"] = resolved_options(model["model_path"], config.model.decoder.options())
+    del model["checkpoint_path"]
+    return model
+
+
+def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Complete a head's options with its defaults, so that a later default changes no old plans."""
+    from vit_backbone import find_head, head_options
+
+    options = head_options(find_head(head))
+    values = {n: p.default for n, p in options.items() if p.default is not p.empty} | given
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """Return a 2D configuration of plans with everything that it inherits.
+
+    Args:
+        plans: the dataset's own.
+        configuration: its name, such as ``2d``.
+
+    Raises:
+        UserError: no such configuration, one that inherits from none or from itself, a 3D one, or
+            one that says too little.
+    """
+    settings = _flatten(plans["configurations"], configuration)
+    patch = settings.get("patch_size")
+    if not isinstance(patch, list | tuple) or len(patch) != 2:
+        raise UserError(
+            f"configuration {configuration!r} is not 2D (patch size {patch}); "
+            "vision transformers here segment slices: use 2d"
+        )
+    missing = {"batch_size", "normalization_schemes"} - settings.keys()
+    if missing:
+        raise UserError(
+            f"configuration {configuration!r} of plans {plans['plans_name']!r} lacks "
+            f"{', '.join(sorted(missing))}"
+        )
+    return settings
+
+
+def _flatten(configurations: dict[str, Any], name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    visited: list[str] = []
+    parent: str | None = name
+    while parent:
+        if parent in visited:
+            circle = " from ".join([*visited, parent])
+            raise UserError(f"the plans' configurations inherit in a circle: {circle}")
+        if not isinstance(configurations.get(parent), dict):
+            whose = f", from which {visited[-1]!r} inherits" if visited else ""
+            raise UserError(
+                f"the plans have no configuration {parent!r}{whose}; "
+                f"they have {', '.join(configurations)}"
+            )
+        visited.append(parent)
+        settings = configurations[parent] | settings
+        parent = configurations[parent].get("inherits_from")
+    settings.pop("inherits_from", None)
+    return settings

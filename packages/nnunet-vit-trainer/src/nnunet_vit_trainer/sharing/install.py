@@ -1,0 +1,202 @@
+"""Install a model that somebody exported: checked, completed, and nothing of it run."""
+
+import contextlib
+import json
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nnunet_vit_trainer.checkpoints.base_weights import find_base_weights, load_base_weights
+from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, fill_up, write_atomically
+from nnunet_vit_trainer.checkpoints.model_folder import (
+    CHECKPOINT_NAME,
+    FOLD_NAME,
+    check_plans,
+    describe_weights,
+    network_of,
+    parse_json,
+)
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from vit_backbone import UserError, reason_of
+
+from .archive import checked_members, read_member, readable_zip, unpack
+from .foreign_checkpoint import check_fits, read_foreign_checkpoint
+from .foreign_plans import check_foreign
+
+OPTION = "--checkpoint_path"
+# Pickles (nnU-Net's postprocessing.pkl) would run code when they are applied.
+_KNOWN = re.compile(rf"{FOLD_NAME}/{CHECKPOINT_NAME}|.+\.(json|png)")
+_MODEL = re.compile(r"(Dataset\d{3}_[^/]+/[^/]+?__[^/]+?__[^/]+)/.+")
+
+_LARGEST_JSON = 16 << 20
+# Of what a zip unpacks to: weights hardly shrink, but text does.
+_UNPACKED_ALWAYS, _UNPACKED_PER_BYTE = 64 << 20, 10
+
+# On the same file system as the target, and under a name that no nnU-Net command reads.
+_STAGING = ".nnUNetv2_import_vit-"
+_SECONDS_UNTIL_STALE = 24 * 3600
+
+
+def import_vit(
+    zip_file: str | Path,
+    results: str | Path,
+    checkpoint_path: str | Path | None = None,
+    *,
+    head: str | None = None,
+) -> tuple[Path, list[str]]:
+    """Install an export of `export_vit` so that stock ``nnUNetv2_predict`` finds it.
+
+    Checkpoints are read as data only and written anew, so no code that somebody put into them
+    survives; plans may name nnU-Net's own classes and installed heads alone. Nothing is installed
+    unless everything fits, and nothing is written outside of the results folder.
+
+    Args:
+        zip_file: the export.
+        results: the folder ``nnUNet_results``.
+        checkpoint_path: the base weights, for an export without them.
+        head: the module that an export names as its head, where that is not an installed head:
+            it is imported, which runs it.
+
+    Returns:
+        The model's folder, and the files that were left out: none of the installed kinds.
+
+    Raises:
+        UserError: not such an export, one that would write elsewhere or is too large, a model that
+            is installed already, base weights that are missing or others, a head that is not
+            installed, or no space.
+    """
+    if not Path(zip_file).is_file():
+        raise UserError(f"{zip_file}: no such file")
+    try:
+        with readable_zip(zip_file):
+            archive = zipfile.ZipFile(zip_file)
+        with archive:
+            return _install(archive, Path(results), checkpoint_path, head)
+    except OSError as error:
+        raise UserError(f"{zip_file} is not installed: {reason_of(error)}") from error
+
+
+def _install(
+    archive: zipfile.ZipFile, results: Path, checkpoint_path: str | Path | None, head: str | None
+) -> tuple[Path, list[str]]:
+    source = str(archive.filename)
+    members = {member.filename: member for member in checked_members(archive)}
+    model = model_of(list(members), source)
+    inside = {name.removeprefix(f"{model}/"): member for name, member in members.items()}
+    target = results / model
+    if target.exists():
+        raise UserError(f"{target} is there already; move it away first")
+    contents = []
+    for name in ("plans.json", "dataset.json"):
+        if name not in inside:
+            raise UserError(f"{source}: there is no {name} in it")
+        text = read_member(archive, inside.pop(name), _LARGEST_JSON)
+        contents.append(parse_json(text, f"{source}: {name}"))
+    plans, dataset = contents
+    check_plans(plans, target.name, source)
+    check_foreign(plans, dataset, source, head)
+
+    known = {name: m for name, m in inside.items() if re.fullmatch(_KNOWN, name)}
+    limit = _UNPACKED_ALWAYS + _UNPACKED_PER_BYTE * Path(source).stat().st_size
+    results.mkdir(parents=True, exist_ok=True)
+    _remove_stale(results)
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=results))
+    try:
+        unpack(archive, known, staging, limit)
+        _complete(staging, plans, dataset, checkpoint_path, source)
+        for name, content in (("plans.json", plans), ("dataset.json", dataset)):
+            (staging / name).write_text(json.dumps(content, indent=4), encoding="utf-8")
+        staging.chmod(0o755)  # mkdtemp's is for the owner alone
+        _put(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target, sorted(inside.keys() - known.keys())
+
+
+def model_of(names: list[str], source: str) -> str:
+    """Return the one model's folder that a zip's files lie in, ``<dataset>/<model>``.
+
+    Args:
+        names: the files in the zip, see `checked_members`.
+        source: the zip, for messages.
+
+    Raises:
+        UserError: more than one model, or none.
+    """
+    models = {match[1] if (match := _MODEL.fullmatch(name)) else "" for name in names}
+    if len(models) != 1 or "" in models:
+        raise UserError(f"{source} is not an export of nnUNetv2_export_vit: not one model in it")
+    return models.pop()
+
+
+def _complete(
+    staging: Path,
+    plans: dict[str, Any],
+    dataset: dict[str, Any],
+    checkpoint_path: str | Path | None,
+    source: str,
+) -> None:
+    """Fill up the checkpoints, see that each fits the network, and write each anew."""
+    files = sorted(staging.glob("fold_*/checkpoint_*.pth"))
+    if not files:
+        raise UserError(f"{source} holds no checkpoint")
+    (configuration,) = plans["configurations"]
+    network = network_of(plans, dataset, in_memory=False)
+    base = None
+    for file in files:
+        name = f"{source}: {file.relative_to(staging).as_posix()}"
+        content = read_foreign_checkpoint(file, configuration, name)
+        if content.get(REBUILT_FROM):
+            if base is None:
+                base = _base_of(plans, dataset, checkpoint_path)
+            fill_up(content["network_weights"], base)
+            content[REBUILT_FROM] = None
+        check_fits(content["network_weights"], network, name)
+        content["init_args"] |= {"plans": plans, "dataset_json": dataset}
+        write_atomically(content, file)
+    if checkpoint_path is not None and base is None:
+        raise UserError(f"this export is whole; leave {OPTION} away")
+
+
+def _base_of(
+    plans: dict[str, Any], dataset: dict[str, Any], checkpoint_path: str | Path | None
+) -> nn.Module:
+    """Build the network with the receiver's own weights, and name their place in the plans."""
+    weights = plans[PLANS_KEY]["weights"]
+    if weights is None:
+        raise UserError("this export comes without its base weights, and does not say which")
+    if checkpoint_path is None:
+        raise UserError(
+            f"this export comes without its base weights; get {describe_weights(plans)}, and "
+            f"give the file with {OPTION}"
+        )
+    weights["file"] = str(Path(checkpoint_path).expanduser().resolve())
+    find_base_weights(weights, OPTION)
+    network = network_of(plans, dataset)
+    load_base_weights(network, weights)
+    return network
+
+
+def _put(staging: Path, target: Path) -> None:
+    """Move the finished folder to its place, at once, unless another import was faster."""
+    target.parent.mkdir(exist_ok=True)
+    try:
+        staging.rename(target)
+    except OSError as error:
+        if target.exists():
+            raise UserError(f"{target} is there already; move it away first") from error
+        raise
+
+
+def _remove_stale(results: Path) -> None:
+    """Remove what imports that were killed left behind; none takes a day."""
+    for folder in results.glob(f"{_STAGING}*"):
+        with contextlib.suppress(OSError):  # another import was faster, or it is another user's
+            if time.time() - folder.stat().st_mtime > _SECONDS_UNTIL_STALE:
+                shutil.rmtree(folder)

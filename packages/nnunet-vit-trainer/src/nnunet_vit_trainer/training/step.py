@@ -1,0 +1,109 @@
+"""One optimizer step: precision, accumulation, clipping, and what is done with a bad gradient."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vit_backbone import UserError
+from vit_backbone.segmentation.precision import cuda_has_bfloat16
+
+
+def resolve_amp_dtype(amp_dtype: str, device_type: str) -> torch.dtype | None:
+    """Return the dtype of autocast; ``None`` is float32 without autocast.
+
+    Args:
+        amp_dtype: ``auto`` (on CUDA bfloat16, or float16 where the device lacks it; float32
+            elsewhere, as nnU-Net does), ``bfloat16``, ``float16`` or ``float32``.
+        device_type: ``cuda``, ``cpu`` or ``mps``.
+
+    Raises:
+        UserError: float16 without CUDA, where nothing scales the loss.
+    """
+    if amp_dtype == "auto":
+        if device_type != "cuda":
+            return None
+        return torch.bfloat16 if cuda_has_bfloat16() else torch.float16
+    if amp_dtype == "float16" and device_type != "cuda":
+        raise UserError(
+            f"train.amp_dtype: float16 needs CUDA, the device is {device_type}; use auto"
+        )
+    return None if amp_dtype == "float32" else getattr(torch, amp_dtype)
+
+
+def training_step(
+    network: nn.Module,
+    loss: Callable[[Any, Any], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[tuple[torch.Tensor, Any]],
+    *,
+    gradient_clip: float,
+    amp_dtype: torch.dtype | None = None,
+    grad_scaler: torch.amp.GradScaler | None = None,
+) -> tuple[float, bool]:
+    """Take one step on the mean loss of some batches, unless the loss or a gradient is not finite.
+
+    A step that is not taken leaves weights and optimizer as they were, on all ranks alike.
+
+    Args:
+        network: in training mode, perhaps wrapped in DDP.
+        loss: of output and target.
+        optimizer: of the network's trainable parameters.
+        batches: (image, target) pairs on the network's device, at least one; image (B, C, H, W),
+            target (B, 1 or regions, H, W), or one per output.
+        gradient_clip: the gradient's norm is cut to this.
+        amp_dtype: of autocast; ``None`` is float32.
+        grad_scaler: for float16.
+
+    Returns:
+        The loss before the step, and whether the step was taken.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    device = batches[0][0].device
+    values = []
+    for i, (image, target) in enumerate(batches):
+        last = i == len(batches) - 1
+        waits = isinstance(network, DistributedDataParallel) and not last
+        with network.no_sync() if waits else nullcontext():
+            with torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
+                value = loss(network(image), target) / len(batches)
+            (value if grad_scaler is None else grad_scaler.scale(value)).backward()
+        values.append(value.detach())
+    if grad_scaler is not None:
+        grad_scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(network.parameters(), gradient_clip)
+    total = torch.stack(values).sum()
+    finite = _on_every_rank(torch.isfinite(norm) & torch.isfinite(total))
+    if finite:
+        optimizer.step() if grad_scaler is None else grad_scaler.step(optimizer)
+    if grad_scaler is not None:
+        grad_scaler.update()
+    return total.item(), finite
+
+
+def _on_every_rank(condition: torch.Tensor) -> bool:
+    """Decide together: ranks that go different ways would have different weights."""
+    if dist.is_available() and dist.is_initialized():
+        condition = condition.int()
+        dist.all_reduce(condition, dist.ReduceOp.MIN)
+    return bool(condition)
+
+
+def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
+    """Weigh the outputs, finest first, by halves: 1, 1/2, 1/4, ... with the sum 1.
+
+    nnU-Net gives the coarsest one 0, which would leave its classifier without a gradient.
+    """
+    weights = [0.5**i for i in range(outputs)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def to_device(data: torch.Tensor | list[torch.Tensor], device: torch.device) -> Any:
+    """Move a tensor, or each of a list, to a device."""
+    if isinstance(data, list):
+        return [to_device(item, device) for item in data]
+    return data.to(device, non_blocking=True)

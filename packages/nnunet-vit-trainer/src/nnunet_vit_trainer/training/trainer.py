@@ -1,0 +1,273 @@
+"""nnU-Net's trainer for a ViT: the overrides that it demands; the logic is in functions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from nnunet_vit_trainer.checkpoints.base_weights import load_base_weights
+from nnunet_vit_trainer.checkpoints.content import (
+    checkpoint_of,
+    fill_up,
+    frozen_names,
+    set_random_states,
+    unwrap,
+    write_atomically,
+)
+from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from vit_backbone import UserError, load_weights
+
+from .averaging import WeightAverage
+from .group import local_device, wrap
+from .optimization import Schedule, build_optimizer, default_warmup
+from .processes import EndsWithTrainer
+from .step import (
+    deep_supervision_weights,
+    resolve_amp_dtype,
+    to_device,
+    training_step,
+)
+from .watch import StepWatch, refuse_idle_lora
+
+ADVICE = (
+    "the weights of the last good epochs lie in checkpoint_best.pth and checkpoint_latest.pth; "
+    "lower train.initial_lr, or set train.amp_dtype to float32"
+)
+OPTIMIZER_KEYS = (
+    "initial_lr",
+    "weight_decay",
+    "optimizer",
+    "betas",
+    "backbone_lr_scale",
+    "layer_decay",
+    "head_first_epochs",
+)
+
+
+class nnUNetTrainer_vit(nnUNetTrainer):
+    """Train the network and by the recipe that derived plans carry, with deep supervision.
+
+    The constructor takes exactly nnU-Net's arguments: the base class looks each of them up.
+
+    Raises:
+        UserError: plans that were not derived from a config.
+    """
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
+    ) -> None:
+        if PLANS_KEY not in plans:
+            raise UserError(
+                f"plans {plans['plans_name']!r} carry no ViT; nnUNetv2_train_vit derives plans "
+                "that do from a config"
+            )
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:  # nnU-Net takes CUDA, and the global rank as the device's number
+            self.device = local_device(device.type)
+        train = plans[PLANS_KEY]["train"]
+        self.recipe = train
+        self.initial_lr = train["initial_lr"]
+        self.weight_decay = train["weight_decay"]
+        self.num_epochs = train["num_epochs"]
+        self.num_iterations_per_epoch = train["num_iterations_per_epoch"]
+        self.num_val_iterations_per_epoch = train["num_val_iterations_per_epoch"]
+        self.save_every = train["save_every"]
+        self.amp_dtype = resolve_amp_dtype(train["amp_dtype"], self.device.type)
+        scaled = self.amp_dtype == torch.float16
+        self.grad_scaler = torch.amp.GradScaler(self.device.type) if scaled else None
+        self.average: WeightAverage | None = None
+        self.watch = StepWatch()
+        self.gradients_seen = False
+        self.resumed_from: Path | None = None
+        self.holds_base_weights = False
+
+    def initialize(self) -> None:
+        # nnU-Net would wrap the network for the CUDA device of the global rank.
+        in_group, self.is_ddp = self.is_ddp, False
+        super().initialize()
+        self.is_ddp = in_group
+        unwrap(self.network).backbone.set_grad_checkpointing(self.recipe["grad_checkpointing"])
+        if in_group:
+            self._set_batch_size_and_oversample()
+            self.network = wrap(self.network, self.device)
+            self.loss = self._build_loss()
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
+        optimizer = build_optimizer(
+            unwrap(self.network),
+            **{key: self.recipe[key] for key in OPTIMIZER_KEYS},
+        )
+        warmup_epochs = self.recipe["warmup_epochs"]
+        if warmup_epochs is None:
+            warmup_epochs = default_warmup(self.num_epochs)
+        schedule = Schedule(optimizer, self.num_epochs, warmup_epochs, self.recipe["lr_schedule"])
+        return optimizer, schedule
+
+    def on_train_start(self) -> None:
+        # A resumed run and one from -pretrained_weights are initialized before they come here,
+        # and hold their weights already.
+        if not self.was_initialized:
+            self.initialize()
+            self._load_pretrained()
+        self.holds_base_weights = True
+        if self.recipe["ema"]:
+            self.average = WeightAverage(unwrap(self.network), self.recipe["ema"])
+        self.print_to_log_file(
+            f"Input normalisation: {self.plans_manager.plans[PLANS_KEY]['input_norm']}"
+        )
+        super().on_train_start()
+        if self.local_rank == 0:
+            record = yaml.safe_dump(self.plans_manager.plans[PLANS_KEY], sort_keys=False)
+            with written_whole(Path(self.output_folder_base, "vit.yaml")) as unfinished:
+                unfinished.write_text(record, encoding="utf-8")
+        if self.resumed_from is not None:
+            self._resume(self.resumed_from)
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        for group in self.optimizer.param_groups:
+            self.print_to_log_file(f"  {group['name']}: {group['lr']:.3g}")
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        more = range(self.recipe["accumulate_steps"] - 1)
+        batches = [batch, *(next(self.dataloader_train) for _ in more)]
+        loss, taken = training_step(
+            self.network,
+            self.loss,
+            self.optimizer,
+            [tuple(to_device(b[key], self.device) for key in ("data", "target")) for b in batches],
+            gradient_clip=self.recipe["gradient_clip"],
+            amp_dtype=self.amp_dtype,
+            grad_scaler=self.grad_scaler,
+        )
+        if not self.gradients_seen:
+            refuse_idle_lora(unwrap(self.network))
+            self.gradients_seen = True
+        self.watch.count(taken, f"{ADVICE} ({self.output_folder})")
+        if taken and self.average is not None:
+            self.average.update()
+        return {"loss": np.float32(loss if taken else np.nan)}
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
+        taken = [output for output in train_outputs if np.isfinite(output["loss"])]
+        if len(taken) < len(train_outputs):
+            self.print_to_log_file(
+                f"{len(train_outputs) - len(taken)} steps of this epoch were skipped: the loss or "
+                f"a gradient was not finite ({self.watch.skipped} in the whole run)"
+            )
+        super().on_train_epoch_end(taken or train_outputs)
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        if self.average is not None:
+            self.average.swap()
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        super().on_validation_epoch_end(val_outputs)
+        if self.average is not None:
+            self.average.swap()
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        if self.average is not None:
+            self.average.swap()  # for the final validation
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
+        if self.enable_deep_supervision:
+            unwrap(self.network).head.deep_supervision = enabled
+
+    @staticmethod
+    def get_training_transforms(*args: Any, **kwargs: Any) -> ComposeTransforms:
+        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
+        return ComposeTransforms([EndsWithTrainer(), transforms])
+
+    @staticmethod
+    def get_validation_transforms(*args: Any, **kwargs: Any) -> ComposeTransforms:
+        transforms = nnUNetTrainer.get_validation_transforms(*args, **kwargs)
+        return ComposeTransforms([EndsWithTrainer(), transforms])
+
+    def _build_loss(self) -> nn.Module:
+        loss = super()._build_loss()
+        if self.enable_deep_supervision:
+            loss.weight_factors = deep_supervision_weights(len(loss.weight_factors))
+        return loss
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write what nnU-Net writes, but whole or not at all, and under nnU-Net's trainer's name.
+
+        With that name stock prediction builds the network from the plans, without this package's
+        trainer being found.
+        """
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            file = Path(filename)
+            whole = self.recipe["checkpoint"] == "full"
+            # Stock prediction opens checkpoint_final, and loads strictly.
+            whole = whole or file.name == "checkpoint_final.pth"
+            write_atomically(checkpoint_of(self, whole), file)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Read what nnU-Net reads; what an adapter checkpoint leaves out comes from its file."""
+        if not self.was_initialized:
+            self.initialize()
+        hook = unwrap(self.network).register_load_state_dict_pre_hook(self._complete)
+        super().load_checkpoint(filename_or_checkpoint)
+        hook.remove()
+        self.holds_base_weights = True
+        self.resumed_from = Path(filename_or_checkpoint)
+        # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
+        self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None))
+
+    def _complete(self, network: nn.Module, weights: dict[str, torch.Tensor], *_: Any) -> None:
+        if not self.holds_base_weights and frozen_names(network) - weights.keys():
+            load_base_weights(network, self.plans_manager.plans[PLANS_KEY]["weights"])
+        fill_up(weights, network)
+
+    def _resume(self, file: Path) -> None:
+        """Go on where a checkpoint's run stopped, with its random numbers.
+
+        A checkpoint that is not ours (stock nnU-Net's) knows nothing of this.
+        """
+        # Lazily: the weights were read already, and what is here is not kept.
+        content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+        state = content.get(PLANS_KEY, {})
+        self.watch.skipped = state.get("skipped_steps", 0)
+        if self.average is not None and state.get("average") is not None:
+            self.average.restore(state["average"])
+        # With rank 0's random numbers all ranks would see the same batches.
+        if not self.is_ddp and "random_states" in state:
+            set_random_states(state["random_states"])
+
+    def _load_pretrained(self) -> None:
+        weights = self.plans_manager.plans[PLANS_KEY]["weights"]
+        if weights is None:
+            self.print_to_log_file("Backbone: random initialisation (no pretrained weights)")
+            return
+        report = load_weights(unwrap(self.network).backbone, weights["file"])
+        self.print_to_log_file(f"Backbone: {report.line()}")
+
+
+class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):
+    """The same without deep supervision: the default."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False

@@ -1,0 +1,1 @@
+"""Heads: how they are found, the decorator that makes their factories, and the linear one."""

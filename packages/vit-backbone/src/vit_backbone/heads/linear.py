@@ -1,0 +1,29 @@
+"""The linear head: one 1x1 convolution on the last features, the yardstick of the DINO papers.
+
+Registered as the head ``linear``. The factory is free of torch until it is called.
+"""
+
+from typing import TYPE_CHECKING
+
+from .factory import head_factory
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .linear_head import LinearHead
+
+
+@head_factory
+def create_segmentation_model(backbone: "nn.Module", num_classes: int) -> "LinearHead":
+    """Build a ViT with the linear head: (B, in_channels, H, W) in, logits of that size out.
+
+    The arguments are every head's, see `vit_backbone.heads.factory.standard_factory`; there are no
+    options of its own, and unknown ones are warned about and ignored.
+
+    Raises:
+        UserError: an impossible backbone, size or LoRA target.
+        WeightsError: weights that are missing or do not fill the backbone.
+    """
+    from .linear_head import LinearHead
+
+    return LinearHead(backbone.num_features, num_classes)

@@ -1,0 +1,1 @@
+"""The segmentation model that joins a backbone and a head."""

@@ -1,0 +1,1 @@
+"""What of a backbone trains: LoRA, and an adapted patch embedding."""

@@ -1,0 +1,100 @@
+"""LoRA on a ViT's blocks (Hu et al., LoRA, ICLR 2022). The only module that imports peft."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from vit_backbone.errors import UserError
+
+from .lora_options import check_lora_options
+from .patch_embedding import set_patch_embedding
+
+DEFAULT_TARGETS = ("qkv",)
+
+
+def enable_lora(
+    backbone: nn.Module,
+    rank: int = 8,
+    lora_alpha: float = 16.0,
+    lora_dropout: float = 0.05,
+    target_modules: Sequence[str] | None = None,
+    *,
+    use_dora: bool = False,
+    use_rslora: bool = False,
+) -> None:
+    """Inject LoRA adapters into the blocks, in place, and freeze everything else of the backbone.
+
+    Only modules inside ``blocks`` are adapted: a target ``proj`` never reaches the patch
+    embedding's convolution. A patch embedding that was adapted to other channels than the weights'
+    goes on training (`patch_embedding_trains`).
+
+    Args:
+        backbone: a timm ViT without adapters.
+        rank: rank r of the update, at least 1.
+        lora_alpha: the update is scaled by lora_alpha / rank; above 0.
+        lora_dropout: dropout before the adapters, 0 to below 1.
+        target_modules: last names of linear layers; ``None`` is ``["qkv"]``.
+        use_dora: learn magnitude and direction apart (Liu et al., DoRA, ICML 2024).
+        use_rslora: scale by lora_alpha / sqrt(rank) (Kalajdzievski, rsLoRA, 2023).
+
+    Raises:
+        UserError: impossible options, adapters are there already, or no layer of the blocks has
+            such a name.
+    """
+    check_lora_options(rank, lora_alpha, lora_dropout, target_modules)
+    if has_lora(backbone):
+        raise UserError("LoRA is enabled already; call disable_lora first")
+    targets = list(target_modules or DEFAULT_TARGETS)
+    linear = {
+        name.rsplit(".", 1)[-1]
+        for name, module in backbone.blocks.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    unknown = sorted(set(targets) - linear)
+    if unknown:
+        raise UserError(
+            f"LoRA target_modules {unknown} match no linear layer of the blocks; "
+            f"there are {sorted(linear)}"
+        )
+    names = "|".join(re.escape(name) for name in targets)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+        target_modules=rf"blocks\.\d+\.(?:.+\.)?(?:{names})",
+    )
+    inject_adapter_in_model(config, backbone)
+    set_patch_embedding(backbone, frozen=False)
+
+
+def disable_lora(backbone: nn.Module) -> None:
+    """Merge the adapters into the weights they adapt and remove them; without any, do nothing.
+
+    The merged weights stay frozen.
+    """
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            backbone.set_submodule(name, module.get_base_layer())
+
+
+def has_lora(backbone: nn.Module) -> bool:
+    """Say whether adapters are in place."""
+    return any(isinstance(module, LoraLayer) for module in backbone.modules())
+
+
+def adapter_state_dict(backbone: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what LoRA trained: the adapters and, where it trains too, the patch embedding."""
+    embedding = backbone.patch_embed.parameters()
+    trains = has_lora(backbone) and any(parameter.requires_grad for parameter in embedding)
+    return {
+        name: tensor
+        for name, tensor in backbone.state_dict().items()
+        if ".lora_" in name or (trains and name.startswith("patch_embed."))
+    }

@@ -1,0 +1,37 @@
+"""What LoRA's options may be. No peft here: they are checked before anything is built."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
+
+from vit_backbone.errors import UserError
+
+
+def check_lora_options(
+    rank: int, lora_alpha: float, lora_dropout: float, target_modules: Sequence[str] | None
+) -> None:
+    """Refuse options that no adapter can be built, or trained, with.
+
+    Args:
+        rank: see `vit_backbone.enable_lora`, as for the next three.
+        lora_alpha: see there.
+        lora_dropout: see there.
+        target_modules: see there.
+
+    Raises:
+        UserError: a rank below 1, an alpha that is not above 0, a dropout outside of 0 to below 1,
+            or targets that are not a list of names.
+    """
+    if not isinstance(rank, Integral) or rank < 1:
+        raise UserError(f"LoRA rank {rank!r}: a whole number of at least 1 is expected")
+    if not 0 < lora_alpha < math.inf:
+        raise UserError(f"lora_alpha {lora_alpha!r}: it must be above 0")
+    if not 0 <= lora_dropout < 1:
+        raise UserError(f"lora_dropout {lora_dropout!r}: it must be at least 0 and below 1")
+    if isinstance(target_modules, str):
+        raise UserError(
+            f"LoRA target_modules {target_modules!r} is one string; give a list: "
+            f"{[target_modules]!r}"
+        )
+    if target_modules is not None and not target_modules:
+        raise UserError("LoRA target_modules is empty; leave it away for ['qkv']")

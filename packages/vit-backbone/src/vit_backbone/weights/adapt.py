@@ -1,0 +1,179 @@
+"""Bring a weight file's tensors to a model's names and shapes, in float32."""
+
+import re
+import sys
+from types import FunctionType
+
+import torch
+from timm.layers import resample_patch_embed
+from timm.models import adapt_input_conv
+from torch import nn
+
+from vit_backbone.vits.pos_embed import resample_position_embedding
+
+from .checkpoint import Checkpoint, Tensors
+from .layouts import DROPPABLE, rename_tensors
+
+_PATCH_WEIGHT = "patch_embed.proj.weight"
+
+
+def adapt_tensors(
+    checkpoint: Checkpoint, backbone: nn.Module, target: Tensors
+) -> tuple[Tensors, list[str]]:
+    """Bring the one naming of `layouts` to the names of a model's class, and resample on purpose.
+
+    Whether the result fits is for the caller to see.
+
+    Args:
+        checkpoint: what the file holds.
+        backbone: the model.
+        target: the model's own tensors by name, without adapters.
+
+    Returns:
+        The tensors, and what was changed in them.
+
+    Raises:
+        ValueError: two tensors that mean the same, biases that the model cannot hold, or a number
+            of channels that cannot be adapted.
+    """
+    found, notes = dict(checkpoint.tensors), []
+    if "blocks.0.gamma_1" in target:
+        found = rename_tensors(found, lambda n: re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", n))
+    found = _name_gated_mlp(found, "blocks.0.mlp.fc1_g.weight" in target)
+    found = _fold_prefix_position(found, target)
+    found = _fit_qkv_bias(found, target, backbone)
+    if checkpoint.layout in ("timm", "unknown") and not target.keys() <= found.keys():
+        converted = _rename_by_timm(found, backbone)
+        notes += ["renamed by timm"] if converted.keys() != found.keys() else []
+        found = converted
+    # Pooling of the whole image, of which a dense backbone has none.
+    found = {n: v for n, v in found.items() if n in target or not n.startswith("attn_pool.")}
+    notes += _fit_patch_embedding(found, target, backbone)
+    notes += _fit_position_embedding(found, target, backbone)
+    return found, notes
+
+
+def _rename_by_timm(found: Tensors, backbone: nn.Module) -> Tensors:
+    """Rename what only timm's own converter knows, which is kept beside the model's class.
+
+    It also resamples to the model's patch and grid, without a word: that is not its affair here.
+    """
+    modules = (sys.modules[kind.__module__] for kind in type(backbone).__mro__)
+    convert = next(
+        (m.checkpoint_filter_fn for m in modules if hasattr(m, "checkpoint_filter_fn")), None
+    )
+    if convert is None:
+        return found
+    instead = {
+        "resample_patch_embed": lambda weight, *_, **__: weight,
+        "resample_abs_pos_embed": lambda embedding, *_, **__: embedding,
+        "print": lambda *_, **__: None,
+    }
+    renaming = FunctionType(
+        convert.__code__, convert.__globals__ | instead, argdefs=convert.__defaults__
+    )
+    try:
+        converted = renaming(dict(found), backbone)
+    except Exception:  # a stranger's tensors: the gate will name what is missing
+        return found
+    return {name: value for name, value in converted.items() if not DROPPABLE.match(name)}
+
+
+def _name_gated_mlp(found: Tensors, apart: bool) -> Tensors:
+    """Name a gated MLP's gate and value apart (EVA's class) or packed in one (the plain ViT's)."""
+    packed = dict(found)
+    for name in found:
+        gate = re.fullmatch(r"(blocks\.\d+\.mlp\.)w1\.(weight|bias)", name)
+        if apart or gate is None or (value := f"{gate[1]}w2.{gate[2]}") not in found:
+            continue
+        if (both := f"{gate[1]}w12.{gate[2]}") in found:
+            raise ValueError(f"both {both} and its parts w1 and w2; keep what is meant")
+        packed[both] = torch.cat([packed.pop(name), packed.pop(value)])
+    names = {"w3": "fc2"} | ({"w1": "fc1_g", "w2": "fc1_x"} if apart else {"w12": "fc1"})
+    part = re.compile(rf"(?<=\.mlp\.)({'|'.join(names)})(?=\.)")
+    return rename_tensors(packed, lambda name: part.sub(lambda match: names[match[1]], name))
+
+
+def _fold_prefix_position(found: Tensors, target: Tensors) -> Tensors:
+    """Add CLS's position embedding to CLS where the model (reg4) has positions for patches only."""
+    have, want = found.get("pos_embed"), target.get("pos_embed")
+    if have is None or want is None or "reg_token" not in target or "cls_token" not in found:
+        return found
+    if round(want.shape[1] ** 0.5) ** 2 != want.shape[1]:
+        return found
+    if round((have.shape[1] - 1) ** 0.5) ** 2 != have.shape[1] - 1:
+        return found
+    token = found["cls_token"].float() + have[:, :1].float()
+    return found | {"cls_token": token, "pos_embed": have[:, 1:]}
+
+
+def _fit_qkv_bias(found: Tensors, target: Tensors, backbone: nn.Module) -> Tensors:
+    """Give EVA's class its q and v biases; where it has none, drop them if they are zero.
+
+    DINOv3 masks k's bias, so that part is never used.
+    """
+    weight = "blocks.0.attn.qkv.weight"
+    same_shape = (
+        weight in found and weight in target and found[weight].shape == target[weight].shape
+    )
+    if "blocks.0.attn.qkv.bias" in target or not same_shape:
+        return found
+    apart: Tensors = {}
+    for name, value in found.items():
+        if name.endswith(".attn.qkv.bias"):
+            q, _, v = value.chunk(3)
+            parts = {name.replace("qkv.bias", "q_bias"): q, name.replace("qkv.bias", "v_bias"): v}
+            if both := next((part for part in parts if part in found), None):
+                raise ValueError(f"both {name} and its part {both}; keep what is meant")
+            apart |= parts
+        else:
+            apart[name] = value
+    if "blocks.0.attn.q_bias" in target:
+        return apart
+    biases = {name for name in apart if name.endswith((".attn.q_bias", ".attn.v_bias"))}
+    if name := next((name for name in apart if name in biases and apart[name].any()), None):
+        raise ValueError(
+            f"qkv biases that are not zero ({name}), which this model cannot hold; "
+            f"name the backbone {backbone.pretrained_cfg['architecture']}_qkvb"
+        )
+    return {name: value for name, value in apart.items() if name not in biases}
+
+
+def _fit_patch_embedding(found: Tensors, target: Tensors, backbone: nn.Module) -> list[str]:
+    """Adapt channels, and resample where the model was built with another patch size on purpose."""
+    weight, want = found.get(_PATCH_WEIGHT), target[_PATCH_WEIGHT]
+    if weight is None or weight.ndim != 4:
+        return []
+    notes = []
+    trained = getattr(backbone, "trained_patch_size", want.shape[-1])
+    if weight.shape[-2:] == (trained, trained) != want.shape[-2:]:
+        weight = resample_patch_embed(weight.float(), list(want.shape[-2:]))
+        notes.append(f"patch embedding resampled from {trained} to {want.shape[-1]} px")
+    have_channels, channels = weight.shape[1], want.shape[1]
+    if have_channels != channels:
+        if have_channels != 3:
+            raise ValueError(
+                f"its patch embedding takes {have_channels} channels, the model {channels}; "
+                "only three-channel weights can be adapted"
+            )
+        weight = adapt_input_conv(channels, weight.float())  # timm rounds to the dtype that came
+        notes.append(f"patch embedding adapted from {have_channels} to {channels} channels")
+    found[_PATCH_WEIGHT] = weight
+    return notes
+
+
+def _fit_position_embedding(found: Tensors, target: Tensors, backbone: nn.Module) -> list[str]:
+    have, want = found.get("pos_embed"), target.get("pos_embed")
+    if have is None or want is None or have.ndim != 3 or have.shape[2] != want.shape[2]:
+        return []
+    if have.shape[1] == want.shape[1]:
+        return []
+    grid = backbone.patch_embed.grid_size
+    prefix = want.shape[1] - grid[0] * grid[1]
+    side = round(max(0, have.shape[1] - prefix) ** 0.5)
+    if not side or side**2 != have.shape[1] - prefix:
+        return []  # not square: the gate will name the shapes
+    old = (side, side)
+    how = getattr(backbone, "pos_embed_resampling", None)
+    found["pos_embed"] = resample_position_embedding(have.float(), tuple(grid), old, prefix, how)
+    return [f"position embedding resampled from {side}x{side} to {grid[0]}x{grid[1]}"]

@@ -1,0 +1,155 @@
+"""Fill a backbone from a weight file: completely, or not at all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vit_backbone.errors import WeightsError, reason_of
+from vit_backbone.vits.families import likeliest_backbone
+
+from .adapt import adapt_tensors
+from .checkpoint import Checkpoint, Tensors, shorten
+from .files import read_checkpoint, sha256_of
+
+_BF16_TOLERANCE = 2**-7  # official files hold RoPE's periods as computed in bfloat16
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded: from where, in which layout, how many tensors, and what was changed."""
+
+    file: Path
+    layout: str
+    tensors: int
+    notes: tuple[str, ...]
+    sha256: str
+    licence: str | None
+
+    def line(self) -> str:
+        """Say it in one line."""
+        notes = "".join(f", {note}" for note in self.notes)
+        licence = f", {self.licence} if it is the original release" if self.licence else ""
+        return (
+            f"loaded {self.tensors} of {self.tensors} tensors in {self.layout} layout from "
+            f"{self.file}{notes}, sha256 {self.sha256}{licence}"
+        )
+
+
+def load_weights(
+    backbone: nn.Module, file: str | Path, checkpoint: Checkpoint | None = None
+) -> LoadReport:
+    """Fill every tensor of a backbone from a file; a backbone that carries LoRA is filled too.
+
+    The layout is read off the file's keys (`layouts`). Nothing is changed unless everything fits.
+
+    Args:
+        backbone: a timm ViT; adapters are left alone, the layers under them are filled. Only
+            DoRA's magnitudes follow the weights, as long as nothing was trained.
+        file: a weight file or a Hugging Face folder.
+        checkpoint: the file's content where it has been read already.
+
+    Raises:
+        WeightsError: the file is unreadable, fills only a part, holds what the backbone lacks, or
+            is for another rotary position embedding.
+    """
+    file = Path(file)
+    checkpoint = checkpoint or read_checkpoint(file)
+    target = _base_tensors(backbone)
+    try:
+        found, changes = adapt_tensors(checkpoint, backbone, target)
+    except (ValueError, RuntimeError) as error:  # torch's, of shapes that no backbone has
+        raise WeightsError(f"{file} does not fit: {reason_of(error)}") from error
+    _refuse_partial(found, target, checkpoint, file)
+    _refuse_other_periods(checkpoint, backbone, file)
+    notes = [f"{checkpoint.dropped} others left out"] if checkpoint.dropped else []
+    sha256 = sha256_of(file)
+    untrained = _untrained_magnitudes(backbone)
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(found[name])
+        for magnitude, layer in untrained:
+            magnitude.copy_(layer.weight.norm(dim=1))
+    return LoadReport(
+        file,
+        checkpoint.layout,
+        len(target),
+        (*notes, *checkpoint.notes, *changes),
+        sha256,
+        checkpoint.licence,
+    )
+
+
+def _base_tensors(backbone: nn.Module) -> Tensors:
+    """Name the backbone's own tensors as they are called without adapters."""
+    return {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in backbone.state_dict().items()
+        if ".lora_" not in name
+    }
+
+
+def _untrained_magnitudes(backbone: nn.Module) -> list[tuple[torch.Tensor, Any]]:
+    """List DoRA's magnitudes as it begins with them, each with the layer whose norms they are."""
+    untrained = []
+    for module in backbone.modules():
+        for adapter, dora in getattr(module, "lora_magnitude_vector", {}).items():
+            layer = module.get_base_layer()
+            norms = layer.weight.norm(dim=1)
+            if not module.lora_B[adapter].weight.any() and torch.allclose(
+                dora.weight.to(norms), norms, rtol=1e-3
+            ):
+                untrained.append((dora.weight, layer))
+    return untrained
+
+
+def _refuse_other_periods(checkpoint: Checkpoint, backbone: nn.Module, file: Path) -> None:
+    """Refuse another RoPE: its periods are no weights, so nothing else would tell."""
+    if checkpoint.periods is None:
+        return
+    theirs = checkpoint.periods.float()
+    ours = getattr(getattr(backbone, "rope", None), "periods", None)
+    if ours is None:
+        said = "this backbone has no such RoPE"
+    elif theirs.shape != ours.shape:
+        said = f"it has {theirs.numel()}, this backbone {ours.numel()}"
+    elif not torch.allclose(theirs, ours.float().cpu(), rtol=_BF16_TOLERANCE, atol=0):
+        said = f"its last is {theirs[-1]:.4g}, this backbone's {ours[-1]:.4g}"
+    else:
+        return
+    raise WeightsError(
+        f"{file} is for other RoPE periods: {said}; name the backbone that the file is for"
+    )
+
+
+def _refuse_partial(found: Tensors, target: Tensors, checkpoint: Checkpoint, file: Path) -> None:
+    missing = [key for key in target if key not in found]
+    unexpected = [key for key in found if key not in target]
+    misshapen = [key for key in target if key in found and found[key].shape != target[key].shape]
+    if not missing and not unexpected and not misshapen:
+        return
+    if any(".lora_" in key or ".base_layer." in key for key in unexpected):
+        raise WeightsError(
+            f"{file} holds LoRA adapters, which a weight file cannot bring along; save the "
+            "backbone after disable_lora(backbone), which merges them"
+        )
+    filled = len(target) - len(missing) - len(misshapen)
+    parts = [
+        f"{file} is {checkpoint.describe()} and does not fit the backbone asked for: it fills "
+        f"{filled} of {len(target)} tensors"
+    ]
+    if missing:
+        parts.append(f"{len(missing)} are missing (first {shorten(missing[0])})")
+    if unexpected:
+        parts.append(f"{len(unexpected)} are unexpected (first {shorten(unexpected[0])})")
+    if misshapen:
+        key = misshapen[0]
+        parts.append(
+            f"{len(misshapen)} differ in shape (first {key}: file {tuple(found[key].shape)}, "
+            f"backbone {tuple(target[key].shape)})"
+        )
+    likely = likeliest_backbone(checkpoint)
+    parts.append(f"the file fits {likely}" if likely else "name the backbone that it is for")
+    raise WeightsError("; ".join(parts))
