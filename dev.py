@@ -1,6 +1,7 @@
 """Set up and run this project where there is only Python >= 3.11 and git.
 
     python3 dev.py demo [FOLDER]    install what is missing and run the demo
+    python3 dev.py test quick       install what is missing and run the unit tests
     python3 dev.py test [ARGS]      install what is missing and run every check (nox)
 
 uv, which does the rest, is taken from the PATH or put into .uv/ here.
@@ -45,6 +46,8 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in ("demo", "test"):
         sys.exit(__doc__)
     uv, arguments = find_uv(), sys.argv[2:]
+    if arguments[:1] == ["quick"]:
+        arguments = ["-s", *arguments]
     # The registry's default build of everything; a shell's own environment is left alone.
     environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
     environment["PATH"] = os.pathsep.join([str(Path(uv).parent), environment.get("PATH", "")])

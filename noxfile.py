@@ -1,6 +1,7 @@
 """Every check of the project. `nox` runs all of them; `nox -l` lists them."""
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ MODULES = {
     "vit-heads-segformer": "vit_heads_segformer",
     "nnunet-vit-trainer": "nnunet_vit_trainer",
 }
+# A file of tests is one process's work, for the sake of what it trains once. A process takes one
+# core (conftest.py) and some 1.5 GB.
+PARALLEL = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
 # What stands below a package and is therefore in its environment.
 BELOW = {
     "vit-backbone": set(),
@@ -50,7 +54,7 @@ def must_not_import(session: nox.Session, *modules: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, imports between packages, and the lock."""
+    """Style, which way imports run, and the lock."""
     session.run_install(
         "uv",
         "sync",
@@ -60,10 +64,31 @@ def lint(session: nox.Session) -> None:
     )
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    lint_imports(session)
     lock = session.create_tmp() + "/requirements.lock"
     write_lock(session, lock)
     if Path(lock).read_text() != (ROOT / "requirements.lock").read_text():
         session.error("requirements.lock is out of date: run nox -s lock")
+
+
+def lint_imports(session: nox.Session) -> None:
+    """Hold the imports to the contracts of pyproject.toml; nothing is imported for it."""
+    sources = os.pathsep.join(str(folder) for folder in sorted(ROOT.glob("packages/*/src")))
+    session.run("lint-imports", "--verbose", env={"PYTHONPATH": sources}, silent=True)
+
+
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """The checks of a coffee's length: style, imports, and all unit tests in one environment."""
+    session.run_install(
+        *["uv", "sync", "--all-packages", "--all-extras", "--all-groups"],
+        f"--python={session.virtualenv.location}",
+        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
+    )
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    lint_imports(session)
+    session.run("pytest", *PARALLEL, "packages", "-m", "not integration", *session.posargs)
 
 
 @nox.session(default=False)
@@ -111,7 +136,8 @@ def tests(session: nox.Session, package: str) -> None:
     if package != "nnunet-vit-trainer":
         unseen.add("nnunetv2")
     must_not_import(session, *unseen)
-    session.run("pytest", f"packages/{package}/tests", "-m", "not integration", *session.posargs)
+    tests = f"packages/{package}/tests"
+    session.run("pytest", *PARALLEL, tests, "-m", "not integration", *session.posargs)
 
 
 @nox.session
@@ -127,7 +153,7 @@ def one_head(session: nox.Session, head: str) -> None:
 def integration(session: nox.Session) -> None:
     """Train, validate, resume and predict with the real commands; CUDA where there is one."""
     sync(session, "nnunet-vit-trainer", "all")
-    session.run("pytest", "packages", "-m", "integration or gpu", *session.posargs)
+    session.run("pytest", *PARALLEL, "packages", "-m", "integration or gpu", *session.posargs)
 
 
 @nox.session
