@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 Tensors = dict[str, torch.Tensor]
-_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,3 @@ class Checkpoint:
         letter = {384: "S", 768: "B", 1024: "L", 1280: "H+", 1536: "g", 4096: "7B"}
         name = f"ViT-{letter.get(self.embed_dim, '?')}/{self.patch_size or '?'}"
         return f"a {name} ({self.depth} blocks, {self.embed_dim} wide) in {self.layout} layout"
-
-
-def shorten(name: str) -> str:
-    """Give a name from a file as it fits into a one-line message."""
-    line = repr(name)[1:-1]
-    return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 3]}..."

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 
-from vit_backbone.errors import WeightsError, reason_of
+from vit_backbone.errors import WeightsError, reason_of, shorten
 from vit_backbone.vits.families import MODEL_CONFIGS
 
-from .checkpoint import Checkpoint, shorten
+from .checkpoint import Checkpoint
 from .layouts import recognise
 
 # What the zoo's training checkpoints carry beside tensors, all of it data: RETFound's arguments,
@@ -116,7 +116,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if not isinstance(part, Mapping):
             raise WeightsError(f"{file} holds {type(part).__name__}, not a dict of tensors")
         if twice := content.keys() & part.keys():
-            name = shorten(str(min(twice, key=str)))
+            name = shorten(str(min(twice, key=str)), 60)
             raise WeightsError(f"{file} holds {name}, which is in another shard too")
         content |= part
     try:
@@ -128,7 +128,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     for name, tensor in checkpoint.tensors.items():
         if fault := _find_fault(tensor):
             raise WeightsError(
-                f"{path}: {shorten(name)} is {fault}; a backbone is filled from finite "
+                f"{path}: {shorten(name, 60)} is {fault}; a backbone is filled from finite "
                 "floating-point numbers only"
             )
     return checkpoint
@@ -164,7 +164,7 @@ def weight_files(path: Path) -> list[Path]:
     if not shards:
         raise WeightsError(f"{found} is not an index of shards: it names none")
     for shard in shards:
-        name = shorten(str(shard))
+        name = shorten(str(shard), 60)
         if not isinstance(shard, str) or Path(shard).name != shard:
             raise WeightsError(f"{found} names the shard {name!r}; a file's plain name is needed")
         if not (path / shard).is_file():

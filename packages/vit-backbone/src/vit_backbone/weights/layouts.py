@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .checkpoint import Checkpoint, Tensors, shorten
+from vit_backbone.errors import shorten
+
+from .checkpoint import Checkpoint, Tensors
 
 # Pretraining and classification parts that files of the zoo carry beside a backbone.
 DROPPABLE = re.compile(
@@ -155,7 +157,7 @@ def recognise(content: Mapping[str, object]) -> Checkpoint:
     """
     notes, tensors = _unwrap(content)
     if not tensors:
-        keys = ", ".join(sorted(shorten(str(key)) for key in content)[:3])
+        keys = ", ".join(sorted(shorten(str(key), 60) for key in content)[:3])
         raise ValueError(f"no tensors (keys: {keys})")
     tensors = _strip_prefixes(tensors)
     layout = next(layout for layout in _LAYOUTS if layout.matches(tensors))
@@ -189,8 +191,8 @@ def rename_tensors(tensors: Tensors, rename: Callable[[str], str]) -> Tensors:
         other = old_names.setdefault(rename(name), name)
         if other != name:
             raise ValueError(
-                f"both {shorten(other)} and {shorten(name)}, which are one tensor of a backbone; "
-                "keep the one that is meant"
+                f"both {shorten(other, 60)} and {shorten(name, 60)}, which are one tensor of a "
+                "backbone; keep the one that is meant"
             )
     return {new: tensors[old] for new, old in old_names.items()}
 

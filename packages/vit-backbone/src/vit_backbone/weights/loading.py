@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from vit_backbone.errors import WeightsError, reason_of
+from vit_backbone.errors import WeightsError, reason_of, shorten
 from vit_backbone.vits.families import likeliest_backbone
 
 from .adapt import adapt_tensors
-from .checkpoint import Checkpoint, Tensors, shorten
+from .checkpoint import Checkpoint, Tensors
 from .files import read_checkpoint, sha256_of
 
 _BF16_TOLERANCE = 2**-7  # official files hold RoPE's periods as computed in bfloat16
@@ -141,9 +141,9 @@ def _refuse_partial(found: Tensors, target: Tensors, checkpoint: Checkpoint, fil
         f"{filled} of {len(target)} tensors"
     ]
     if missing:
-        parts.append(f"{len(missing)} are missing (first {shorten(missing[0])})")
+        parts.append(f"{len(missing)} are missing (first {shorten(missing[0], 60)})")
     if unexpected:
-        parts.append(f"{len(unexpected)} are unexpected (first {shorten(unexpected[0])})")
+        parts.append(f"{len(unexpected)} are unexpected (first {shorten(unexpected[0], 60)})")
     if misshapen:
         key = misshapen[0]
         parts.append(
