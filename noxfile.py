@@ -146,7 +146,9 @@ def one_head(session: nox.Session, head: str) -> None:
     """The trainer with one head and not the other."""
     sync(session, "nnunet-vit-trainer", head)
     must_not_import(session, *({"vit_heads_unetr", "vit_heads_segformer"} - {f"vit_heads_{head}"}))
-    session.run("pytest", "packages/nnunet-vit-trainer/tests/test_one_head.py", *session.posargs)
+    folder = "packages/nnunet-vit-trainer/tests"
+    tests = [f"{folder}/test_one_head.py", f"{folder}/test_old_plans.py"]
+    session.run("pytest", *tests, *session.posargs)
 
 
 @nox.session

@@ -20,6 +20,9 @@ from nnunet_vit_trainer.plans.derive import derive_plans
 from nnunet_vit_trainer.training.optimization import parameter_groups
 from vit_backbone import UserError, create_backbone
 
+# Where the UNETR is installed: nox's sessions one_head and quick.
+pytest.importorskip("vit_heads_unetr", reason="unetr is not installed")
+
 PATCH_WEIGHT = "backbone.patch_embed.proj.weight"
 NARROW = [16, 8, 8, 4, 4]
 

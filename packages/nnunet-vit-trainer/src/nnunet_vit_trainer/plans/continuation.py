@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.config.schema import ViTTrainConfig
-from vit_backbone import UserError, find_head, options_of_old_plans, shorten
+from vit_backbone import UserError, shorten
 
 from .datasets import read_dataset_json
 from .derive import PLANS_KEY, resolved_options
@@ -90,6 +90,8 @@ def leave_unnamed(plans: dict[str, Any], existing: dict[str, Any], given: set[st
         existing: the plans that lie in the results folder.
         given: the head's options that the config names.
     """
+    from vit_backbone import find_head, options_of_old_plans
+
     ours, theirs = _architecture(plans), _architecture(existing)
     for name in options_of_old_plans(find_head(ours["head"])).keys() - theirs.keys() - given:
         ours.pop(name, None)
@@ -125,6 +127,8 @@ def _recipe_defaults() -> dict[str, Any]:
 
 def _with_head_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """Complete the head's options with what plans mean that do not name them."""
+    from vit_backbone import find_head, options_of_old_plans
+
     architecture = settings.get("architecture", {})
     arguments = architecture.get("arch_kwargs", {})
     if "head" not in arguments:
