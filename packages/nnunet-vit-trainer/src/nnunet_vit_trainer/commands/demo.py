@@ -10,7 +10,7 @@ def demo() -> None:
     """``nnUNetv2_demo_vit``: the main job on an embedded data set."""
     parser = argparse.ArgumentParser(
         description="Train a tiny ViT on a small procedural data set and predict with stock "
-        "nnU-Net: offline, on a CPU, in about four minutes."
+        "nnU-Net: offline, on a CPU, in about two minutes."
     )
     parser.add_argument(
         "folder",

@@ -70,7 +70,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
         Step(
             "plan and preprocess",
             f"nnUNetv2_plan_and_preprocess -d {dataset_id} -c 2d -npfp 1 -np 1".split(),
-            seconds=30,
+            seconds=20,
         ),
         Step(
             "train tiny ViT + UNETR",
@@ -78,7 +78,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
                 *f"nnUNetv2_train_vit {dataset_id} 2d 0 -device cpu --config".split(),
                 str(folder / CONFIG),
             ],
-            seconds=165,
+            seconds=90,
         ),
         Step(
             "predict with stock nnU-Net",
@@ -87,7 +87,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
                 *["-p", "nnUNetPlans_demo", "-device", "cpu", "-npp", "0", "-nps", "0"],
                 *("-i", str(data / "imagesTs"), "-o", str(folder / "predictions")),
             ],
-            seconds=30,
+            seconds=15,
         ),
     ]
 
