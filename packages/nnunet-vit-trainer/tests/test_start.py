@@ -63,7 +63,7 @@ def home(tmp_path, monkeypatch):
 def trained(monkeypatch):
     """What the trainer would get; nothing is trained."""
     calls = []
-    monkeypatch.setattr(run, "train_fold", lambda plans, results, **o: calls.append((plans, o)))
+    monkeypatch.setattr(run, "train_fold", lambda *given: calls.append(given[2]))
     return calls
 
 
@@ -112,7 +112,7 @@ def test_the_prepared_plans_are_trained_and_not_the_file(home, monkeypatch):
     """Another user's config of the name may replace the file while this one starts."""
     seen = []
 
-    def train_fold(plans, results, **options):
+    def train_fold(request, dataset, plans, folder):
         plans_of(home).write_text("{}")
         seen.append(plans)
 
@@ -126,7 +126,7 @@ OTHER = {"train": {"initial_lr": 0.5}}
 START = """
 import json, sys
 from nnunet_vit_trainer.launch import run
-def train_fold(*_, **__):
+def train_fold(*_):
     print("under way", flush=True)
     sys.stdin.read()
 run.train_fold = train_fold
@@ -174,7 +174,7 @@ def test_results_of_another_config_stay(left, home, trained):
 
 
 def test_a_start_that_failed_does_not_block_the_mended_config(home, monkeypatch, trained):
-    def fail(*_, **__):
+    def fail(*_):
         fold = results_of(home) / "fold_0"
         fold.mkdir(parents=True)
         (fold / "training_log_1.txt").touch()
@@ -184,7 +184,7 @@ def test_a_start_that_failed_does_not_block_the_mended_config(home, monkeypatch,
     monkeypatch.setattr(run, "train_fold", fail)
     with pytest.raises(RuntimeError):
         start(home)
-    monkeypatch.setattr(run, "train_fold", lambda *a, **o: None)
+    monkeypatch.setattr(run, "train_fold", lambda *_: None)
     start(home, file=config(home, folder="b", train={"batch_size": 1}))
     recorded = json.loads((results_of(home) / "plans.json").read_text())
     assert recorded["configurations"]["2d"]["batch_size"] == 1
@@ -243,7 +243,7 @@ def test_what_needs_no_weights_is_said_before_they_are_fetched(
 
 def test_an_inherited_configuration_trains_where_its_data_are(home, trained):
     start(home, "2d_small")
-    assert trained[0][0]["configurations"]["2d_small"]["batch_size"] == 1
+    assert trained[0]["configurations"]["2d_small"]["batch_size"] == 1
     data = home / "preprocessed" / DATASET / "nnUNetPlans_2d"
     data.rename(data.with_name("away"))
     with pytest.raises(UserError, match=r"no preprocessed cases in .*nnUNetPlans_2d"):

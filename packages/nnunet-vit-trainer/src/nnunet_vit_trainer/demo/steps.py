@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nnunet_vit_trainer.launch.checks import DEFAULT_TRAINER
+from nnunet_vit_trainer.launch.request import DEFAULT_TRAINER
 from vit_backbone import UserError
 
 from .data import CLASSES, DATASET, write_dataset

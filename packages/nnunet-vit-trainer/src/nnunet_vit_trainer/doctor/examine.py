@@ -5,16 +5,12 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from nnunet_vit_trainer.config.reading import find_config, load_config
-from nnunet_vit_trainer.launch.backbones import asked_backbone, find_backbone
-from nnunet_vit_trainer.launch.checks import DEFAULT_TRAINER, check_device, check_trainer
-from nnunet_vit_trainer.launch.prepare import try_to_build
-from nnunet_vit_trainer.plans.datasets import find_dataset, read_dataset_json, read_plans
-from nnunet_vit_trainer.plans.derive import derive_plans
+from nnunet_vit_trainer.config.reading import find_config
+from nnunet_vit_trainer.launch.prepare import prepare
+from nnunet_vit_trainer.launch.request import DEFAULT_TRAINER, Request
 
 from .examination import Examination
 
@@ -44,29 +40,22 @@ def examine(
     Raises:
         UserError: what `run_training_vit` would refuse before it trains.
     """
-    config = load_config(config_path)
-    check_trainer(trainer_class_name)
-    dataset, dataset_folder = find_dataset(dataset_name_or_id)
-    plans = read_plans(dataset_folder, plans_identifier, configuration)
-    check_device(device, 1)
-    derive = partial(
-        derive_plans,
-        plans,
-        configuration,
-        find_config(config_path).stem,
-        config,
-        deep_supervision=trainer_class_name != DEFAULT_TRAINER,
+    request = Request(
+        dataset=dataset_name_or_id,
+        configuration=configuration,
+        fold="all",
+        config=config_path,
+        trainer=trainer_class_name,
+        plans=plans_identifier,
+        device=device,
     )
-    try_to_build(derive(*asked_backbone(config.model, None))["configurations"][configuration])
-    derived = derive(*find_backbone(config.model, None))
-    found = Examination(
-        f"{dataset} {configuration}, config {find_config(config_path).stem}, on {device}"
-    )
+    prepared = prepare(request)
+    name = find_config(config_path).stem
+    found = Examination(f"{prepared.dataset} {configuration}, config {name}, on {device}")
     with _nothing_left_behind() as workers:
         from .probe import probe
 
-        dataset_json = read_dataset_json(dataset_folder)
-        probe(found, trainer_class_name, derived, dataset_json, device, workers)
+        probe(found, request, prepared, workers)
     found.problems.sort(key=lambda problem: not problem.fatal)
     return found
 

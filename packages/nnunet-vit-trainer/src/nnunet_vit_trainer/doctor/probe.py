@@ -6,11 +6,14 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from nnunet_vit_trainer.checkpoints.content import unwrap
+from nnunet_vit_trainer.launch.request import Prepared, Request
+from nnunet_vit_trainer.plans.datasets import environment, read_dataset_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.training import trainer as trainers
 from vit_backbone import UserError, load_weights
@@ -29,31 +32,22 @@ from .measure import (
 from .problems import Problem, foreseeable, padded_size
 
 
-def probe(
-    found: Examination,
-    trainer_class_name: str,
-    plans: dict[str, Any],
-    dataset_json: dict[str, Any],
-    device: str,
-    workers: int,
-) -> None:
+def probe(found: Examination, request: Request, prepared: Prepared, workers: int) -> None:
     """Start a training, take steps, predict a tile, and add to what was found.
 
     Args:
         found: added to.
-        trainer_class_name: one of ours.
-        plans: derived.
-        dataset_json: of the data set.
-        device: ``cuda``, ``cpu`` or ``mps``.
+        request: what to train.
+        prepared: what from.
         workers: processes that would load the data.
     """
-    (configuration,) = plans["configurations"]
-    trainer = getattr(trainers, trainer_class_name)(
-        plans | {"continue_training": False},
-        configuration,
-        "all",
-        dataset_json,
-        torch.device(device),
+    data = Path(environment("nnUNet_preprocessed"), prepared.dataset)
+    trainer = getattr(trainers, request.trainer)(
+        prepared.plans | {"continue_training": False},
+        request.configuration,
+        request.fold,
+        read_dataset_json(data),
+        torch.device(request.device),
     )
     if not fits_memory(lambda: _start(trainer, found), trainer.device):
         found.problems.append(

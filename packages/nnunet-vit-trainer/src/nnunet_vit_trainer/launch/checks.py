@@ -7,39 +7,28 @@ from pathlib import Path
 from nnunet_vit_trainer.plans.datasets import read_splits
 from vit_backbone import UserError
 
-DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
-TRAINERS = (DEFAULT_TRAINER, "nnUNetTrainer_vit")
+from .request import TRAINERS, Request
+
 _NNUNETS_SPLITS = 5
 
 
-def check_arguments(
-    trainer: str,
-    pretrained_weights: str | None,
-    continues: bool,
-    validates: bool,
-    no_checkpoints: bool,
-    val_with_best: bool,
-) -> None:
+def check_arguments(request: Request) -> None:
     """Refuse arguments that cannot be meant, or not together.
 
     Raises:
         UserError: naming the first.
     """
-    check_trainer(trainer)
-    if continues and validates:
-        raise UserError("--c and --val exclude each other")
-    if continues and pretrained_weights:
+    weights = request.pretrained_weights
+    if request.trainer not in TRAINERS:
+        raise UserError(
+            f"trainer {request.trainer!r} is not ours; -tr takes {' or '.join(TRAINERS)}"
+        )
+    if request.mode == "continue" and weights:
         raise UserError("--c and -pretrained_weights exclude each other")
-    if no_checkpoints and val_with_best:
+    if request.with_best and not request.checkpoints:
         raise UserError("--disable_checkpointing and --val_best exclude each other")
-    if pretrained_weights and not os.path.isfile(pretrained_weights):
-        raise UserError(f"-pretrained_weights {pretrained_weights}: no such file")
-
-
-def check_trainer(trainer: str) -> None:
-    """Refuse a trainer that is not ours."""
-    if trainer not in TRAINERS:
-        raise UserError(f"trainer {trainer!r} is not ours; -tr takes {' or '.join(TRAINERS)}")
+    if weights and not os.path.isfile(weights):
+        raise UserError(f"-pretrained_weights {weights}: no such file")
 
 
 def parse_fold(fold: int | str) -> int | str:

@@ -12,29 +12,20 @@ from typing import TYPE_CHECKING, Any
 from nnunet_vit_trainer.plans.datasets import environment, read_json
 from vit_backbone import UserError
 
+from .request import Request
+
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
-def train_fold(
-    plans: dict[str, Any],
-    results: str,
-    *,
-    fold: int | str,
-    trainer_class_name: str,
-    pretrained_weights: str | None,
-    export_validation_probabilities: bool,
-    continue_training: bool,
-    only_run_validation: bool,
-    disable_checkpointing: bool,
-    val_with_best: bool,
-    device: str,
-) -> None:
-    """Train (or resume) and validate; the arguments are nnU-Net's, but for the first two.
+def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: str) -> None:
+    """Train (or resume) and validate.
 
     Args:
-        plans: the derived plans. Not their file: another run may have replaced that meanwhile.
-        results: the results folder of all folds, which the run's first process has made.
+        request: what was asked.
+        dataset: as `Prepared` has it, like the next.
+        plans: derived.
+        folder: of all folds' results, which the run's first process has made.
 
     Raises:
         UserError: the data or the results are not on this machine, or the weights do not fit.
@@ -46,41 +37,41 @@ def train_fold(
 
     from nnunet_vit_trainer.training import trainer as trainers
 
-    data = Path(environment("nnUNet_preprocessed"), plans["dataset_name"])
-    for folder in (data, Path(results)):
-        if not folder.is_dir():
+    data = Path(environment("nnUNet_preprocessed"), dataset)
+    for needed in (data, Path(folder)):
+        if not needed.is_dir():
             raise UserError(
-                f"{socket.gethostname()} does not see {folder}; nnUNet_preprocessed and "
+                f"{socket.gethostname()} does not see {needed}; nnUNet_preprocessed and "
                 "nnUNet_results must lie where all machines see them"
             )
-    if device == "cuda":
+    if request.device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
-    (configuration,) = plans["configurations"]
-    trainer = getattr(trainers, trainer_class_name)(
-        plans=plans | {"continue_training": continue_training},
-        configuration=configuration,
-        fold=fold,
+    continues, validates = request.mode == "continue", request.mode == "validate"
+    trainer = getattr(trainers, request.trainer)(
+        plans=plans | {"continue_training": continues},
+        configuration=request.configuration,
+        fold=request.fold,
         dataset_json=read_json(data / "dataset.json"),
-        device=torch.device(device),
+        device=torch.device(request.device),
     )
-    trainer.disable_checkpointing = disable_checkpointing
-    if pretrained_weights:
+    trainer.disable_checkpointing = not request.checkpoints
+    if request.pretrained_weights:
         trainer.initialize()
-        _load_all_but_classifiers(trainer, Path(pretrained_weights))
-    maybe_load_checkpoint(trainer, continue_training, only_run_validation)
+        _load_all_but_classifiers(trainer, Path(request.pretrained_weights))
+    maybe_load_checkpoint(trainer, continues, validates)
     cudnn.deterministic = False
     cudnn.benchmark = torch.cuda.is_available()
     if dist.is_initialized():
         _write_split(trainer)
 
-    if not only_run_validation:
+    if not validates:
         try:
             trainer.run_training()
         finally:
             _stop_data_workers(trainer)
-    if val_with_best:
+    if request.with_best:
         trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
-    trainer.perform_actual_validation(export_validation_probabilities)
+    trainer.perform_actual_validation(request.probabilities)
 
 
 def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:

@@ -2,147 +2,135 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.config.reading import find_config, load_config
+from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.continuation import describe_data, leave_unnamed, refuse_other_model
 from nnunet_vit_trainer.plans.datasets import environment, find_dataset, read_plans
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans, derived_plans_name, settings_of
 from vit_backbone import UserError
 
-from .backbones import (
-    as_recorded,
-    asked_backbone,
-    find_backbone,
-    recorded_backbone,
-)
-from .checks import (
-    DEFAULT_TRAINER,
-    check_arguments,
-    check_batch,
-    check_device,
-    check_fold,
-)
+from .backbones import as_recorded, asked_backbone, find_backbone, recorded_backbone
+from .checks import check_arguments, check_batch, check_device, check_fold
 from .claim import check_plans_file, claim_results, owned_plans, write_json
+from .request import Prepared, Request
 
 # A network of more parameters than this was not meant; the largest backbone has 6.7 billion.
 _MOST_PARAMETERS = 50 * 10**9
 
 
-def prepare(
-    claims: contextlib.ExitStack,
-    dataset_name_or_id: str | int,
-    configuration: str,
-    fold: int | str,
-    config_path: str | Path,
-    trainer_class_name: str,
-    plans_identifier: str,
-    pretrained_weights: str | None,
-    processes: int,
-    continue_training: bool,
-    only_run_validation: bool,
-    disable_checkpointing: bool,
-    val_with_best: bool,
-    device: str,
-) -> tuple[dict[str, Any], str]:
-    """Check everything, derive the plans and write them.
+def prepare(request: Request) -> Prepared:
+    """Check everything that was asked, and derive the plans; nothing is written.
 
     Args:
-        claims: holds the results folder for this run until it is closed.
-        dataset_name_or_id: as in `run_training_vit`, like the others.
-        configuration: see there.
-        fold: a number, or ``"all"``.
-        config_path: see there.
-        trainer_class_name: see there.
-        plans_identifier: see there.
-        pretrained_weights: see there.
-        processes: that will train.
-        continue_training: see there.
-        only_run_validation: see there.
-        disable_checkpointing: see there.
-        val_with_best: see there.
-        device: see there.
-
-    Returns:
-        The derived plans, as JSON holds them, and the results folder of all folds.
+        request: see there.
 
     Raises:
         UserError: anything that the user can mend.
     """
-    config = load_config(config_path)
-    check_arguments(
-        trainer_class_name,
-        pretrained_weights,
-        continue_training,
-        only_run_validation,
-        disable_checkpointing,
-        val_with_best,
-    )
-    dataset, dataset_folder = find_dataset(dataset_name_or_id)
-    plans = read_plans(dataset_folder, plans_identifier, configuration)
-    settings = settings_of(plans, configuration)
+    config = load_config(request.config)
+    check_arguments(request)
+    dataset, dataset_folder = find_dataset(request.dataset)
+    plans = read_plans(dataset_folder, request.plans, request.configuration)
+    settings = settings_of(plans, request.configuration)
     data = describe_data(dataset_folder, settings["data_identifier"])
-    check_batch(config.train.batch_size or settings["batch_size"], processes)
-    config_name = find_config(config_path).stem
-    deep_supervision = trainer_class_name != DEFAULT_TRAINER
-    plans_name = derived_plans_name(plans["plans_name"], config_name, deep_supervision)
-    plans_file = dataset_folder / f"{plans_name}.json"
-    check_plans_file(plans_file)
-    results = Path(
-        environment("nnUNet_results"),
-        dataset,
-        f"{trainer_class_name}__{plans_name}__{configuration}",
-    )
+    check_batch(config.train.batch_size or settings["batch_size"], request.processes)
+    results = _results_folder(request, dataset_folder, plans["plans_name"])
     existing = owned_plans(results)
-    resumes = _finds_checkpoints(
-        results / f"fold_{fold}", continue_training, only_run_validation, val_with_best
-    )
+    resumes = _finds_checkpoints(results / f"fold_{request.fold}", request)
     if not resumes:
-        check_fold(fold, dataset_folder, settings["data_identifier"])
-    check_device(device, processes)
-    derive = partial(
-        derive_plans,
-        plans,
-        configuration,
-        config_name,
-        config,
-        deep_supervision=deep_supervision,
-    )
-    tried = None
-    if existing is not None and resumes:
-        backbone, weights = recorded_backbone(config.model, existing)
-    else:
-        # Weights may have to be downloaded: before that, what can be said without them.
-        tried = derive(*asked_backbone(config.model, pretrained_weights))["configurations"]
-        try_to_build(tried[configuration])
-        backbone, weights = find_backbone(config.model, pretrained_weights)
-        if existing is not None:
-            backbone = as_recorded(backbone, weights, existing)
-    derived = derive(backbone, weights)
+        check_fold(request.fold, dataset_folder, settings["data_identifier"])
+    check_device(request.device, request.processes)
+    derived, tried = _derive(request, config, plans, existing, resumes)
     derived[PLANS_KEY]["data"] = data
     if existing is not None:
         leave_unnamed(derived, existing, set(config.model.decoder.options()))
         refuse_other_model(derived, existing, results)
     if derived["configurations"] != tried:
-        try_to_build(derived["configurations"][configuration], allow_hybrid=resumes)
-    derived = json.loads(json.dumps(derived))
-    if not only_run_validation:
-        claims.enter_context(claim_results(results, derived))
-    write_json(derived, plans_file)
-    return derived, str(results)
+        try_to_build(derived["configurations"][request.configuration], allow_hybrid=resumes)
+    return Prepared(dataset, json.loads(json.dumps(derived)), str(results))
 
 
-def _finds_checkpoints(fold_folder: Path, continues: bool, validates: bool, best: bool) -> bool:
+@contextlib.contextmanager
+def claimed(prepared: Prepared, request: Request) -> Iterator[None]:
+    """Own the results folder while a run trains in it, and write the plans beside the data.
+
+    A run that only validates claims nothing: the results that it needs are its config's already.
+
+    Args:
+        prepared: of `prepare`.
+        request: that it was prepared for.
+
+    Raises:
+        UserError: another config's results lie there, or its run is under way, or the disk is full.
+    """
+    dataset, plans, folder = prepared
+    file = Path(environment("nnUNet_preprocessed"), dataset, f"{plans['plans_name']}.json")
+    trains = request.mode != "validate"
+    with claim_results(Path(folder), plans) if trains else contextlib.nullcontext():
+        write_json(plans, file)
+        yield
+
+
+def _results_folder(request: Request, dataset_folder: Path, plans_name: str) -> Path:
+    """Name the folder of all folds; refuse one whose plans file would replace somebody else's."""
+    config_name = find_config(request.config).stem
+    name = derived_plans_name(plans_name, config_name, request.deep_supervision)
+    check_plans_file(dataset_folder / f"{name}.json")
+    folder = f"{request.trainer}__{name}__{request.configuration}"
+    return Path(environment("nnUNet_results"), dataset_folder.name, folder)
+
+
+def _derive(
+    request: Request,
+    config: ViTnnUNetConfig,
+    plans: dict[str, Any],
+    existing: dict[str, Any] | None,
+    resumes: bool,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Derive the plans; also return the configurations that were built before weights were sought.
+
+    Args:
+        request: see there.
+        config: its own.
+        plans: the dataset's.
+        existing: those of the results, if there are any.
+        resumes: whether this run goes on from them.
+    """
+    derive = partial(
+        derive_plans,
+        plans,
+        request.configuration,
+        find_config(request.config).stem,
+        config,
+        deep_supervision=request.deep_supervision,
+    )
+    if existing is not None and resumes:
+        return derive(*recorded_backbone(config.model, existing)), None
+    # Weights may have to be downloaded: before that, what can be said without them.
+    tried = derive(*asked_backbone(config.model, request.pretrained_weights))["configurations"]
+    try_to_build(tried[request.configuration])
+    backbone, weights = find_backbone(config.model, request.pretrained_weights)
+    if existing is not None:
+        backbone = as_recorded(backbone, weights, existing)
+    return derive(backbone, weights), tried
+
+
+def _finds_checkpoints(fold_folder: Path, request: Request) -> bool:
     """Tell whether this run goes on from checkpoints; refuse to validate where there are none."""
+    validates = request.mode == "validate"
     wanted = ["final"] if validates else []
-    wanted += ["best"] if validates and best else []
+    wanted += ["best"] if validates and request.with_best else []
     for name in wanted:
         if not (fold_folder / f"checkpoint_{name}.pth").is_file():
             raise UserError(
                 f"--val needs a finished training; there is no {fold_folder}/checkpoint_{name}.pth"
             )
+    continues = request.mode == "continue"
     return validates or (continues and any(fold_folder.glob("checkpoint_*.pth")))
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vit_backbone import UserError
 
-from .checks import DEFAULT_TRAINER, parse_fold
+from .checks import parse_fold
 from .fold import train_fold
-from .prepare import prepare
+from .prepare import claimed, prepare
+from .request import DEFAULT_TRAINER, Prepared, Request, mode_of
 
 
 def run_training_vit(
@@ -36,7 +37,7 @@ def run_training_vit(
         configuration: a 2D configuration of the plans, such as ``2d``.
         fold: 0 to 4 (or what splits_final.json has), or ``"all"``.
         config_path: a YAML file, or the name of a shipped config.
-        trainer_class_name: one of `checks.TRAINERS`.
+        trainer_class_name: one of `request.TRAINERS`.
         plans_identifier: the dataset's own plans.
         pretrained_weights: an nnU-Net checkpoint to start from, instead of the config's weights.
         num_gpus: more than 1 trains in that many processes of this machine, each with a CUDA
@@ -53,50 +54,42 @@ def run_training_vit(
             process of several was lost.
     """
     torchruns = _processes_of_torchrun(num_gpus)
-    fold = parse_fold(fold)
-    train = partial(
-        train_fold,
-        fold=fold,
-        trainer_class_name=trainer_class_name,
-        pretrained_weights=pretrained_weights,
-        export_validation_probabilities=export_validation_probabilities,
-        continue_training=continue_training,
-        only_run_validation=only_run_validation,
-        disable_checkpointing=disable_checkpointing,
-        val_with_best=val_with_best,
+    request = Request(
+        dataset=dataset_name_or_id,
+        configuration=configuration,
+        fold=parse_fold(fold),
+        config=config_path,
+        trainer=trainer_class_name,
+        plans=plans_identifier,
         device=device,
+        processes=torchruns or num_gpus,
+        mode=mode_of(continue_training, only_run_validation),
+        pretrained_weights=pretrained_weights,
+        checkpoints=not disable_checkpointing,
+        with_best=val_with_best,
+        probabilities=export_validation_probabilities,
     )
-    with contextlib.ExitStack() as claims:
-        prepare_run = partial(
-            prepare,
-            claims,
-            dataset_name_or_id,
-            configuration,
-            fold,
-            config_path,
-            trainer_class_name,
-            plans_identifier,
-            pretrained_weights,
-            torchruns or num_gpus,
-            continue_training,
-            only_run_validation,
-            disable_checkpointing,
-            val_with_best,
-            device,
-        )
+    train = partial(train_fold, request)
+    with contextlib.ExitStack() as stack:
+
+        def prepared_and_claimed() -> Prepared:
+            prepared = prepare(request)
+            stack.enter_context(claimed(prepared, request))
+            return prepared
+
         if torchruns:
             from .ranks import run_rank
 
-            plans, results = run_rank(device, prepare_run, train)
+            prepared = Prepared(*run_rank(device, prepared_and_claimed, train))
         else:
-            plans, results = prepare_run()
+            prepared = prepared_and_claimed()
             if num_gpus == 1:
-                train(plans, results)
+                train(*prepared)
             else:
                 from .ranks import launch
 
-                launch(num_gpus, device, train, plans, results)
-    return Path(results, f"fold_{fold}")
+                launch(num_gpus, device, train, *prepared)
+    return Path(prepared.folder, f"fold_{request.fold}")
 
 
 def _processes_of_torchrun(num_gpus: int) -> int:
