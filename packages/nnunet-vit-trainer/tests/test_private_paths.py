@@ -1,11 +1,13 @@
 """What is shared names no folder of the machine that it comes from."""
 
 import random
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
+from nnunet_vit_trainer.sharing.export import export_vit
 from nnunet_vit_trainer.sharing.private_paths import without_paths
 
 FOLDERS = [
@@ -105,3 +107,24 @@ def test_long_text_takes_no_time():
         "x://" * 9999,
     ):
         without_paths(text)
+
+
+def strings(tree):
+    if isinstance(tree, dict):
+        return [s for key, value in tree.items() for s in (key, *strings(value))]
+    if isinstance(tree, list | tuple):
+        return [s for value in tree for s in strings(value)]
+    return [tree] if isinstance(tree, str) else []
+
+
+@pytest.mark.parametrize("form", ["whole", "merged", "adapter"])
+def test_nothing_of_the_exporters_paths_gets_into_a_zip(form, trained_folder, exporter, tmp_path):
+    file = export_vit(trained_folder, tmp_path / "out.zip", form=form)
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(tmp_path / "out")
+    texts = [f.read_text() for f in (tmp_path / "out").rglob("*.json")]
+    (checkpoint,) = (tmp_path / "out").rglob("*.pth")
+    texts += strings(torch.load(checkpoint, weights_only=False))
+    assert "vit.pth" in " ".join(texts)
+    assert not [text for text in texts if str(exporter) in text]
+    assert not list((tmp_path / "out").rglob("debug.json"))
