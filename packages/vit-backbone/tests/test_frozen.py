@@ -38,6 +38,8 @@ def test_frozen_means_frozen(channels):
     image = torch.randn(2, channels, 32, 32)
     assert not any(p.requires_grad for p in model.backbone.parameters())
     assert not any(module.training for module in model.backbone.modules())
+    assert model.training
+    assert model.head.training
     assert not kept_in(model, image)
     assert torch.equal(model(image), model(image))
     model(image).square().mean().backward()
