@@ -53,7 +53,7 @@ PREDICT = "nnunetv2.inference.predict_from_raw_data.nnUNetPredictor"
             ["train.patch_size"],
         ),
         (f"{PREDICT}.predict_sliding_window_return_logits", ["train.patch_size"]),
-        ("nnunet_vit_trainer.doctor.probe.forward_flop", []),
+        ("nnunet_vit_trainer.doctor.costs.forward_flop", []),
     ],
 )
 def test_where_memory_is_not_enough_one_line_says_so(place, keys, home, tmp_path, monkeypatch):

@@ -4,8 +4,6 @@ import itertools
 import math
 import re
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,9 @@ from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.training import trainer as trainers
 from vit_backbone import UserError, load_weights
 
+from .costs import Seconds, tell_costs
 from .examination import Examination
-from .measure import (
-    fits,
-    fits_memory,
-    forward_flop,
-    largest_that_fits,
-    peak_memory,
-    predictor_of,
-    resized,
-    seconds_of,
-)
+from .measure import fits, fits_memory, largest_that_fits, peak_memory, resized, seconds_of
 from .problems import Problem, foreseeable, padded_size
 
 
@@ -136,7 +126,6 @@ def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
     batch = next(trainer.dataloader_train)
     loading = time.perf_counter() - start
     trainer.dataloader_train = itertools.repeat(batch)  # accumulate_steps takes more from it
-    planned = trainer.batch_size
     losses: list[float] = []
     seconds: list[float] = []
 
@@ -155,25 +144,29 @@ def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
     memory = peak_memory(trainer.device)
     if fitted:
         _check_step(trainer, losses, found)
-        tell = partial(_tell_costs, trainer, batch, seconds[0], loading, workers, found)
-        _try_costs(trainer, tell, found)
+        tell_costs(trainer, batch, Seconds(seconds[0], loading), workers, found)
     found.facts.append(("peak memory", memory if fitted else "more than there is"))
-    remedy = "use a smaller one"
-    if trainer.device.type == "cuda":
-        trainer.network = unwrap(trainer.network)  # torch.compile would compile for every size
-        largest = largest_that_fits(lambda size: fits(trainer, resized(batch, size)), planned)
-        found.facts.append(("largest batch", f"{largest} (doubled from {planned}, not compiled)"))
-        remedy = f"{largest} does" if largest else "not even 1 does; use a smaller backbone"
-    else:
-        found.facts.append(("largest batch", f"not measured on {trainer.device.type}"))
+    remedy = _try_batches(trainer, batch, found)
     if not fitted:
         found.problems.append(
             Problem(
                 "train.batch_size",
-                f"{planned} does not fit this device, {remedy} (train.grad_checkpointing: true "
-                "needs less memory)",
+                f"{trainer.batch_size} does not fit this device, {remedy} "
+                "(train.grad_checkpointing: true needs less memory)",
             )
         )
+
+
+def _try_batches(trainer: Any, batch: dict[str, Any], found: Examination) -> str:
+    """Search the largest batch that fits, where that can be measured; say what else would."""
+    planned, device = trainer.batch_size, trainer.device.type
+    if device != "cuda":
+        found.facts.append(("largest batch", f"not measured on {device}"))
+        return "use a smaller one"
+    trainer.network = unwrap(trainer.network)  # torch.compile would compile for every size
+    largest = largest_that_fits(lambda size: fits(trainer, resized(batch, size)), planned)
+    found.facts.append(("largest batch", f"{largest} (doubled from {planned}, not compiled)"))
+    return f"{largest} does" if largest else "not even 1 does; use a smaller backbone"
 
 
 def _as_problem(error: UserError) -> Problem:
@@ -208,81 +201,3 @@ def _check_step(trainer: Any, losses: list[float], found: Examination) -> None:
                 fatal=False,
             )
         )
-
-
-def _try_costs(trainer: Any, tell: Callable[[], None], found: Examination) -> None:
-    """Tell the costs where memory is enough to find them; leave the trainer as it was."""
-    trainer.network.eval()
-    if not fits_memory(tell, trainer.device):
-        found.problems.append(
-            Problem(
-                "train.patch_size",
-                "a training step fits this device's memory, validating a batch or predicting a "
-                "tile does not; use a smaller one, or a smaller train.batch_size",
-            )
-        )
-    trainer.set_deep_supervision_enabled(True)
-    trainer.network.train()
-
-
-def _tell_costs(
-    trainer: Any,
-    batch: dict[str, Any],
-    step_seconds: float,
-    loading: float,
-    workers: int,
-    found: Examination,
-) -> None:
-    """Predict a tile, and say what a step, a tile and the whole run cost."""
-    train = trainer.plans_manager.plans[PLANS_KEY]["train"]
-    trainer.validation_step(_copied(batch))
-    validation_seconds = seconds_of(lambda: trainer.validation_step(_copied(batch)), trainer.device)
-    trainer.set_deep_supervision_enabled(False)
-    image = batch["data"][:1].to(trainer.device)
-    flop: list[int] = []
-    counted = fits_memory(
-        lambda: flop.append(forward_flop(unwrap(trainer.network), image)), trainer.device
-    )
-    work = f"{flop[0] / 1e9:.1f} GFLOP forward" if counted else "its GFLOP take too much memory"
-    predictor = predictor_of(trainer)
-    logits = predictor.predict_sliding_window_return_logits(batch["data"][0][:, None])
-    tile_seconds = seconds_of(
-        lambda: predictor.predict_sliding_window_return_logits(batch["data"][0][:, None]),
-        trainer.device,
-    )
-    if not torch.isfinite(logits).all():
-        found.problems.append(
-            Problem("model.input_norm", "the prediction of a training tile is not finite")
-        )
-    batches = train["accumulate_steps"]
-    loading_seconds = loading * batches / max(workers, 1)
-    waiting = max(step_seconds, loading_seconds) if workers else step_seconds + loading_seconds
-    epoch = (
-        waiting * train["num_iterations_per_epoch"]
-        + validation_seconds * train["num_val_iterations_per_epoch"]
-    )
-    mirrored = 2 ** len(trainer.inference_allowed_mirroring_axes or ())
-    iterations = [train[f"num_{of}iterations_per_epoch"] for of in ("", "val_")]
-    found.facts += [
-        (
-            "one tile",
-            f"{work}; predicted with its {mirrored - 1} mirror images in {tile_seconds:.3g} s",
-        ),
-        (
-            "one step",
-            f"{step_seconds:.3g} s on {batches * trainer.batch_size} tiles, which take one of "
-            f"{max(workers, 1)} processes {loading * batches:.2g} s to load",
-        ),
-        (
-            "whole run",
-            f"{epoch * train['num_epochs'] / 3600:.2f} h: {train['num_epochs']} epochs of "
-            f"{iterations[0]} steps and {iterations[1]} of online validation",
-        ),
-    ]
-
-
-def _copied(batch: dict[str, Any]) -> dict[str, Any]:
-    """Copy the target, in which nnU-Net's validation overwrites the ignore label."""
-    target = batch["target"]
-    copied = [t.clone() for t in target] if isinstance(target, list) else target.clone()
-    return {"data": batch["data"], "target": copied}

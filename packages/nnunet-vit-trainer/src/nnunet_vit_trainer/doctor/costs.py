@@ -1,0 +1,112 @@
+"""What a step, a tile and the whole run cost."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from nnunet_vit_trainer.checkpoints.content import unwrap
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+
+from .examination import Examination
+from .measure import fits_memory, forward_flop, predictor_of, seconds_of
+from .problems import Problem
+
+
+class Seconds(NamedTuple):
+    """What a training step takes.
+
+    Attributes:
+        step: of an optimizer step whose batches are there.
+        loading: of one batch, by one process.
+    """
+
+    step: float
+    loading: float
+
+
+def tell_costs(
+    trainer: Any, batch: dict[str, Any], seconds: Seconds, workers: int, found: Examination
+) -> None:
+    """Predict a tile, and say what it, a step and the whole run cost, or that memory is too small.
+
+    Args:
+        trainer: initialized; it is left as it was.
+        batch: ``data`` (B, C, H, W), and ``target``, a tensor or a list of them.
+        seconds: see there.
+        workers: processes that would load the data.
+        found: added to.
+    """
+    trainer.network.eval()
+    if not fits_memory(lambda: _tell(trainer, batch, seconds, workers, found), trainer.device):
+        found.problems.append(
+            Problem(
+                "train.patch_size",
+                "a training step fits this device's memory, validating a batch or predicting a "
+                "tile does not; use a smaller one, or a smaller train.batch_size",
+            )
+        )
+    trainer.set_deep_supervision_enabled(True)
+    trainer.network.train()
+
+
+def _tell(
+    trainer: Any, batch: dict[str, Any], seconds: Seconds, workers: int, found: Examination
+) -> None:
+    trainer.validation_step(_copied(batch))
+    validation = seconds_of(lambda: trainer.validation_step(_copied(batch)), trainer.device)
+    trainer.set_deep_supervision_enabled(False)
+    train = trainer.plans_manager.plans[PLANS_KEY]["train"]
+    batches = train["accumulate_steps"]
+    tiles, loading = batches * trainer.batch_size, seconds.loading * batches
+    found.facts += [
+        ("one tile", _tile(trainer, batch, found)),
+        (
+            "one step",
+            f"{seconds.step:.3g} s on {tiles} tiles, which take one of {max(workers, 1)} "
+            f"processes {loading:.2g} s to load",
+        ),
+        ("whole run", _whole_run(train, seconds.step, loading, workers, validation)),
+    ]
+
+
+def _tile(trainer: Any, batch: dict[str, Any], found: Examination) -> str:
+    """Predict one, as the final validation does, and say what it costs."""
+    image = batch["data"][:1].to(trainer.device)
+    flop: list[int] = []
+    counted = fits_memory(
+        lambda: flop.append(forward_flop(unwrap(trainer.network), image)), trainer.device
+    )
+    work = f"{flop[0] / 1e9:.1f} GFLOP forward" if counted else "its GFLOP take too much memory"
+    predictor = predictor_of(trainer)
+
+    def predict() -> torch.Tensor:
+        return predictor.predict_sliding_window_return_logits(batch["data"][0][:, None])
+
+    logits = predict()
+    seconds = seconds_of(predict, trainer.device)
+    if not torch.isfinite(logits).all():
+        found.problems.append(
+            Problem("model.input_norm", "the prediction of a training tile is not finite")
+        )
+    mirrored = 2 ** len(trainer.inference_allowed_mirroring_axes or ())
+    return f"{work}; predicted with its {mirrored - 1} mirror images in {seconds:.3g} s"
+
+
+def _whole_run(
+    train: dict[str, Any], step: float, loading: float, workers: int, validation: float
+) -> str:
+    """Say how long it takes; data are loaded by workers meanwhile, or, without any, before."""
+    waiting = max(step, loading / workers) if workers else step + loading
+    steps, validations = (train[f"num_{of}iterations_per_epoch"] for of in ("", "val_"))
+    hours = (waiting * steps + validation * validations) * train["num_epochs"] / 3600
+    return (
+        f"{hours:.2f} h: {train['num_epochs']} epochs of {steps} steps and {validations} of online "
+        "validation"
+    )
+
+
+def _copied(batch: dict[str, Any]) -> dict[str, Any]:
+    """Copy the target, in which nnU-Net's validation overwrites the ignore label."""
+    target = batch["target"]
+    copied = [t.clone() for t in target] if isinstance(target, list) else target.clone()
+    return {"data": batch["data"], "target": copied}
