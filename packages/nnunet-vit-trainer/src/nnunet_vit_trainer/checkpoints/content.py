@@ -32,7 +32,7 @@ _SAFE: list[Any] = [
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """Return the network inside of DDP and torch.compile."""
+    """Return the network inside of DDP and torch.compile, whose wrapper has no public name."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
     return network._orig_mod if isinstance(network, OptimizedModule) else network

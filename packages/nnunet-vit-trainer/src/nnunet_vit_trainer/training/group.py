@@ -85,6 +85,7 @@ def wrap(network: nn.Module, device: torch.device) -> DistributedDataParallel:
     """
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    # Of one, two or three dimensions: what they have in common has no public name.
     elif any(isinstance(module, _BatchNorm) for module in network.modules()):
         raise UserError(
             "this network has batch norms (model.decoder.norm: batch), which several processes "

@@ -93,7 +93,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.holds_base_weights = False
 
     def initialize(self) -> None:
-        # nnU-Net would wrap the network for the CUDA device of the global rank.
+        # nnU-Net would wrap the network for the CUDA device of the global rank. What else it does
+        # in a group, the share of the batch and the loss, is done below.
         in_group, self.is_ddp = self.is_ddp, False
         super().initialize()
         self.is_ddp = in_group
