@@ -138,6 +138,7 @@ def test_an_argument_of_the_network_that_is_not_ours_is_refused(
         install(plans)
 
 
+@pytest.mark.integration  # where the heads are installed
 @pytest.mark.parametrize(
     ("head", "option", "value"),
     [
