@@ -1,6 +1,7 @@
 """The doctor: what it foresees, what it measures, and that it leaves nothing behind."""
 
 import sys
+from dataclasses import FrozenInstanceError
 from io import StringIO
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from nnunet_vit_trainer.doctor.measure import (
 )
 from nnunet_vit_trainer.doctor.probe import trainable_parts
 from nnunet_vit_trainer.doctor.problems import Problem, foreseeable, padded_size
+from nnunet_vit_trainer.launch.request import Request
 from nnunet_vit_trainer.network import build_network
-from vit_backbone import create_backbone
+from vit_backbone import UserError, create_backbone
 
 
 def plans(weights=None, patch_size=(32, 48), epochs=1000, **arguments):
@@ -76,6 +78,23 @@ def test_the_largest_batch_is_found_by_doubling_or_halving(limit, planned, large
     assert largest_that_fits(fits, planned) == largest
     assert min(tried) >= 1
     assert max(tried) <= LARGEST_BATCH_TRIED
+
+
+def test_what_a_start_refuses_the_doctor_refuses_and_asks_for_the_same(monkeypatch):
+    asked = []
+
+    def prepare(request):
+        asked.append(request)
+        raise UserError("holds results of another config")
+
+    monkeypatch.setitem(examine.__globals__, "prepare", prepare)
+    with pytest.raises(UserError, match="results of another config"):
+        examine(42, "2d", "my.yaml", trainer_class_name="nnUNetTrainer_vit", device="cpu")
+    (request,) = asked
+    assert request == Request(42, "2d", "all", "my.yaml", "nnUNetTrainer_vit", device="cpu")
+    assert request.deep_supervision
+    with pytest.raises(FrozenInstanceError):
+        request.fold = 0
 
 
 def test_a_batch_is_repeated_and_cut():
@@ -226,18 +245,3 @@ def test_a_users_mistake_ends_with_exit_code_2(results, tmp_path, monkeypatch, c
         doctor()
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-@pytest.mark.gpu
-def test_a_batch_that_does_not_fit_is_not_taken_for_an_error():
-    from types import SimpleNamespace
-
-    from nnunet_vit_trainer.doctor.measure import fits
-
-    def train_step(batch):
-        torch.empty(2**50, device="cuda")
-
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-    device = torch.device("cuda")
-    trainer = SimpleNamespace(train_step=train_step, optimizer=optimizer, device=device)
-    assert not fits(trainer, {})

@@ -1,15 +1,17 @@
 """The doctor on a device whose memory is not enough: one line, wherever it runs out."""
 
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from rich.console import Console
+from torch import nn
 
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.doctor import examine, print_page
-from nnunet_vit_trainer.doctor.measure import fits_memory
+from nnunet_vit_trainer.doctor.measure import fits, fits_memory
 
 FULL = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -71,3 +73,14 @@ def test_where_memory_is_not_enough_one_line_says_so(place, keys, home, tmp_path
     print_page(found, Console(file=text))
     assert all(f"fatal: {key}: " in text.getvalue() for key in keys)
     assert ("learning rate" in text.getvalue()) == bool(found.trainable)
+
+
+@pytest.mark.gpu
+def test_a_batch_that_does_not_fit_is_not_taken_for_an_error():
+    def train_step(batch):
+        torch.empty(2**50, device="cuda")
+
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    device = torch.device("cuda")
+    trainer = SimpleNamespace(train_step=train_step, optimizer=optimizer, device=device)
+    assert not fits(trainer, {})
