@@ -35,30 +35,14 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
     from nnunetv2.run.run_training import maybe_load_checkpoint
     from torch.backends import cudnn
 
-    from nnunet_vit_trainer.training import trainer as trainers
-
-    data = Path(environment("nnUNet_preprocessed"), dataset)
-    for needed in (data, Path(folder)):
-        if not needed.is_dir():
-            raise UserError(
-                f"{socket.gethostname()} does not see {needed}; nnUNet_preprocessed and "
-                "nnUNet_results must lie where all machines see them"
-            )
     if request.device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
-    continues, validates = request.mode == "continue", request.mode == "validate"
-    trainer = getattr(trainers, request.trainer)(
-        plans=plans | {"continue_training": continues},
-        configuration=request.configuration,
-        fold=request.fold,
-        dataset_json=read_json(data / "dataset.json"),
-        device=torch.device(request.device),
-    )
-    trainer.disable_checkpointing = not request.checkpoints
+    trainer = _make_trainer(request, dataset, plans, folder)
     if request.pretrained_weights:
         trainer.initialize()
         _load_all_but_classifiers(trainer, Path(request.pretrained_weights))
-    maybe_load_checkpoint(trainer, continues, validates)
+    validates = request.mode == "validate"
+    maybe_load_checkpoint(trainer, request.mode == "continue", validates)
     cudnn.deterministic = False
     cudnn.benchmark = torch.cuda.is_available()
     if dist.is_initialized():
@@ -72,6 +56,31 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
     if request.with_best:
         trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
     trainer.perform_actual_validation(request.probabilities)
+
+
+def _make_trainer(
+    request: Request, dataset: str, plans: dict[str, Any], folder: str
+) -> "nnUNetTrainer":
+    import torch
+
+    from nnunet_vit_trainer.training import trainer as trainers
+
+    data = Path(environment("nnUNet_preprocessed"), dataset)
+    for needed in (data, Path(folder)):
+        if not needed.is_dir():
+            raise UserError(
+                f"{socket.gethostname()} does not see {needed}; nnUNet_preprocessed and "
+                "nnUNet_results must lie where all machines see them"
+            )
+    trainer = getattr(trainers, request.trainer)(
+        plans=plans | {"continue_training": request.mode == "continue"},
+        configuration=request.configuration,
+        fold=request.fold,
+        dataset_json=read_json(data / "dataset.json"),
+        device=torch.device(request.device),
+    )
+    trainer.disable_checkpointing = not request.checkpoints
+    return trainer
 
 
 def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:

@@ -69,27 +69,37 @@ def run_training_vit(
         with_best=val_with_best,
         probabilities=export_validation_probabilities,
     )
-    train = partial(train_fold, request)
-    with contextlib.ExitStack() as stack:
+    results = _train_under_torchrun(request) if torchruns else _train(request)
+    return Path(results, f"fold_{request.fold}")
 
-        def prepared_and_claimed() -> Prepared:
+
+def _train(request: Request) -> str:
+    """Train in this process, or in several that it starts, and return the results folder."""
+    train = partial(train_fold, request)
+    prepared = prepare(request)
+    with claimed(prepared, request):
+        if request.processes == 1:
+            train(*prepared)
+        else:
+            from .ranks import launch
+
+            launch(request.processes, request.device, train, *prepared)
+    return prepared.folder
+
+
+def _train_under_torchrun(request: Request) -> str:
+    """Do this process's part of what torchrun has started; only the first one prepares."""
+    from .ranks import run_rank
+
+    with contextlib.ExitStack() as claims:
+
+        def prepare_and_claim() -> Prepared:
             prepared = prepare(request)
-            stack.enter_context(claimed(prepared, request))
+            claims.enter_context(claimed(prepared, request))
             return prepared
 
-        if torchruns:
-            from .ranks import run_rank
-
-            prepared = Prepared(*run_rank(device, prepared_and_claimed, train))
-        else:
-            prepared = prepared_and_claimed()
-            if num_gpus == 1:
-                train(*prepared)
-            else:
-                from .ranks import launch
-
-                launch(num_gpus, device, train, *prepared)
-    return Path(prepared.folder, f"fold_{request.fold}")
+        train = partial(train_fold, request)
+        return Prepared(*run_rank(request.device, prepare_and_claim, train)).folder
 
 
 def _processes_of_torchrun(num_gpus: int) -> int:
