@@ -47,38 +47,45 @@ def foreseeable(plans: dict[str, Any], patch: tuple[int, int]) -> list[Problem]:
     """
     (settings,) = plans["configurations"].values()
     ours = plans[PLANS_KEY]
-    arguments = settings["architecture"]["arch_kwargs"]
-    found = []
-    if ours["weights"] is None and (arguments["use_lora"] or arguments["freeze_backbone"]):
-        how = "under LoRA" if arguments["use_lora"] else "frozen"
-        found.append(
-            Problem(
-                "model.checkpoint_path",
-                f"the backbone has random weights and stays {how}, so it never learns; give a "
-                "weight file, or train all of it (model.tune: full)",
-            )
-        )
-    size = settings["patch_size"]
+    found = [
+        _idle_backbone(settings["architecture"]["arch_kwargs"], ours["weights"]),
+        _padding(settings["patch_size"], patch),
+        _few_steps(ours["train"]),
+    ]
+    return [problem for problem in found if problem is not None]
+
+
+def _idle_backbone(arguments: dict[str, Any], weights: dict[str, Any] | None) -> Problem | None:
+    if weights is not None or not (arguments["use_lora"] or arguments["freeze_backbone"]):
+        return None
+    how = "under LoRA" if arguments["use_lora"] else "frozen"
+    return Problem(
+        "model.checkpoint_path",
+        f"the backbone has random weights and stays {how}, so it never learns; give a weight "
+        "file, or train all of it (model.tune: full)",
+    )
+
+
+def _padding(size: list[int], patch: tuple[int, int]) -> Problem | None:
     padded = padded_size(size, patch)
     more = math.prod(padded) / math.prod(size) - 1
-    if more > MUCH_PADDING:
-        found.append(
-            Problem(
-                "train.patch_size",
-                f"{size} is padded to {list(padded)}, whole patches of {patch[0]} px: {more:.0%} "
-                "more pixels; a multiple costs nothing",
-                fatal=False,
-            )
-        )
-    train = ours["train"]
+    if more <= MUCH_PADDING:
+        return None
+    return Problem(
+        "train.patch_size",
+        f"{size} is padded to {list(padded)}, whole patches of {patch[0]} px: {more:.0%} more "
+        "pixels; a multiple costs nothing",
+        fatal=False,
+    )
+
+
+def _few_steps(train: dict[str, Any]) -> Problem | None:
     steps = train["num_epochs"] * train["num_iterations_per_epoch"]
-    if steps < FEW_STEPS:
-        found.append(
-            Problem(
-                "train.num_epochs",
-                f"{train['num_epochs']} epochs of {train['num_iterations_per_epoch']} iterations "
-                f"are {steps} steps, which is few",
-                fatal=False,
-            )
-        )
-    return found
+    if steps >= FEW_STEPS:
+        return None
+    return Problem(
+        "train.num_epochs",
+        f"{train['num_epochs']} epochs of {train['num_iterations_per_epoch']} iterations are "
+        f"{steps} steps, which is few",
+        fatal=False,
+    )
