@@ -8,8 +8,9 @@ from typing import Any
 from nnunet_vit_trainer.config.schema import ViTTrainConfig
 from vit_backbone import UserError, shorten
 
+from .architecture import resolved_options
 from .datasets import read_dataset_json
-from .derive import PLANS_KEY, resolved_options
+from .derive import PLANS_KEY
 
 # Options that a later run may change without making another model or another recipe of it.
 _FREE_OPTIONS = {"num_epochs", "save_every", "checkpoint"}

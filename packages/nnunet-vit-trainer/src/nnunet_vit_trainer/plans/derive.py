@@ -6,7 +6,6 @@ Plain dicts in, plain dicts out.
 """
 
 import dataclasses
-import inspect
 from importlib.metadata import version
 from typing import Any
 
@@ -15,10 +14,10 @@ from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.input_norm import resolve_input_norm
 from vit_backbone import UserError, patch_embedding_trains
 
+from .architecture import architecture_of, auxiliary_outputs, resolved_options
+
 PLANS_KEY = "vit"
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
-# Stock nnU-Net predicts under float16 autocast; the network runs what it was trained in.
-_FLOAT16_AS = {"float16": "float16", "float32": "float32"}
 
 
 def derived_plans_name(plans_name: str, config_name: str, deep_supervision: bool = False) -> str:
@@ -86,7 +85,7 @@ def derive_plans(
         "architecture": architecture_of(config, backbone["name"], options, input_norm),
     }
     if deep_supervision:
-        settings["architecture"]["arch_kwargs"] |= _auxiliary_outputs(config.model.model_path)
+        settings["architecture"]["arch_kwargs"] |= auxiliary_outputs(config.model.model_path)
     return {
         **plans,
         "plans_name": derived_plans_name(plans["plans_name"], config_name, deep_supervision),
@@ -111,57 +110,6 @@ def statistics_of(backbone: dict[str, Any]) -> dict[str, list[float]]:
     """
     named = "dinov3_sat493m" if "sat493m" in backbone["name"] else "imagenet"
     return backbone.get("statistics") or UNIT_RANGE_STATISTICS[named]
-
-
-def architecture_of(
-    config: ViTnnUNetConfig,
-    timm_name: str,
-    file_options: dict[str, Any] | None = None,
-    input_norm: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Turn a config into the ``architecture`` of a plans file, everything resolved.
-
-    Args:
-        config: the checked config.
-        timm_name: the timm name of its backbone.
-        file_options: what the weight file asks for, and ``train_patch_embedding``.
-        input_norm: the arguments of `vit_backbone.segmentation.input_norm.InputNorm`.
-    """
-    from nnunet_vit_trainer.network import NETWORK_CLASS_NAME
-
-    model, lora = config.model, config.lora
-    tune = config.tune
-    last_blocks = int(tune.removeprefix("last_")) if tune.startswith("last_") else 0
-    options = {
-        **(file_options or {}),
-        "patch_size": model.patch_size,
-        "indices": model.layer_indices,
-        "input_norm": input_norm,
-        "train_last_blocks": last_blocks,
-        "use_dora": lora.dora,
-        "use_rslora": lora.rslora,
-        "drop_path_rate": config.train.drop_path_rate,
-        "float16_as": _FLOAT16_AS.get(config.train.amp_dtype),
-    }
-    # Only what differs from the default: a head that predates an option still builds.
-    given = {n: value for n, value in options.items() if value or n == "train_patch_embedding"}
-    _refuse_untaken(model.model_path, given)
-    return {
-        "network_class_name": NETWORK_CLASS_NAME,
-        "arch_kwargs": {
-            "head": model.model_path,
-            "backbone_name": timm_name,
-            "freeze_backbone": tune == "frozen" or last_blocks > 0,
-            "use_lora": tune == "lora",
-            "lora_rank": lora.r,
-            "lora_alpha": lora.lora_alpha,
-            "lora_dropout": lora.lora_dropout,
-            "lora_target_modules": lora.target_modules,
-            **({"backbone_options": given} if given else {}),
-            **resolved_options(model.model_path, model.decoder.options()),
-        },
-        "_kw_requires_import": [],
-    }
 
 
 def _patch_embedding_option(tune: str, channels: int, trained_chans: int | None) -> dict[str, bool]:
@@ -195,51 +143,12 @@ def resolved_recipe(config: ViTnnUNetConfig, *, pretrained: bool) -> dict[str, A
     return train
 
 
-def _refuse_untaken(head: str, backbone_options: dict[str, Any]) -> None:
-    """Refuse options that a head's factory would ignore: it may take any name and drop it.
-
-    What follows from the images' channels no one asked for: it is taken away, in place.
-    """
-    from vit_backbone import find_head
-
-    parameters = inspect.signature(find_head(head)).parameters
-    if "backbone_options" not in parameters:
-        backbone_options.pop("train_patch_embedding", None)
-    if backbone_options and "backbone_options" not in parameters:
-        raise UserError(
-            f"head {head!r} does not take backbone_options, so {', '.join(backbone_options)} "
-            "cannot be given; see docs/write-a-head.md"
-        )
-
-
-def _auxiliary_outputs(head: str) -> dict[str, Any]:
-    """Return the arguments that give a head its auxiliary outputs, and nnU-Net their scales."""
-    from vit_backbone import deep_supervision_strides, find_head
-
-    strides = deep_supervision_strides(find_head(head))
-    if strides is None:
-        raise UserError(
-            f"head {head!r} has no deep supervision; use -tr nnUNetTrainerNoDeepSupervision_vit"
-        )
-    # nnU-Net makes the scales from all strides but the last.
-    return {"auxiliary_outputs": True, "strides": [[s, s] for s in (*strides, 1)]}
-
-
 def _recorded_model(config: ViTnnUNetConfig) -> dict[str, Any]:
     """Return ``model`` resolved; the weight file stands under ``weights``."""
     model = dataclasses.asdict(config.model) | {"tune": config.tune}
     model["decoder"] = resolved_options(model["model_path"], config.model.decoder.options())
     del model["checkpoint_path"]
     return model
-
-
-def resolved_options(head: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Complete a head's options with its defaults, so that a later default changes no old plans."""
-    from vit_backbone import find_head, head_options
-
-    options = head_options(find_head(head))
-    values = {n: p.default for n, p in options.items() if p.default is not p.empty} | given
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
