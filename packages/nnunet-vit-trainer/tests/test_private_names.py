@@ -12,7 +12,6 @@ from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMu
 from nnunetv2.run import run_training
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import _dynamo, distributed, nn
-from torch.distributed import rendezvous
 
 import nnunet_vit_trainer
 
@@ -29,7 +28,7 @@ PRIVATE = {
 }
 UNDOCUMENTED = {
     "maybe_load_checkpoint": (run_training, "which file nnU-Net continues from, and its order"),
-    "rendezvous": (rendezvous, "the store of torchrun's processes, before there is a group"),
+    "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
 
 
