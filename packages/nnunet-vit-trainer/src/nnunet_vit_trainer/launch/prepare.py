@@ -47,12 +47,13 @@ def prepare(request: Request) -> Prepared:
     check_device(request.device, request.processes)
     derived, tried = _derive(request, config, plans, existing, resumes)
     derived[PLANS_KEY]["data"] = data
+    derived = json.loads(json.dumps(derived))  # existing ones were: JSON has no tuples
     if existing is not None:
         leave_unnamed(derived, existing, set(config.model.decoder.options()))
         refuse_other_model(derived, existing, results)
     if derived["configurations"] != tried:
         try_to_build(derived["configurations"][request.configuration], allow_hybrid=resumes)
-    return Prepared(dataset, json.loads(json.dumps(derived)), str(results))
+    return Prepared(dataset, derived, str(results))
 
 
 @contextlib.contextmanager
@@ -70,6 +71,7 @@ def claimed(prepared: Prepared, request: Request) -> Iterator[None]:
     """
     dataset, plans, folder = prepared
     file = Path(environment("nnUNet_preprocessed"), dataset, f"{plans['plans_name']}.json")
+    check_plans_file(file)  # again: fetching weights may have taken hours
     trains = request.mode != "validate"
     with claim_results(Path(folder), plans) if trains else contextlib.nullcontext():
         write_json(plans, file)
@@ -151,7 +153,8 @@ def try_to_build(settings: dict[str, Any], *, allow_hybrid: bool = False) -> Non
     try:
         with torch.device("meta"):
             arguments = settings["architecture"]["arch_kwargs"]
-            network = build_network(1, 2, allow_hybrid=allow_hybrid, **arguments)
+            channels = len(settings["normalization_schemes"])
+            network = build_network(channels, 2, allow_hybrid=allow_hybrid, **arguments)
     except (RuntimeError, OverflowError) as error:  # sizes that no tensor has
         raise UserError(f"the network of this config cannot be built: {error}") from error
     parameters = sum(parameter.numel() for parameter in network.parameters())
