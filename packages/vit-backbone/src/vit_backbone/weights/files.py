@@ -125,7 +125,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path} holds {error}") from error
     except (RuntimeError, TypeError, IndexError) as error:  # tensors that no backbone has
         raise WeightsError(f"{path} is no backbone's weights: {reason_of(error)}") from error
-    for name, tensor in checkpoint.tensors.items():
+    periods = {} if checkpoint.periods is None else {"of RoPE's periods": checkpoint.periods}
+    for name, tensor in (checkpoint.tensors | periods).items():
         if fault := _find_fault(tensor):
             raise WeightsError(
                 f"{path}: {shorten(name, 60)} is {fault}; a backbone is filled from finite "
