@@ -17,6 +17,7 @@ from a_start import (
     write,
 )
 
+from nnunet_vit_trainer.doctor import examine
 from nnunet_vit_trainer.launch import prepare as preparation
 from nnunet_vit_trainer.launch import run
 from vit_backbone import UserError, find_head
@@ -119,6 +120,15 @@ def test_results_of_another_config_stay(left, home, trained):
         start(home, file=config(home, folder="b", **OTHER))
     start(home)
     assert len(trained) == 2
+
+
+def test_the_doctor_refuses_to_look_at_what_a_start_would_refuse(home, trained):
+    start(home)
+    write(results_of(home) / "fold_0" / "checkpoint_best.pth", {})
+    before = {file: file.read_bytes() for file in home.rglob("*.json")}
+    with pytest.raises(UserError, match="holds results of another config"):
+        examine(DATASET, "2d", config(home, folder="b", **OTHER), device="cpu")
+    assert before == {file: file.read_bytes() for file in home.rglob("*.json")}
 
 
 def test_a_start_that_failed_does_not_block_the_mended_config(home, monkeypatch, trained):
