@@ -130,9 +130,14 @@ def held_versions(lock: str) -> list[str]:
 
 @contextlib.contextmanager
 def made_anew(file: Path) -> Iterator[None]:
-    """Put a file aside while it is written anew, and put it back where that fails."""
+    """Put a file aside while it is written anew, and put it back where that fails.
+
+    One that lies aside is what a killed run left; the file itself may be half written then.
+    """
     aside = file.with_name(f"{file.name}.before")
-    if file.is_file():
+    if aside.is_file():
+        file.unlink(missing_ok=True)
+    elif file.is_file():
         file.replace(aside)
     try:
         yield

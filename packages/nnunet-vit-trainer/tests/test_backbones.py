@@ -21,6 +21,7 @@ from vit_backbone import UserError, create_backbone, pretrained_statistics
 HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 RGB = ["RGBTo01Normalization"] * 3
 OURS = {"vit": {"backbone": {"asked": "test_vit", "name": "test_vit", "options": {}}}}
+OTHER = {"vit": {"backbone": OURS["vit"]["backbone"] | {"asked": "another"}}}
 
 
 class Evil:
@@ -51,7 +52,18 @@ def weights(tmp_path_factory):
         ({"network_weights": {}, "init_args": {"plans": {"vit": 1}}}, "is not from a training"),
         (
             {"network_weights": {}, "init_args": {"plans": {"vit": {"backbone": {}}}}},
-            "holds backbone None",
+            "is not from a training of ours",
+        ),
+        (
+            {
+                "network_weights": {},
+                "init_args": {"plans": {"vit": {"backbone": {"asked": "test_vit"}}}},
+            },
+            "is not from a training of ours",
+        ),
+        (
+            {"network_weights": {}, "init_args": {"plans": OTHER}},
+            "holds backbone 'another', the config asks for 'test_vit'",
         ),
         ({"network_weights": {}, "init_args": {"plans": OURS}}, "has no patch embedding"),
         ({"network_weights": [], "init_args": {"plans": OURS}}, "has no patch embedding"),

@@ -43,6 +43,9 @@ def refusal(file):
         ("train: {? {a: 1} : 1}", "a key is a word"),
         ("model: " + "[" * 3000, "nested too deeply"),
         ("[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("model: {decoder: {plain: " + "[" * 99 + "]" * 99 + "}}", "plain: nested deeper than 32"),
+        ("train: {lr: " + "{a: " * 99 + "}" * 99 + "}", ".a: nested deeper than 32"),
+        ('model: {model_path: "\\uD800"}', "model.model_path: half a character"),
         ("train: {weight_decay: .inf}", "train.weight_decay: a finite number is expected, got inf"),
         ("train: {betas: [0.9, .nan]}", "train.betas: a finite number is expected"),
         ("model: {decoder: {negative_slope: .nan}}", "model.decoder.negative_slope: a finite"),
@@ -75,7 +78,7 @@ def refusal(file):
         ("a: 1\n---\na: 2", "expected a single document"),
         ("\tlora: {r: 1}", "not readable as YAML"),
         ("lora:\n\tr: 1", "not readable as YAML"),
-        ("lora: &a {r: *a}", "over 10,000 values"),
+        ("lora: &a {r: *a}", "nested deeper than 32"),
         ("lora: {r: *b}", "undefined alias"),
         (LAUGHS, "over 10,000 values"),
         ("lora:\n  " + LAUGHS.replace("\n", "\n  ") + "\n  target_modules: *k11", "over 10,000"),
@@ -94,7 +97,7 @@ def refusal(file):
         ("# " + "x" * 10_000_000, "over 100 kB"),
         ("lora: {r: 8}\0", "not readable as YAML"),
     ],
-    ids=range(54),
+    ids=range(57),
 )
 def test_one_line(text, message, tmp_path):
     file = tmp_path / "mine.yaml"

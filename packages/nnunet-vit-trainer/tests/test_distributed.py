@@ -129,6 +129,20 @@ def test_of_all_ranks_one_says_what_is_wrong():
     assert store.get("error") == b"first"
 
 
+def test_an_error_is_there_before_a_rank_ends_because_another_says_it():
+    """On a busy machine the second ended, and the launcher, before the first had written it."""
+    found = []
+
+    class Store(torch.distributed.HashStore):
+        def add(self, key, number):
+            found.append(self.check(["error"]))
+            return super().add(key, number)
+
+    with pytest.raises(UserError, match="first"):
+        refusal(Store(), UserError("first"))
+    assert found == [True]
+
+
 def test_the_loss_of_a_process_is_told_from_other_errors(rank, monkeypatch):
     monkeypatch.setattr(ranks, "_LAUNCHERS_TURN", 0)
     gloo = "[/x/gloo/transport/tcp/pair.cc:5] Connection closed by peer [10.0.0.1]:9. Check logs"

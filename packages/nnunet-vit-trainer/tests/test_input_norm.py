@@ -34,6 +34,9 @@ def test_auto_z_scores_raw_channels_and_says_so_per_channel():
     assert norm == {"mean": [100.0, 0.0], "std": [20.0, 1.0]}
     assert "channel 0 raw" in said
     assert "channel 1 z-scored already" in said
+    for unknown in ({}, {"0": {"mean": 1.0}}):
+        with pytest.raises(UserError, match="no mean and std of raw channel 0; give none"):
+            resolve_input_norm("auto", [RAW, Z], unknown)
 
 
 @pytest.mark.parametrize(

@@ -324,16 +324,17 @@ def test_a_strangers_head_is_trained_by_its_name(home):
 def test_a_lora_step_of_dinov3_large_fits_a_small_card(home):
     """bfloat16, batch 2 at 512 px: within the 24 GB of a workstation's card."""
     pytest.importorskip("vit_heads_unetr", reason="unetr is not installed")
-    from nnunet_vit_trainer.training.optimization import build_optimizer, training_step
+    from nnunet_vit_trainer.training.optimization import build_optimizer
+    from nnunet_vit_trainer.training.step import training_step
 
     model = find_head("unetr")("dinov3", "large", num_classes=3, pretrained=False).cuda()
-    optimizer, _ = build_optimizer(model, initial_lr=1e-4, weight_decay=0, num_epochs=1)
+    optimizer = build_optimizer(model, initial_lr=1e-4, weight_decay=0)
     torch.cuda.reset_peak_memory_stats()
     image = torch.randn(2, 3, 512, 512, device="cuda")
     target = torch.zeros(2, 512, 512, dtype=torch.long, device="cuda")
     loss = torch.nn.functional.cross_entropy
-    first = training_step(model, loss, optimizer, image, target, gradient_clip=12.0)
-    for _ in range(5):
-        last = training_step(model, loss, optimizer, image, target, gradient_clip=12.0)
-    assert last < first
+    recipe = {"gradient_clip": 12.0, "amp_dtype": torch.bfloat16}
+    steps = [training_step(model, loss, optimizer, [(image, target)], **recipe) for _ in range(6)]
+    assert all(taken for _, taken in steps)
+    assert steps[-1][0] < steps[0][0]
     assert torch.cuda.max_memory_allocated() < 24e9

@@ -35,6 +35,20 @@ def test_the_lock_is_there_after_uv_failed(noxfile, tmp_path, error):
     assert [file.name for file in tmp_path.iterdir()] == ["uv.lock"]
 
 
+def test_what_a_killed_run_put_aside_is_put_back(noxfile, tmp_path):
+    (tmp_path / "uv.lock").rename(tmp_path / "uv.lock.before")
+    (tmp_path / "uv.lock").write_text("half, since uv was killed")
+
+    def run(*arguments, **_):
+        assert not (tmp_path / "uv.lock").exists()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        noxfile.write_lock(SimpleNamespace(run=run), str(tmp_path / "requirements.lock"))
+    assert (tmp_path / "uv.lock").read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["uv.lock"]
+
+
 def test_a_new_lock_replaces_the_one_before(noxfile, tmp_path):
     def run(*arguments, **_):
         if arguments[1] == "lock":

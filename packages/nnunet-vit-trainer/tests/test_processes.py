@@ -40,8 +40,8 @@ def until(condition, process):
 
 
 def all_end(pids, is_alive):
-    """Wait for processes to end, and kill those that do not in a minute."""
-    deadline = time.monotonic() + 60
+    """Wait for processes to end, and kill those that do not."""
+    deadline = time.monotonic() + PATIENCE
     while (left := [pid for pid in pids if is_alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid in left:
@@ -146,4 +146,5 @@ def test_the_training_command_leaves_nobody_behind(number, preprocessed, is_aliv
         said = trainer.communicate(timeout=PATIENCE)[0]
     assert trainer.returncode == (128 + number if number == signal.SIGTERM else -number)
     assert "Traceback" not in said
-    assert not list(fold.glob("*.tmp"))
+    # SIGKILL may come while a checkpoint is written: a later write removes what that leaves.
+    assert number == signal.SIGKILL or not list(fold.glob("*.tmp"))

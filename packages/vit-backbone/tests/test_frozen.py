@@ -56,6 +56,25 @@ def test_under_lora_the_adapters_train_and_an_adapted_patch_embedding(channels):
     assert set(adapter_state_dict(model.backbone)) == trained
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("then", ["merged", "frozen", "frozen first"])
+def test_frozen_in_any_order(channels, then):
+    """A backbone whose adapters were merged is frozen, and one that had adapters may be."""
+    model = build(channels, {"drop_path_rate": 0.5}, use_lora=then != "frozen first")
+    if then == "merged":
+        model.disable_lora()
+    elif then == "frozen":
+        model.freeze_backbone()
+    else:
+        model.freeze_backbone()
+        model.enable_lora(rank=2)
+        model.disable_lora()
+    model.train()
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    assert not any(module.training for module in model.backbone.modules())
+    assert not kept_in(model, torch.randn(2, channels, 32, 32))
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_behind_a_frozen_patch_embedding_the_last_blocks_train(channels):
     model = build(channels, {"train_last_blocks": 1}, freeze_backbone=True)
@@ -102,6 +121,10 @@ def test_plans_can_say_which(channels, trains):
 
 
 def test_a_backbone_of_ones_own_freezes():
-    model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))
+    """Whatever its patch embedding is made of: the model asks for its ``patch_size`` alone."""
+    backbone = FakeBackbone(8)
+    backbone.patch_embed.stem = backbone.patch_embed.proj
+    del backbone.patch_embed.proj
+    model = ViTSegmentationModel(backbone, LinearHead(8, 2))
     model.freeze_backbone()
     assert not any(p.requires_grad for p in model.backbone.parameters())

@@ -78,6 +78,23 @@ class Initialising(LinearHead):
         pass
 
 
+@pytest.fixture(scope="module")
+def two_threads():
+    """What a stranger's tests may compute in; ours do in one (conftest.py)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+class TestOneThread:
+    one_thread = HeadConformance.one_thread
+
+    def test_results_are_compared_bit_for_bit_in_one_thread(self):
+        assert torch.get_num_threads() == 1
+
+
 def suite_of(head, deep_head=None, factory=None):
     suite = HeadConformance()
     suite.make_head = head

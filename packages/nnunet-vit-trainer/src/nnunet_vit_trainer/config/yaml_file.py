@@ -16,7 +16,9 @@ from vit_backbone import UserError, shorten
 _MOST_BYTES = 100_000
 _MOST_VALUES = 10_000
 _MOST_KEYS = 200
+_DEEPEST = 32
 _LARGEST = 10**18
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MERGE = "tag:yaml.org,2002:merge"
 _STRING = "tag:yaml.org,2002:str"
 
@@ -67,16 +69,21 @@ def _reason(error: Exception) -> str:
 def _check_values(tree: dict[str, Any]) -> None:
     """Look at each value as often as it stands there: an alias may be used a billion times."""
     seen = 0
-    waiting: list[tuple[str, Any]] = [("", tree)]
+    waiting: list[tuple[str, Any, int]] = [("", tree, 0)]
     while waiting:
-        key, value = waiting.pop()
+        key, value, depth = waiting.pop()
         seen += 1
         if seen > _MOST_VALUES:
             raise UserError(f"over {_MOST_VALUES:,} values (aliases may repeat them)")
+        if depth > _DEEPEST and isinstance(value, dict | list):
+            raise UserError(f"{shorten(key)}: nested deeper than {_DEEPEST} levels")
         if isinstance(value, dict):
-            waiting += [(f"{key}.{name}" if key else name, value[name]) for name in value]
+            named = [(f"{key}.{name}" if key else name, value[name]) for name in value]
+            waiting += [(name, item, depth + 1) for name, item in named]
         elif isinstance(value, list):
-            waiting += [(key, item) for item in value]
+            waiting += [(key, item, depth + 1) for item in value]
+        elif isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+            raise UserError(f"{shorten(key)}: half a character (a surrogate) in {shorten(value)!r}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{shorten(key)}: a finite number is expected, got {value}")
         elif isinstance(value, int | float) and abs(value) > _LARGEST:

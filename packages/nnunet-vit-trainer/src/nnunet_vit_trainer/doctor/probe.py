@@ -59,7 +59,8 @@ def probe(
         found.problems.append(
             Problem(
                 "model.backbone_size",
-                "the network does not fit this device's memory; use a smaller backbone",
+                "the network, or a first batch beside it, does not fit this device's memory; use a "
+                "smaller backbone, or a smaller train.batch_size",
             )
         )
         return

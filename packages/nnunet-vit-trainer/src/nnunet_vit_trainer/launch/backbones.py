@@ -5,7 +5,7 @@ from typing import Any
 
 from nnunet_vit_trainer.config.schema import ViTModelConfig
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, statistics_of
-from vit_backbone import MODEL_CONFIGS, UserError, fit_to_checkpoint, resolve_backbone
+from vit_backbone import MODEL_CONFIGS, UserError, fit_to_checkpoint, quoted, resolve_backbone
 
 _PATCH_WEIGHT = "backbone.patch_embed.proj.weight"
 
@@ -116,21 +116,22 @@ def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
     init_args = content.get("init_args")
     plans = init_args.get("plans") if isinstance(init_args, dict) else None
     ours = plans.get(PLANS_KEY) if isinstance(plans, dict) else None
-    if not isinstance(ours, dict) or not isinstance(ours.get("backbone"), dict):
+    backbone = ours.get("backbone") if isinstance(ours, dict) else None
+    if not isinstance(backbone, dict) or not {"asked", "name", "options"} <= backbone.keys():
         raise UserError(f"-pretrained_weights {checkpoint_file} is not from a training of ours")
     if content.get("rebuilt_from"):
         raise UserError(
             f"-pretrained_weights {checkpoint_file} holds only what was trained "
             "(train.checkpoint: adapter); give the run's checkpoint_final.pth"
         )
-    if ours["backbone"].get("asked") != asked:
+    if backbone["asked"] != asked:
         raise UserError(
-            f"-pretrained_weights {checkpoint_file} holds backbone "
-            f"{ours['backbone'].get('asked')!r}, the config asks for {asked!r}"
+            f"-pretrained_weights {checkpoint_file} holds backbone {quoted(backbone['asked'])}, "
+            f"the config asks for {asked!r}"
         )
     # All of it was trained on, or adapted to, the images' own channels.
     held = content["network_weights"]
     weight = held.get(_PATCH_WEIGHT) if isinstance(held, dict) else None
     if getattr(weight, "ndim", 0) != 4:
         raise UserError(f"-pretrained_weights {checkpoint_file} has no patch embedding")
-    return ours["backbone"] | {"in_chans": weight.shape[1]}
+    return backbone | {"in_chans": weight.shape[1]}

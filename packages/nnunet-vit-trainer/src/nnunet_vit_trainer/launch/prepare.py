@@ -122,12 +122,13 @@ def prepare(
             backbone = as_recorded(backbone, weights, existing)
     derived = derive(backbone, weights)
     derived[PLANS_KEY]["data"] = data
+    derived = json.loads(json.dumps(derived))  # existing ones were: JSON has no tuples
     if existing is not None:
         leave_unnamed(derived, existing, set(config.model.decoder.options()))
         refuse_other_model(derived, existing, results)
     if derived["configurations"] != tried:
         try_to_build(derived["configurations"][configuration], allow_hybrid=resumes)
-    derived = json.loads(json.dumps(derived))
+    check_plans_file(plans_file)  # again: fetching weights may have taken hours
     if not only_run_validation:
         claims.enter_context(claim_results(results, derived))
     write_json(derived, plans_file)
@@ -163,7 +164,8 @@ def try_to_build(settings: dict[str, Any], *, allow_hybrid: bool = False) -> Non
     try:
         with torch.device("meta"):
             arguments = settings["architecture"]["arch_kwargs"]
-            network = build_network(1, 2, allow_hybrid=allow_hybrid, **arguments)
+            channels = len(settings["normalization_schemes"])
+            network = build_network(channels, 2, allow_hybrid=allow_hybrid, **arguments)
     except (RuntimeError, OverflowError) as error:  # sizes that no tensor has
         raise UserError(f"the network of this config cannot be built: {error}") from error
     parameters = sum(parameter.numel() for parameter in network.parameters())

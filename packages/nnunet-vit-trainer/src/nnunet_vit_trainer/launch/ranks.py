@@ -185,12 +185,11 @@ def _errors_once(store: dist.Store) -> Iterator[None]:
 
 def _is_first(store: dist.Store, error: str) -> bool:
     try:
-        first = store.add("errors", 1) == 1
-        if first:
-            store.set("error", error)
+        # Before it is counted: whoever is not the first ends at once, and the launcher with it.
+        store.compare_set("error", "", error)
+        return store.add("errors", 1) == 1
     except RuntimeError:  # the machine that held the store is gone
         return True
-    return first
 
 
 def _nowhere() -> Any:

@@ -10,7 +10,9 @@ from vit_backbone import UserError
 from .derive import settings_of
 
 _LARGEST_ID = 999
-_REMEDY = "run first: nnUNetv2_plan_and_preprocess -d ID -c 2d"
+_ARRAYS = ("b2nd", "npz")  # nnU-Net's endings, of now and of before
+_INTENSITIES = "foreground_intensity_properties_per_channel"
+_INTENSITIES_AT_FIRST = "foreground_intensity_properties_by_modality"
 
 
 def environment(variable: str) -> str:
@@ -59,7 +61,7 @@ def find_dataset(name_or_id: str | int) -> tuple[str, Path]:
 
 
 def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dict[str, Any]:
-    """Read a dataset's plans.
+    """Read a dataset's plans; what nnU-Net v2 called "by modality" at first is "per channel".
 
     Args:
         dataset_folder: see `find_dataset`.
@@ -73,6 +75,8 @@ def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dic
     if not os.path.isfile(file):
         raise UserError(f"there is no {file}; run nnUNetv2_plan_and_preprocess, or give -p")
     plans = read_json(file)
+    if _INTENSITIES not in plans and _INTENSITIES_AT_FIRST in plans:
+        plans[_INTENSITIES] = plans.pop(_INTENSITIES_AT_FIRST)
     missing = {"dataset_name", "plans_name", "configurations"} - plans.keys()
     if missing or not isinstance(plans["configurations"], dict):
         lacks = ", ".join(sorted(missing)) or "configurations"
@@ -86,7 +90,8 @@ def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dic
     if not isinstance(settings.get("data_identifier"), str):
         raise UserError(f"{file}: configuration {configuration!r} names no data_identifier")
     data = dataset_folder / settings["data_identifier"]
-    if not data.is_dir() or not any(data.glob("*.pkl")):
+    # Cases are two files each; whoever made room on a disk may have left the smaller ones.
+    if not any(data.glob("*.pkl")) or not any(any(data.glob(f"*.{kind}")) for kind in _ARRAYS):
         raise UserError(
             f"there are no preprocessed cases in {data}; run nnUNetv2_preprocess "
             f"-d ID -c {configuration} -plans_name {identifier}"

@@ -13,7 +13,7 @@ from typing import Any
 from nnunet_vit_trainer.config.input_statistics import UNIT_RANGE_STATISTICS
 from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.input_norm import resolve_input_norm
-from vit_backbone import UserError, patch_embedding_trains
+from vit_backbone import UserError, patch_embedding_trains, quoted
 
 PLANS_KEY = "vit"
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
@@ -277,10 +277,10 @@ def _flatten(configurations: dict[str, Any], name: str) -> dict[str, Any]:
         if parent in visited:
             circle = " from ".join([*visited, parent])
             raise UserError(f"the plans' configurations inherit in a circle: {circle}")
-        if not isinstance(configurations.get(parent), dict):
+        if not isinstance(parent, str) or not isinstance(configurations.get(parent), dict):
             whose = f", from which {visited[-1]!r} inherits" if visited else ""
             raise UserError(
-                f"the plans have no configuration {parent!r}{whose}; "
+                f"the plans have no configuration {quoted(parent)}{whose}; "
                 f"they have {', '.join(configurations)}"
             )
         visited.append(parent)

@@ -84,7 +84,12 @@ def _automatic(
         elif scheme in _UNIT_RANGE:
             values, what = (statistics["mean"][i], statistics["std"][i]), f"{whose} on [0, 1]"
         elif scheme in _RAW:
-            found = intensities[str(i)]
+            found = intensities.get(str(i), {})
+            if not {"mean", "std"} <= found.keys():
+                raise UserError(
+                    f"model.input_norm auto: the plans say no mean and std of raw channel {i}; "
+                    "give none, or mean and std"
+                )
             values, what = (
                 (found["mean"], max(found["std"], _SMALLEST_STD)),
                 "raw: the data set's own",

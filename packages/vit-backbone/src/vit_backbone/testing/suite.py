@@ -13,7 +13,7 @@ pytest is needed here and nowhere else in the package.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -43,6 +43,14 @@ class HeadConformance:
 
     num_classes = 3
     embed_dim = 8
+
+    @pytest.fixture(autouse=True)
+    def one_thread(self) -> Iterator[None]:
+        """Compute in one thread: how more share the work, and so rounding, depends on the load."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(before)
 
     def make_head(self, embed_dim: int, num_classes: int) -> nn.Module:
         """Build the head under test, small, for four taps of ``embed_dim`` channels.

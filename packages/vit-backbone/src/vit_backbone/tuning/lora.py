@@ -76,12 +76,15 @@ def enable_lora(
 def disable_lora(backbone: nn.Module) -> None:
     """Merge the adapters into the weights they adapt and remove them; without any, do nothing.
 
-    The merged weights stay frozen.
+    The merged weights stay frozen, and a patch embedding that trained beside the adapters is too.
     """
+    if not has_lora(backbone):
+        return
     for name, module in list(backbone.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge(safe_merge=True)
             backbone.set_submodule(name, module.get_base_layer())
+    set_patch_embedding(backbone, frozen=True)
 
 
 def has_lora(backbone: nn.Module) -> bool:

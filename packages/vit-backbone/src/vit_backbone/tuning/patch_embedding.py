@@ -24,12 +24,12 @@ def set_patch_embedding(backbone: Any, *, frozen: bool) -> None:
 
     Args:
         backbone: its ``train_patch_embedding`` decides where plans name it (True or False), else
-            `patch_embedding_trains`, with its ``trained_chans`` (its own channels without them).
+            `patch_embedding_trains`, with its ``trained_chans``; without them it was not adapted.
         frozen: see there.
     """
-    in_chans = backbone.patch_embed.proj.in_channels
     trains = getattr(backbone, "train_patch_embedding", None)
-    if trains is None:
-        trained_chans = getattr(backbone, "trained_chans", in_chans)
+    trained_chans = getattr(backbone, "trained_chans", None)
+    if trains is None and trained_chans is not None:
+        in_chans = backbone.patch_embed.proj.in_channels
         trains = patch_embedding_trains(in_chans, trained_chans, frozen=frozen)
-    backbone.patch_embed.requires_grad_(trains)
+    backbone.patch_embed.requires_grad_(bool(trains))
