@@ -111,6 +111,9 @@ def test_no_weight_is_dropped(tmp_path):
     torch.save({"network_weights": held | {"head.0.bias": torch.ones(2)}}, file)
     with pytest.raises(UserError, match=r"lacks, such as head.0.bias; .*conv_bias: true"):
         _load_all_but_classifiers(trainer, file)
+    torch.save({"network_weights": held | {"bias": torch.tensor([1, torch.nan])}}, file)
+    with pytest.raises(UserError, match="bias is not finite"):
+        _load_all_but_classifiers(trainer, file)
 
 
 def test_a_backbones_own_statistics_are_taken(weights):

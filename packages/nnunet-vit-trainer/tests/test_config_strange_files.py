@@ -177,3 +177,9 @@ def test_a_file_deep_down_still_names_its_key(tmp_path):
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text(f"lora: {{rnak: {LONG}}}")
     assert "mine.yaml: lora.rnak: unknown key; did you mean 'r'?" in refusal(folder / "mine.yaml")
+
+
+@pytest.mark.parametrize("name", ["options", "self", "__class__", "__dict__"])
+def test_an_option_that_hides_what_the_config_has_is_an_unknown_key(name, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"model: {{model_path: linear, decoder: {{{name}: 3}}}}")
+    assert f"model.decoder.{name}: unknown key" in refusal(tmp_path / "mine.yaml")

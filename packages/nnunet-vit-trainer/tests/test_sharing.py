@@ -185,7 +185,17 @@ def test_an_installed_model_is_not_overwritten(trained_folder, tmp_path):
     import_vit(file, tmp_path)
 
 
-@pytest.mark.parametrize("names", [[], [f"{DATASET}/a__b__c/x", f"{DATASET}/a__b__d/x"], ["x/y/z"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        [f"{DATASET}/a__b__c/x", f"{DATASET}/a__b__d/x"],
+        ["x/y/z"],
+        [f"{DATASET}/a__b__c__d/x"],  # nnU-Net splits it at "__", into three
+        [f"{DATASET}/a____c/x"],
+        ["Dataset\uff19\uff10\uff10_a/a__b__c/x"],  # digits, of full width
+    ],
+)
 def test_a_zip_without_exactly_one_model_is_refused(names):
     with pytest.raises(UserError, match="not one model in it"):
         model_of(names, "a.zip")

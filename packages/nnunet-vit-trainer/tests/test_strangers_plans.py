@@ -115,6 +115,10 @@ def test_no_module_is_run_because_plans_name_it(head, install, plans):
         ("checkpoint_path", "/etc/passwd", "may not hold checkpoint_path"),
         ("pretrained", True, "may not hold pretrained"),
         ("num_classes", 3, "may not hold num_classes"),
+        ("options", 3, r"model\.decoder\.options: unknown key"),
+        ("\ud800", 3, "cannot be read as JSON"),
+        ("self", 3, r"model\.decoder\.self: unknown key"),
+        ("auxiliary_outputs", True, "does not take auxiliary_outputs"),
         ("backbone_options", {"widht": 3}, "unknown backbone_options"),
         ("backbone_options", {"checkpoint_path": "/etc/passwd"}, "unknown backbone_options"),
         ("backbone_options", {"img_size": 10**9}, "does not fit|no network"),
@@ -126,7 +130,7 @@ def test_no_module_is_run_because_plans_name_it(head, install, plans):
         ("backbone_name", "vit_small_patch16_224", "does not fit its plans"),
         ("lora_rank", 10**8, "does not fit|no network"),
         ("lora_target_modules", "qkv", "no network|match no linear layer|is one string"),
-        ("lora_target_modules", [["qkv"]], "no network|match no linear layer|is one string"),
+        ("lora_target_modules", [["qkv"]], "a list of names is expected"),
         ("use_lora", False, "does not fit its plans: it (lacks|has besides)"),
     ],
 )
@@ -208,6 +212,25 @@ def test_a_setting_that_leads_elsewhere_or_to_nothing_is_refused(keys, value, in
     inner[keys[-1]] = value
     with pytest.raises(UserError, match=rf"{keys[-1]}|network|resample_data_or_seg_to_shape"):
         install(plans)
+
+
+def test_a_dataset_json_that_is_written_much_larger_is_refused(install):
+    """Ones in fifty lists: two bytes come for each, and two hundred blanks are written."""
+    deep = [1] * 400_000
+    for _ in range(50):
+        deep = [deep]
+    with pytest.raises(UserError, match="unpacks to more than"):
+        install(dataset=DATASET_JSON | {"more": deep})
+
+
+@pytest.mark.parametrize(
+    "file", ["/dev/zero", "../a/zero", "\\\\server\\share\\zero", "C:\\zero", "C:zero"]
+)
+def test_no_path_of_a_stranger_stays_in_plans(file, install, plans):
+    """It would be opened when the model is continued, or exported again."""
+    plans["vit"]["weights"]["file"] = file
+    installed = json.loads((install(plans) / "plans.json").read_text())
+    assert installed["vit"]["weights"]["file"] == "zero"
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def refused(whole, tmp_path):
         "{model}/x\n.json",
         "{model}/x\x1b[31m.json",
         "{model}/x\u202egnp.json",
+        "{model}/x\u2028.json",
         "{model}/con.json",
+        "{model}/con .json",
         "{model}/LPT1/x.json",
         "{model}/x /y.json",
         "{model}/x./y.json",
@@ -81,6 +83,11 @@ def refused(whole, tmp_path):
 def test_a_name_that_is_not_its_own_normal_form_is_refused(name, refused, model, tmp_path):
     name = name.format(model=model, outside=tmp_path / "outside")
     refused((name, b"{}"), match="no plain name and would be written elsewhere|not one model")
+
+
+def test_a_name_of_thousands_of_folders_is_refused_at_once(refused, model):
+    """All the folders above thirty thousand others are a gigabyte of names."""
+    refused((f"{model}/{'a/' * 30_000}x.json", b"{}"), match="longer than 1000 characters")
 
 
 @pytest.mark.parametrize(("name", "nul"), [("{model}/x.jsonQQ", b"x.json\0Q"), ("QQ", b"\0Q")])

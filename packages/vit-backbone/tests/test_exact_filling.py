@@ -98,12 +98,19 @@ def test_trained_dora_is_left_alone(dora):
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in trained.items())
 
 
-def test_magnitudes_that_alone_were_trained_are_left_alone(dora):
+@pytest.mark.parametrize("factor", [1.1, 1.0005])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_magnitudes_that_alone_were_trained_are_left_alone(dtype, factor, dora):
+    """peft keeps adapters of a half-precision backbone in float32."""
     model, file = dora
+    load_weights(model, file)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = module.weight.to(dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "magnitude" in name:
-                parameter.mul_(1.1)
+                parameter.mul_(factor)
     trained = magnitudes(model)
     load_weights(model, file)
     assert all(torch.equal(tensor, trained[name]) for name, tensor in magnitudes(model).items())

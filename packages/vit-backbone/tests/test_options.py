@@ -10,6 +10,8 @@ from vit_backbone.tuning.lora import enable_lora
 
 IMPOSSIBLE = [
     ({"train_last_blocks": 2}, "train_last_blocks 2 .*set freeze_backbone"),
+    ({"train_last_blocks": 2.5}, "train_last_blocks 2.5: a whole number"),
+    ({"train_last_blocks": "2"}, "train_last_blocks '2': a whole number"),
     ({"float16_as": "fp16"}, "float16_as 'fp16': there is bfloat16, float32, float16"),
     ({"indices": [0, 1, 2]}, r"indices \[0, 1, 2\]: a head taps four blocks"),
     ({"indices": [0, 1, 2, 3, 4]}, "a head taps four blocks"),
@@ -44,6 +46,13 @@ LORA = [
     ({"lora_dropout": 1.5}, "lora_dropout 1.5"),
     ({"lora_dropout": 1.0}, "lora_dropout 1.0"),
     ({"lora_target_modules": "qkv"}, r"is one string; give a list: \['qkv'\]"),
+    ({"lora_alpha": "16"}, "lora_alpha '16'"),
+    ({"lora_dropout": float("nan")}, "lora_dropout nan"),
+    ({"lora_dropout": None}, "lora_dropout None"),
+    ({"lora_target_modules": [["qkv"]]}, "a list of names is expected"),
+    ({"lora_target_modules": ["qkv", 1]}, "a list of names is expected"),
+    ({"lora_target_modules": b"qkv"}, "a list of names is expected"),
+    ({"lora_target_modules": 1}, "a list of names is expected"),
     ({"lora_target_modules": []}, "target_modules is empty"),
 ]
 

@@ -81,6 +81,17 @@ def test_of_two_containers_the_report_says_which(tensors, tmp_path, caplog):
     assert "its state_dict, not its state_dict_ema" in caplog.text
 
 
+def test_tensors_beside_their_average_are_taken(tensors, tmp_path, caplog):
+    averaged = {name: tensor + 1 for name, tensor in tensors.items()}
+    with caplog.at_level("INFO"):
+        model = create_backbone("test_vit", None, saved(tensors | {"ema": averaged}, tmp_path))[0]
+    assert torch.equal(model.norm.bias, tensors["norm.bias"])
+    assert "its own tensors, not its ema" in caplog.text
+    counted = {"model": tensors, "epoch": torch.tensor(3), "loss": torch.tensor(0.5)}
+    model = create_backbone("test_vit", None, saved(counted, tmp_path))[0]
+    assert torch.equal(model.norm.bias, tensors["norm.bias"])
+
+
 @pytest.mark.parametrize(
     "prefix",
     ["module.", "backbone.", "module.backbone.", "_orig_mod.", "dinov2_with_registers.", "model."],
@@ -140,9 +151,48 @@ def test_rope_periods_are_refused_where_there_is_no_rope(tensors, tmp_path):
         create_backbone("test_vit", None, file)
 
 
+JUNK_PERIODS = {
+    "meta": lambda periods: periods.to("meta"),
+    "sparse": lambda periods: periods.to_sparse(),
+    "nan": lambda periods: periods * torch.nan,
+    "complex": lambda periods: periods.to(torch.complex64),
+    "scalar": lambda periods: periods[0],
+    "empty": lambda periods: periods[:0],
+    "column": lambda periods: periods[:, None],
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch itself warns of sparse tensors
+@pytest.mark.parametrize("name", ["rope_embed.periods", "rope_embeddings.inv_freq"])
+@pytest.mark.parametrize("case", JUNK_PERIODS)
+def test_rope_periods_that_are_no_numbers_are_one_line(case, name, tiny, tmp_path):
+    model = create_backbone("vit_small_patch16_dinov3", pretrained=False)[0]
+    junk = JUNK_PERIODS[case](model.rope.periods)
+    with pytest.raises(WeightsError) as caught:
+        load_weights(model, saved(model.state_dict() | {name: junk}, tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lost", ["query", "key", "value"])
+def test_a_bias_that_is_lost_is_not_taken_for_zero(lost, tiny, tmp_path):
+    """Only a k that has no bias in any block is a model's own way."""
+    state = create_backbone("vit_small_patch14_dinov2", pretrained=False)[0].state_dict()
+    for i in range(2):
+        for kind in ("weight", "bias"):
+            parts = state.pop(f"blocks.{i}.attn.qkv.{kind}").chunk(3)
+            for part, value in zip(("query", "key", "value"), parts, strict=True):
+                state[f"blocks.{i}.attn.{part[0]}_proj.{kind}"] = value.contiguous()
+    create_backbone("dinov2", "small", saved(state, tmp_path))
+    del state[f"blocks.1.attn.{lost[0]}_proj.bias"]
+    with pytest.raises(WeightsError, match=r"1 are missing \(first blocks\.1\.attn\.qkv\.bias"):
+        create_backbone("dinov2", "small", saved(state, tmp_path))
+
+
+@pytest.mark.parametrize("beside", ["none", "decoder_embed.weight", "masked_embed"])
 @pytest.mark.parametrize("spelling", ["ls{}.gamma", "gamma_{}"])
-def test_layer_scale_is_read_off_any_file(spelling, tensors, tmp_path):
+def test_layer_scale_is_read_off_any_file(spelling, beside, tensors, tmp_path):
     """UNI and its like: a plain ViT with LayerScale, for which timm has no name."""
+    tensors |= {} if beside == "none" else {beside: torch.zeros(1, 64)}
     for i in range(6):
         for j in (1, 2):
             tensors[f"blocks.{i}.{spelling.format(j)}"] = torch.full((64,), 0.5)

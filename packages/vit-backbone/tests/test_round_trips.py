@@ -167,6 +167,16 @@ def test_what_timm_converts_is_not_resampled_by_timm(tmp_path):
         create_backbone("deit_small_patch16_224", None, file)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_two_names_that_timm_makes_one_are_refused(first, tmp_path):
+    state = build("vit_small_patch14_dinov2").state_dict()
+    aimv2 = {name.replace("patch_embed", "preprocessor.patchifier"): t for name, t in state.items()}
+    other = {"blocks.0.norm_1.weight": torch.zeros(96)}
+    file = save(other | aimv2 if first else aimv2 | other, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=r"two tensors that are blocks\.0\.norm1\.weight"):
+        create_backbone("vit_small_patch14_dinov2", None, file)
+
+
 def test_a_tower_with_a_pooling_head_fits_a_backbone_without(tmp_path):
     original = build("test_vit")
     pooling = {"attn_pool.latent": torch.zeros(1, 1, 64), "attn_pool.q.weight": torch.zeros(64, 64)}

@@ -29,10 +29,11 @@ def parse_json(text: str | bytes, source: str) -> dict[str, Any]:
         source: where it is from, for messages.
 
     Raises:
-        UserError: not JSON, not a mapping, or nested too deeply.
+        UserError: not JSON of whole characters, not a mapping, or nested too deeply.
     """
     try:
         content = json.loads(text)
+        json.dumps(content, ensure_ascii=False).encode()  # "\\ud800" is no text
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source} cannot be read as JSON: {reason_of(error)}") from error
     if not isinstance(content, dict):

@@ -129,7 +129,9 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
     except UserError as error:
         raise ConfigError(f"{source}: model.model_path: {error}") from error
     known = head_options(factory)
-    for name, value in model.decoder.options().items():
+    # By the class: an option that is named "options" hides the method until it is refused here.
+    options = DecoderConfig.options(model.decoder)
+    for name, value in options.items():
         key = f"model.decoder.{shorten(name)}"
         if name not in known:
             raise ConfigError(f"{source}: {key}: {_suggest(name, list(known))}")
@@ -142,7 +144,7 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
     check = getattr(sys.modules[factory.__module__], "check_options", None)
     if check is not None:
         try:
-            check(**model.decoder.options())
+            check(**options)
         except UserError as error:
             raise ConfigError(f"{source}: model.decoder.{error}") from error
 

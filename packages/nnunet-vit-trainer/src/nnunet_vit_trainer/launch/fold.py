@@ -110,6 +110,8 @@ def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
             f"as {unknown[0]}; give the head the options that it was trained with (a UNETR of "
             "version 0.1.0: model.decoder.conv_bias: true)"
         )
+    if bad := next((key for key in wanted if not held[key].isfinite().all()), None):
+        raise UserError(f"-pretrained_weights {file}: {bad} is not finite")
     network.load_state_dict({key: held[key] for key in wanted}, strict=False)
     trainer.print_to_log_file(f"Weights: {len(wanted)} of {len(own)} tensors from {file}")
 

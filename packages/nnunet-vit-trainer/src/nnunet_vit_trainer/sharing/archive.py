@@ -15,9 +15,13 @@ from vit_backbone import UserError, quoted, reason_of
 MAX_MEMBERS = 1000
 """Of a zip; an export of five folds has about twenty."""
 _NOT_IN_NAMES = set('<>:"|?*\\/')
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.I)
+_RESERVED = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?", re.IGNORECASE
+)
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # plainly, strongly, its header too
 _BLOCK = 1 << 20
+# A zip allows 65,535 characters, half of them slashes: each folder on the way is listed below.
+_LONGEST = 1000
 
 
 def is_plain_name(name: str) -> bool:
@@ -34,7 +38,7 @@ def is_plain_name(name: str) -> bool:
         and name == name.strip(" ").rstrip(". ")
         and not _NOT_IN_NAMES.intersection(name)
         and not _RESERVED.fullmatch(name)
-        and not any(unicodedata.category(character)[0] == "C" for character in name)
+        and all(character.isprintable() for character in name)
     )
 
 
@@ -90,6 +94,8 @@ def _check_member(member: zipfile.ZipInfo, source: str) -> None:
             f"{source}: {quoted(name)} is no plain name and would be written elsewhere; nothing is "
             "installed"
         )
+    if len(name) > _LONGEST:
+        raise UserError(f"{source}: {quoted(name)} is longer than {_LONGEST} characters")
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFDIR if member.is_dir() else stat.S_IFREG):
         raise UserError(f"{source}: {quoted(name)} is a link or a device; nothing is installed")
@@ -108,7 +114,11 @@ def _place(name: str) -> str:
 
 
 def unpack(
-    archive: zipfile.ZipFile, places: dict[str, zipfile.ZipInfo], folder: Path, limit: int
+    archive: zipfile.ZipFile,
+    places: dict[str, zipfile.ZipInfo],
+    folder: Path,
+    limit: int,
+    taken: int = 0,
 ) -> None:
     """Write members of a zip below a folder, where there is none of them yet, up to a limit.
 
@@ -119,11 +129,12 @@ def unpack(
         places: where each member goes, relative to the folder.
         folder: it is there.
         limit: for all of them together, in bytes.
+        taken: what of the limit is taken by something else.
 
     Raises:
         UserError: more than the limit, a place outside of the folder, or broken contents.
     """
-    left = limit
+    left = limit - taken
     for place, member in places.items():
         target = folder / place
         if not target.resolve().is_relative_to(folder.resolve()):
@@ -134,7 +145,7 @@ def unpack(
             archive.open(member) as source,
             target.open("xb") as file,
         ):
-            while block := source.read(min(_BLOCK, left + 1)):
+            while block := source.read(_BLOCK):
                 left -= len(block)
                 if left < 0:
                     raise UserError(

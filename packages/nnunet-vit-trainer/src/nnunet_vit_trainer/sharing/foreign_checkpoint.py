@@ -1,6 +1,7 @@
 """Read a stranger's checkpoint: data only, of the form that stock prediction reads."""
 
 import zipfile
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, read_safely
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, quoted, reason_of
+
+from .plain_data import is_plain_tensor, plain_copy
 
 # Of `checkpoint_of`; other keys are not installed.
 _KEPT = (
@@ -42,29 +45,20 @@ def read_foreign_checkpoint(file: Path, configuration: str, source: str) -> dict
     Raises:
         UserError: unreadable, with code in it, or of another form.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            records = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"{source} cannot be read as a checkpoint: {reason_of(error)}") from error
-    # torch stores them; it would unpack compressed ones into memory, up to a thousandfold.
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise UserError(f"{source} is compressed inside, which torch.save never does")
-    content = read_safely(file, source)
+    _check_records(file, source)
+    content = plain_copy(read_safely(file, source), file.stat().st_size, source)
     check_form(content, source)
-    weights = content["network_weights"]
-    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > (
-        file.stat().st_size
-    ):
-        raise UserError(f"{source}: its tensors claim to be larger than the file")
-    if content["init_args"].get("configuration") != configuration:
+    named = content["init_args"].get("configuration")
+    if not isinstance(named, str) or named != configuration:
         raise UserError(f"{source}: its init_args are not those of configuration {configuration!r}")
     # nnU-Net looks this name up, and calls build_network_architecture of what it finds.
-    if content.get("trainer_name") != nnUNetTrainer.__name__:
+    trainer = content.get("trainer_name")
+    if not isinstance(trainer, str) or trainer != nnUNetTrainer.__name__:
         raise UserError(
-            f"{source} names the trainer {quoted(content.get('trainer_name'))}, ours name "
-            f"{nnUNetTrainer.__name__!r}"
+            f"{source} names the trainer {quoted(trainer)}, ours name {nnUNetTrainer.__name__!r}"
         )
+    if not isinstance(content.get(REBUILT_FROM), dict | None):
+        raise UserError(f"{source}: its {REBUILT_FROM} names no weight file")
     axes = content.get("inference_allowed_mirroring_axes")
     if axes is not None and not (
         isinstance(axes, list | tuple) and all(type(a) is int and a in (0, 1) for a in axes)
@@ -73,6 +67,20 @@ def read_foreign_checkpoint(file: Path, configuration: str, source: str) -> dict
             f"{source}: inference_allowed_mirroring_axes {quoted(axes)} are not 0 and 1"
         )
     return {name: content[name] for name in _KEPT if name in content}
+
+
+def _check_records(file: Path, source: str) -> None:
+    """Refuse what torch would unpack, or read twice, into more memory than the file is large."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"{source} cannot be read as a checkpoint: {reason_of(error)}") from error
+    # torch stores them; it would unpack compressed ones into memory, up to a thousandfold.
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise UserError(f"{source} is compressed inside, which torch.save never does")
+    if sum(record.file_size for record in records) > file.stat().st_size:
+        raise UserError(f"{source}: its tensors claim to be larger than the file")
 
 
 def check_form(content: dict[str, Any], source: str) -> None:
@@ -92,20 +100,26 @@ def check_form(content: dict[str, Any], source: str) -> None:
         raise UserError(f"{source} is not an nnU-Net checkpoint: it has no init_args")
 
 
-def check_fits(weights: dict[str, torch.Tensor], network: nn.Module, source: str) -> None:
+def check_fits(
+    weights: dict[str, torch.Tensor],
+    network: nn.Module,
+    source: str,
+    left_out: Set[str] = frozenset(),
+) -> None:
     """Refuse weights that a network of these plans could not load.
 
     Args:
         weights: by name.
         network: on any device, the meta device too.
         source: what they are from, for messages.
+        left_out: names that may be missing.
 
     Raises:
         UserError: a tensor that is missing, not known, or of another shape.
     """
     own = network.state_dict()
     for problem, names in (
-        ("lacks", own.keys() - weights.keys()),
+        ("lacks", own.keys() - weights.keys() - left_out),
         ("has besides", weights.keys() - own.keys()),
         (
             "has in another shape",
@@ -121,12 +135,4 @@ def check_fits(weights: dict[str, torch.Tensor], network: nn.Module, source: str
 
 
 def _is_plain_weight(item: tuple[Any, Any]) -> bool:
-    name, tensor = item
-    return (
-        isinstance(name, str)
-        and isinstance(tensor, torch.Tensor)
-        and tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
-        and not tensor.is_quantized
-        and not tensor.is_complex()
-    )
+    return isinstance(item[0], str) and is_plain_tensor(item[1])

@@ -20,14 +20,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from nnunet_vit_trainer.config.reading import check_model
 from nnunet_vit_trainer.config.schema import DecoderConfig, ViTModelConfig
-from vit_backbone import UserError, available_heads, quoted
+from vit_backbone import UserError, available_heads, find_head, quoted
 from vit_backbone.heads.finding import STANDARD_ARGUMENTS, is_installed_head
 
 from .archive import is_plain_name
 
 # What build_network passes itself, and what would make it read a file.
 _NOT_FROM_PLANS = {"num_classes", "in_channels", "pretrained", "checkpoint_path"}
-_FROM_PLANS = (STANDARD_ARGUMENTS - _NOT_FROM_PLANS) | {"head", "strides"}
+_OF_BUILD_NETWORK = {"head", "strides"}
+_FROM_PLANS = (STANDARD_ARGUMENTS - _NOT_FROM_PLANS) | _OF_BUILD_NETWORK
 _RESAMPLING = ("resampling_fn_data", "resampling_fn_seg", "resampling_fn_probabilities")
 
 
@@ -206,6 +207,9 @@ def _check_head(arguments: dict[str, Any], source: str, allowed: str | None) -> 
     if refused:
         raise UserError(f"{source}: plans.json: arch_kwargs may not hold {', '.join(refused)}")
     # The factories warn of an option that they do not know; here it is another network.
+    taken = inspect.signature(find_head(head)).parameters.keys() | _OF_BUILD_NETWORK
+    if untaken := sorted((arguments.keys() & _FROM_PLANS) - taken):
+        raise UserError(f"{source}: its head {quoted(head)} does not take {', '.join(untaken)}")
     check_model(ViTModelConfig(model_path=head, decoder=DecoderConfig(**options)), source)
 
 

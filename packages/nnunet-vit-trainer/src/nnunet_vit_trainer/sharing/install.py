@@ -7,13 +7,18 @@ import shutil
 import tempfile
 import time
 import zipfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from torch import nn
 
 from nnunet_vit_trainer.checkpoints.base_weights import find_base_weights, load_base_weights
-from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, fill_up, write_atomically
+from nnunet_vit_trainer.checkpoints.content import (
+    REBUILT_FROM,
+    fill_up,
+    frozen_names,
+    write_atomically,
+)
 from nnunet_vit_trainer.checkpoints.model_folder import (
     CHECKPOINT_NAME,
     FOLD_NAME,
@@ -32,9 +37,12 @@ from .foreign_plans import check_foreign
 OPTION = "--checkpoint_path"
 # Pickles (nnU-Net's postprocessing.pkl) would run code when they are applied.
 _KNOWN = re.compile(rf"{FOLD_NAME}/{CHECKPOINT_NAME}|.+\.(json|png)")
-_MODEL = re.compile(r"(Dataset\d{3}_[^/]+/[^/]+?__[^/]+?__[^/]+)/.+")
+# nnU-Net splits the name of a model's folder at "__", into three.
+_PART = r"(?:(?!__)[^/])+"
+_MODEL = re.compile(rf"(Dataset[0-9]{{3}}_[^/]+/{_PART}__{_PART}__{_PART})/.+")
 
 _LARGEST_JSON = 16 << 20
+_JSON = json.JSONEncoder(indent=4)
 # Of what a zip unpacks to: weights hardly shrink, but text does.
 _UNPACKED_ALWAYS, _UNPACKED_PER_BYTE = 64 << 20, 10
 
@@ -102,16 +110,23 @@ def _install(
     check_plans(plans, target.name, source)
     check_foreign(plans, dataset, source, head)
 
+    if weights := plans[PLANS_KEY]["weights"]:
+        # A name, as our exports say it: a stranger's path would be opened here one day.
+        weights["file"] = PureWindowsPath(weights["file"]).name
+
     known = {name: m for name, m in inside.items() if re.fullmatch(_KNOWN, name)}
+    # Both are written into each checkpoint too.
+    copies = 1 + sum(name.endswith(".pth") for name in known)
+    taken = copies * sum(map(_size_of, contents))
     limit = _UNPACKED_ALWAYS + _UNPACKED_PER_BYTE * Path(source).stat().st_size
     results.mkdir(parents=True, exist_ok=True)
     _remove_stale(results)
     staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=results))
     try:
-        unpack(archive, known, staging, limit)
+        unpack(archive, known, staging, limit, taken)
         _complete(staging, plans, dataset, checkpoint_path, source)
         for name, content in (("plans.json", plans), ("dataset.json", dataset)):
-            (staging / name).write_text(json.dumps(content, indent=4), encoding="utf-8")
+            (staging / name).write_text(_JSON.encode(content), encoding="utf-8")
         staging.chmod(0o755)  # mkdtemp's is for the owner alone
         _put(staging, target)
     finally:
@@ -135,6 +150,11 @@ def model_of(names: list[str], source: str) -> str:
     return models.pop()
 
 
+def _size_of(content: dict[str, Any]) -> int:
+    """Return how long it is as it is written: what is nested deeply is indented as far."""
+    return sum(map(len, _JSON.iterencode(content)))
+
+
 def _complete(
     staging: Path,
     plans: dict[str, Any],
@@ -152,12 +172,16 @@ def _complete(
     for file in files:
         name = f"{source}: {file.relative_to(staging).as_posix()}"
         content = read_foreign_checkpoint(file, configuration, name)
-        if content.get(REBUILT_FROM):
+        partial = bool(content.get(REBUILT_FROM))
+        # Before its plans are built in memory, of whatever size they say.
+        check_fits(
+            content["network_weights"], network, name, frozen_names(network) if partial else set()
+        )
+        if partial:
             if base is None:
                 base = _base_of(plans, dataset, checkpoint_path)
             fill_up(content["network_weights"], base)
-            content[REBUILT_FROM] = None
-        check_fits(content["network_weights"], network, name)
+        content[REBUILT_FROM] = None
         content["init_args"] |= {"plans": plans, "dataset_json": dataset}
         write_atomically(content, file)
     if checkpoint_path is not None and base is None:

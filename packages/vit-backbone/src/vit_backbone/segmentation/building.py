@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def build_segmentation_model(
     variants = {name: options.pop(name, False) for name in ("use_dora", "use_rslora")}
     if unknown := sorted(set(options) - _BACKBONE_OPTIONS):
         raise UserError(f"unknown backbone_options {unknown}")
+    if not isinstance(train_last_blocks, Integral):
+        raise UserError(f"train_last_blocks {train_last_blocks!r}: a whole number is expected")
     if train_last_blocks and not freeze_backbone:
         raise UserError(
             f"train_last_blocks {train_last_blocks} is of a frozen backbone; set freeze_backbone"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 from vit_backbone.errors import UserError
 
@@ -24,14 +24,20 @@ def check_lora_options(
     """
     if not isinstance(rank, Integral) or rank < 1:
         raise UserError(f"LoRA rank {rank!r}: a whole number of at least 1 is expected")
-    if not 0 < lora_alpha < math.inf:
+    if not isinstance(lora_alpha, Real) or not 0 < lora_alpha < math.inf:
         raise UserError(f"lora_alpha {lora_alpha!r}: it must be above 0")
-    if not 0 <= lora_dropout < 1:
+    if not isinstance(lora_dropout, Real) or not 0 <= lora_dropout < 1:
         raise UserError(f"lora_dropout {lora_dropout!r}: it must be at least 0 and below 1")
     if isinstance(target_modules, str):
         raise UserError(
             f"LoRA target_modules {target_modules!r} is one string; give a list: "
             f"{[target_modules]!r}"
         )
-    if target_modules is not None and not target_modules:
+    if target_modules is None:
+        return
+    if not isinstance(target_modules, Sequence) or not all(
+        isinstance(name, str) for name in target_modules
+    ):
+        raise UserError(f"LoRA target_modules {target_modules!r}: a list of names is expected")
+    if not target_modules:
         raise UserError("LoRA target_modules is empty; leave it away for ['qkv']")

@@ -9,6 +9,7 @@ from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import nn
 
+from vit_backbone.errors import shorten
 from vit_backbone.vits.pos_embed import resample_position_embedding
 
 from .checkpoint import Checkpoint, Tensors
@@ -74,8 +75,14 @@ def _rename_by_timm(found: Tensors, backbone: nn.Module) -> Tensors:
     )
     try:
         converted = renaming(dict(found), backbone)
+        backwards = renaming(dict(reversed(found.items())), backbone)
     except Exception:  # a stranger's tensors: the gate will name what is missing
         return found
+    for name, value in converted.items():  # of two that get one name, timm keeps the last
+        if value is not backwards[name] and not torch.equal(value, backwards[name]):
+            raise ValueError(
+                f"two tensors that are {shorten(name, 60)}; keep the one that is meant"
+            )
     return {name: value for name, value in converted.items() if not DROPPABLE.match(name)}
 
 

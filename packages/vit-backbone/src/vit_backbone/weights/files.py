@@ -125,7 +125,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path} holds {error}") from error
     except (RuntimeError, TypeError, IndexError) as error:  # tensors that no backbone has
         raise WeightsError(f"{path} is no backbone's weights: {reason_of(error)}") from error
-    for name, tensor in checkpoint.tensors.items():
+    periods = {} if checkpoint.periods is None else {"of RoPE's periods": checkpoint.periods}
+    for name, tensor in (checkpoint.tensors | periods).items():
         if fault := _find_fault(tensor):
             raise WeightsError(
                 f"{path}: {shorten(name, 60)} is {fault}; a backbone is filled from finite "
@@ -191,4 +192,9 @@ def _read_file(file: Path) -> Any:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's bytes fail in any way
+        if "TorchScript" in str(error):
+            raise WeightsError(
+                f"{file} is a TorchScript program (as OpenAI's CLIP files are), no data alone; if "
+                "you trust it, save torch.jit.load(FILE).state_dict() and give that file"
+            ) from error
         raise WeightsError(f"{file} cannot be read as a weight file: {reason_of(error)}") from error

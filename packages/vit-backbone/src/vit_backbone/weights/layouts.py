@@ -131,7 +131,7 @@ _LAYOUTS = (
     _Layout("chunked DINOv2", _has(r"^blocks\.\d+\.\d+\.ls1\.gamma$"), _DINOV2),
     _Layout("DINOv2", _has(r"\.ls1\.gamma$", r"^mask_token$"), _DINOV2, "Apache-2.0"),
     # Whose MAE or iBOT no key says: RETFound's and VisionFM's are among them.
-    _Layout("MAE", _has(r"^decoder_"), (), "CC BY-NC"),
+    _Layout("MAE", _has(r"^decoder_"), _LAYERSCALE, "CC BY-NC"),
     _Layout("iBOT", _has(r"^masked_embed$"), _LAYERSCALE, "CC BY-NC"),
     _Layout("OpenCLIP", _has(r"^visual\.trunk\."), _LAYERSCALE, tower="visual.trunk."),
     _Layout(
@@ -199,17 +199,20 @@ def rename_tensors(tensors: Tensors, rename: Callable[[str], str]) -> Tensors:
 
 def _unwrap(content: Mapping[str, object], levels: int = _DEEPEST) -> tuple[list[str], Tensors]:
     """Find the tensors, and say which container was chosen where there was a choice."""
+    own = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
     found = {}
     for key in _CONTAINERS if levels else ():
         if isinstance(inner := content.get(key), Mapping):
             notes, tensors = _unwrap(inner, levels - 1)
             if tensors:
                 found[key] = notes, tensors
-    if found:
-        chosen, *others = found
-        notes, tensors = found[chosen]
-        return notes + [f"its {chosen}, not its {other}" for other in others], tensors
-    return [], {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not found:
+        return [], own
+    chosen, *others = found
+    notes, tensors = found[chosen]
+    if len(own) >= len(tensors):  # a model with its average beside it, not a counter or the like
+        return [f"its own tensors, not its {key}" for key in found], own
+    return notes + [f"its {chosen}, not its {other}" for other in others], tensors
 
 
 def _strip_prefixes(tensors: Tensors) -> Tensors:
@@ -233,10 +236,11 @@ def _rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:
 
 
 def _fuse_qkv(tensors: Tensors) -> Tensors:
-    """Join q, k and v into qkv; a missing bias beside present ones is zero (DINOv3's k)."""
+    """Join q, k and v into qkv; where no block has a bias of k, as in DINOv3, it is zero."""
     parts_of = re.compile(r"(blocks\.\d+\.attn\.)[qkv]_proj\.(weight|bias)$")
     fused = {name: value for name, value in tensors.items() if not parts_of.match(name)}
     matches = (parts_of.match(name) for name in tensors)
+    needed = "qkv" if any(name.endswith(".attn.k_proj.bias") for name in tensors) else "qv"
     for stem, kind in dict.fromkeys(match.groups() for match in matches if match):
         parts = [tensors.get(f"{stem}{part}_proj.{kind}") for part in "qkv"]
         there = [part for part in parts if part is not None]
@@ -245,8 +249,9 @@ def _fuse_qkv(tensors: Tensors) -> Tensors:
             raise ValueError(f"both {joined} and its parts q, k and v; keep what is meant")
         if len({part.shape for part in there}) > 1:
             raise ValueError(f"q, k and v of different shapes ({stem}q_proj.{kind} and its like)")
-        if kind == "weight" and len(there) < 3:
-            continue  # the gate will name the missing qkv.weight
+        wanted = needed if kind == "bias" else "qkv"
+        if any(tensors.get(f"{stem}{part}_proj.{kind}") is None for part in wanted):
+            continue  # the gate will name the missing tensor of qkv
         zeros = torch.zeros_like(there[0])
         fused[joined] = torch.cat([zeros if part is None else part for part in parts])
     gated = any(".mlp.gate_proj." in name for name in fused)

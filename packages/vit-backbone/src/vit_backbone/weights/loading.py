@@ -97,9 +97,10 @@ def _untrained_magnitudes(backbone: nn.Module) -> list[tuple[torch.Tensor, Any]]
     for module in backbone.modules():
         for adapter, dora in getattr(module, "lora_magnitude_vector", {}).items():
             layer = module.get_base_layer()
-            norms = layer.weight.norm(dim=1)
+            norms = layer.weight.norm(dim=1).float()
+            # The tolerance is for rounding alone: a few careful steps change little more.
             if not module.lora_B[adapter].weight.any() and torch.allclose(
-                dora.weight.to(norms), norms, rtol=1e-3
+                dora.weight.to(norms), norms, rtol=1e-5
             ):
                 untrained.append((dora.weight, layer))
     return untrained
