@@ -18,19 +18,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from heads import HEADS
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit_backbone import ViTSegmentationModel, find_head
 
-HEADS = {
-    "unetr": ("unetr", {}),
-    "unetr_light": ("unetr", {"decoder_channels": (128, 64, 32, 16, 16)}),
-    "segformer": ("segformer", {}),
-    "segformer, pyramid": ("segformer", {"neck": "pyramid"}),
-    "linear": ("linear", {}),
-}
 SIZES, SIDES = ("small", "base", "large"), (256, 512)
 CLASSES, BATCH = 3, 2
 

@@ -1,11 +1,17 @@
-"""Dice of heads and ways of tuning at equal iterations, beside stock nnU-Net: docs/results.md.
+"""Train heads at equal iterations beside stock nnU-Net, and record what they reached.
 
-    python benchmarks/quality.py WORK_FOLDER [--runs NAME ...] [--datasets 101 102] [--seeds 1]
-                                 [--device cpu] [--data FOLDER] [--weights FILE] [--full]
+    uv run --with surface-distance python benchmarks/quality.py WORK_FOLDER
+        [--runs NAME ...] [--datasets 101 102] [--seeds 0 1 2] [--device cpu] [--jobs 2]
+        [--data FOLDER] [--weights FILE]
 
-Prepares the two data sets below WORK_FOLDER, trains what is missing there (a run that was killed
-is trained anew) and writes the table into docs/results.md. By default the subset for a CPU; --full
-is linear, UNETR, UNETR light and SegFormer x frozen, LoRA and full, and a ViT from scratch.
+A run is stock, or a head of heads.py and a way of tuning: linear_lora, unetr_frozen, linear_full,
+unetr_light_scratch. It trains 16 epochs of 25 iterations = 400 at the planned patch and batch, by
+its seed, validates, and is recorded in benchmarks/results/quality.json: the validation's Dice,
+surface Dice at 1 px and HD95, and the pseudo Dice of each epoch. Recorded runs are not trained
+again; one that was killed is trained anew. `quality_report.py` makes tables and pictures of it.
+
+Runs stand side by side, one thread and no data worker each: on one machine a run of ours is then
+reproduced by its seed.
 """
 
 import argparse
@@ -14,64 +20,71 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
+from typing import Any
 
+import torch
 import yaml
+from heads import HEADS
+from surfaces import surface_scores
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORD = ROOT / "benchmarks" / "results" / "quality.json"
 DATASETS = {101: "Dataset101_HENuclei", 102: "Dataset102_Colin27"}
 STOCK, OURS = "nnUNetTrainer_400iterations", "nnUNetTrainerNoDeepSupervision_vit"
-HEADS = {
-    "linear": {"model_path": "linear"},
-    "unetr": {"model_path": "unetr"},
-    "unetr_light": {
-        "model_path": "unetr",
-        "decoder": {"decoder_channels": [128, 64, 32, 16, 16]},
-    },
-    "segformer": {"model_path": "segformer"},
-}
-CPU_RUNS = ("stock", "unetr_light_frozen", "unetr_light_lora", "segformer_lora", "linear_lora")
-FULL_RUNS = (
+TUNES = ("lora", "frozen", "full", "scratch")
+ALL_RUNS = ("stock", *(f"{head}_{tune}" for head in HEADS for tune in TUNES))
+RUNS = (
+    "linear_lora",
+    "linear_stem_lora",
+    "segformer_lora",
+    "segformer_pyramid_shortcut_stem_lora",
+    "unetr_light_lora",
+    "unetr_light_shortcut_lora",
+    "unetr_light_shortcut_stem_lora",
     "stock",
-    *(f"{head}_{tune}" for head in HEADS for tune in ("frozen", "lora", "full")),
-    "unetr_light_scratch",
 )
 TRAIN = {
     "initial_lr": 0.002,
-    "num_epochs": 8,
-    "num_iterations_per_epoch": 50,
+    "num_epochs": 16,
+    "num_iterations_per_epoch": 25,
     "num_val_iterations_per_epoch": 10,
 }
-BEGIN, END = "<!-- written by benchmarks/quality.py -->", "<!-- end -->"
+_recording = threading.Lock()
 
 
 def main() -> None:
-    """Train what is missing and write the table."""
+    """Train and record what is not recorded yet, seed by seed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--runs", nargs="+", choices=FULL_RUNS)
+    parser.add_argument("--runs", nargs="+", choices=ALL_RUNS, default=RUNS, metavar="NAME")
     parser.add_argument("--datasets", nargs="+", type=int, default=list(DATASETS))
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument(
         "--weights",
         type=Path,
         default=ROOT.parent / "shared/weights/vit_small_patch14_dinov2_layout.fp16.safetensors",
     )
-    parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
-    work = arguments.work.resolve()
+    work, weights = arguments.work.resolve(), arguments.weights.resolve()
     set_environment(work)
     for dataset in arguments.datasets:
         prepare(dataset, arguments.data, work)
-    for name in arguments.runs or (FULL_RUNS if arguments.full else CPU_RUNS):
-        for dataset in arguments.datasets:
-            for seed in range(arguments.seeds):
-                if not summary(work, name, dataset, seed).is_file():
-                    train(work, name, dataset, seed, arguments.device, arguments.weights.resolve())
-    write_table(work, arguments.seeds)
+    wanted = [
+        (name, dataset, seed)
+        for seed in arguments.seeds
+        for name in arguments.runs
+        for dataset in arguments.datasets
+        if key_of(name, dataset, seed) not in recorded()
+    ]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for done in [pool.submit(run, work, *w, arguments.device, weights) for w in wanted]:
+            done.result()
 
 
 def set_environment(work: Path) -> None:
@@ -81,88 +94,97 @@ def set_environment(work: Path) -> None:
         (work / name).mkdir(parents=True, exist_ok=True)
     os.environ["nnUNet_extTrainer"] = str(ROOT / "benchmarks" / "stock_trainer")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-
-
-def results(work: Path, seed: int) -> Path:
-    """Return the results folder of one repetition; nnU-Net draws its own random numbers."""
-    return work / f"results_{seed}"
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_DYNAMIC": "FALSE"}
 
 
 def prepare(dataset: int, data: Path, work: Path) -> None:
     """Copy, plan and preprocess a data set, and give it its split."""
     name = DATASETS[dataset]
-    splits = work / "preprocessed" / name / "splits_final.json"
-    if splits.is_file():
+    folder = work / "preprocessed" / name
+    if (folder / "prepared").is_file():
         return
     shutil.copytree(data / name, work / "raw" / name, dirs_exist_ok=True)
     command = ["nnUNetv2_plan_and_preprocess", "-d", str(dataset), "-c", "2d", "-np", "2"]
     subprocess.run(command, check=True)
-    shutil.copyfile(data / name / "splits_final.json", splits)
+    shutil.copyfile(data / name / "splits_final.json", folder / "splits_final.json")
+    (folder / "prepared").touch()
 
 
-def train(work: Path, name: str, dataset: int, seed: int, device: str, weights: Path) -> None:
-    """Train and validate one run, its output into a log beside the results."""
+def run(work: Path, name: str, dataset: int, seed: int, device: str, weights: Path) -> None:
+    """Train and validate one run, its output into a log beside the results, and record it."""
+    key = key_of(name, dataset, seed)
     if name == "stock":
-        command = ["nnUNetv2_train", str(dataset), "2d", "0", "-tr", STOCK]
+        plans, command = "", ["nnUNetv2_train", str(dataset), "2d", "0", "-tr", STOCK]
     else:
-        config = work / "configs" / f"{name}.yaml"
-        config.parent.mkdir(exist_ok=True)
-        config.write_text(yaml.safe_dump(config_of(name, weights)))
+        plans, config = f"_{name}", work / "configs" / str(seed) / f"{name}.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(yaml.safe_dump(config_of(name, weights, seed)))
         command = ["nnUNetv2_train_vit", str(dataset), "2d", "0", "--config", str(config)]
-    log = work / f"{name}_{dataset}_{seed}.log"
-    print(f"{log.stem} ...", flush=True)
-    with log.open("w") as stream:
+    results = work / f"results_{seed}"
+    print(f"{key} ...", flush=True)
+    with Path(work, f"{key}.log").open("w") as stream:
         done = subprocess.run(
             [*command, "-device", device],
-            env=os.environ | {"nnUNet_results": str(results(work, seed))},
+            env=os.environ
+            | {"nnUNet_results": str(results), "QUALITY_SEED": str(seed)}
+            | {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"},
             stdout=stream,
             stderr=stream,
             check=False,
         )
     if done.returncode:
-        sys.exit(f"{log.stem} failed: see {log}")
+        raise RuntimeError(f"{key} failed: see {stream.name}")
+    trainer = STOCK if name == "stock" else OURS
+    fold = results / DATASETS[dataset] / f"{trainer}__nnUNetPlans{plans}__2d" / "fold_0"
+    write_record(
+        key, scores_of(fold, work / "preprocessed" / DATASETS[dataset]) | {"device": device}
+    )
 
 
-def config_of(name: str, weights: Path) -> dict:
+def config_of(name: str, weights: Path, seed: int) -> dict[str, Any]:
     """Return the config of a run of ours: its head, its way of tuning, the common recipe."""
     head, tune = name.rsplit("_", 1)
-    model = {**HEADS[head], "backbone": "dinov2", "backbone_size": "small"}
+    path, options = HEADS[head]
+    model = {"model_path": path, "backbone": "dinov2", "backbone_size": "small", "decoder": options}
+    train = TRAIN | {"seed": seed}
     if tune == "scratch":
-        return {"model": {**model, "pretrained": False, "tune": "full"}, "train": TRAIN}
-    return {"model": {**model, "checkpoint_path": str(weights), "tune": tune}, "train": TRAIN}
+        return {"model": {**model, "pretrained": False, "tune": "full"}, "train": train}
+    return {"model": {**model, "checkpoint_path": str(weights), "tune": tune}, "train": train}
 
 
-def summary(work: Path, name: str, dataset: int, seed: int) -> Path:
-    """Return the file with a run's Dice, which is there once the run is finished."""
-    trainer, plans = (STOCK, "") if name == "stock" else (OURS, f"_{name}")
-    folder = results(work, seed) / DATASETS[dataset] / f"{trainer}__nnUNetPlans{plans}__2d"
-    return folder / "fold_0" / "validation" / "summary.json"
+def scores_of(fold: Path, preprocessed: Path) -> dict[str, Any]:
+    """Return what a finished run reached."""
+    validation = fold / "validation"
+    dice = json.loads((validation / "summary.json").read_text())["foreground_mean"]["Dice"]
+    log = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+    curve = [round(float(value), 4) for value in log["logging"]["mean_fg_dice"]]
+    surface_dice, hd95 = surface_scores(validation, preprocessed / "gt_segmentations")
+    return {
+        "dice": round(dice, 4),
+        "surface_dice": round(surface_dice, 4),
+        "hd95": round(hd95, 2),
+        "curve": curve,
+    }
 
 
-def dice(work: Path, name: str, dataset: int, seeds: int) -> str:
-    """Return a cell: mean foreground Dice, with its spread where there are several runs."""
-    files = [summary(work, name, dataset, seed) for seed in range(seeds)]
-    found = [
-        json.loads(file.read_text())["foreground_mean"]["Dice"] for file in files if file.is_file()
-    ]
-    if not found:
-        return ""
-    spread = f" ± {stdev(found):.3f} (n={len(found)})" if len(found) > 1 else ""
-    return f"{mean(found):.3f}{spread}"
+def key_of(name: str, dataset: int, seed: int) -> str:
+    """Name a run in the record."""
+    return f"{name}_{dataset}_{seed}"
 
 
-def write_table(work: Path, seeds: int) -> None:
-    """Put the table of all runs that are there between the marks in docs/results.md."""
-    lines = ["| run | 101 HENuclei | 102 Colin27 |", "|---|---|---|"]
-    for name in FULL_RUNS:
-        cells = [dice(work, name, dataset, seeds) for dataset in DATASETS]
-        if any(cells):
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    document = ROOT / "docs" / "results.md"
-    before, rest = document.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    document.write_text("\n".join([before + BEGIN, "", *lines, "", END + after]))
-    print("\n".join(lines))
+def recorded() -> dict[str, Any]:
+    """Read the record."""
+    return json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+
+
+def write_record(key: str, scores: dict[str, Any]) -> None:
+    """Add a run to the record, one line each."""
+    with _recording:
+        RECORD.parent.mkdir(exist_ok=True)
+        record = dict(sorted((recorded() | {key: scores}).items()))
+        lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()]
+        RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print(f"{key}: {scores}", flush=True)
 
 
 if __name__ == "__main__":

@@ -57,3 +57,16 @@ def test_a_new_lock_replaces_the_one_before(noxfile, tmp_path):
     noxfile.write_lock(SimpleNamespace(run=run), str(tmp_path / "requirements.lock"))
     assert (tmp_path / "uv.lock").read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["uv.lock"]
+
+
+def test_the_lock_that_is_checked_keeps_its_versions_though_the_index_shows_newer(
+    noxfile, tmp_path
+):
+    lock = 'one==1.2 \\\n    --hash=sha256:0\ntwo==1 ; python_version < "4"\ntwo==2.0.post1\n'
+    held = noxfile.held_versions(lock)
+    assert held == ["one==1.2"]
+    ran = []
+    session = SimpleNamespace(run=lambda *arguments, **_: ran.append(arguments))
+    (tmp_path / "uv.lock").unlink()
+    noxfile.write_lock(session, "out", *held)
+    assert ran[0] == ("uv", "lock", "--upgrade-package=one==1.2")

@@ -191,6 +191,12 @@ def test_junk_gets_one_line(case, name, tmp_path):
     assert len(message) < 450 + len(str(tmp_path)), message
 
 
+def test_a_scripted_model_is_told_how_to_become_a_weight_file(tmp_path):
+    """OpenAI's CLIP files are such: to read them is to run them."""
+    (tmp_path / "clip.pt").write_bytes(scripted())
+    assert "state_dict()" in refused(create_backbone, "test_vit", None, tmp_path / "clip.pt")
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_truncated_file_gets_one_line_wherever_it_ends(legacy, tensors, tmp_path):
     few = {name: tensors[name] for name in list(tensors)[:5]}

@@ -34,6 +34,8 @@ def create_segmentation_model(
     neck: Literal["none", "pyramid"] = "none",
     upsample: Literal["bilinear", "deconv"] = "bilinear",
     auxiliary_outputs: bool = False,
+    shortcut: bool = False,
+    image_stem: bool = False,
 ) -> "SegFormerSegmentationModel":
     """Build a ViT with the SegFormer head: (B, in_channels, H, W) in, logits of that size out.
 
@@ -51,6 +53,8 @@ def create_segmentation_model(
         upsample: how the answer gets to 16 times the grid; ``deconv`` learns it.
         auxiliary_outputs: have an output at the patch grid too, for deep supervision;
             ``model.head.deep_supervision`` switches it on.
+        shortcut: add the answer to a linear classifier's of the last tap; it begins at zero.
+        image_stem: correct the answer by a small convolutional path at the image's resolution.
 
     Raises:
         UserError: an impossible option, backbone, size or LoRA target.
@@ -67,6 +71,8 @@ def create_segmentation_model(
         neck=neck,
         upsample=upsample,
         auxiliary_outputs=auxiliary_outputs,
+        shortcut=shortcut,
+        image_stem=image_stem,
     )
 
 

@@ -15,6 +15,8 @@ def check_options(
     norm: str = "group",
     neck: str = "none",
     upsample: str = "bilinear",
+    shortcut: bool = False,
+    image_stem: bool = False,
 ) -> None:
     """Refuse values that no SegFormer head can be built with.
 

@@ -3,8 +3,8 @@
 After Xie et al., SegFormer: Simple and Efficient Design for Semantic Segmentation with
 Transformers, NeurIPS 2021, written from the paper, with these differences: GroupNorm by default
 (the paper's is ``norm="batch"``; nnU-Net trains with batches of 2 or 3); and, since a plain ViT's
-taps lie on one grid, a neck that rescales them (ViTDet's simple feature pyramid, Li et al., ECCV
-2022, with GroupNorm for LayerNorm) and learned upsampling, both as options.
+taps lie on one grid, a neck that rescales them (`PyramidNeck`), learned upsampling, a shortcut and
+a look at the image's pixels, all as options.
 
 B: batch, C: embed_dim, h, w: patch grid, D: hidden_size, K: classes.
 """
@@ -17,46 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from vit_backbone import ViTSegmentationModel
+from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero, resized
 
 from .options import check_options
-
-
-def _norm(kind: str, channels: int) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
-
-
-class PyramidNeck(nn.Module):
-    """Rescale four taps of one grid to 4, 2, 1 and 1/2 times that grid, shallowest the finest.
-
-    An odd grid is continued by its last row or column, so that the coarsest level covers the
-    same area as the others; `SegFormerHead` crops it off.
-
-    Args:
-        embed_dim: channels C of the taps, and of the levels.
-    """
-
-    def __init__(self, embed_dim: int) -> None:
-        super().__init__()
-        self.up4 = nn.Sequential(
-            nn.ConvTranspose2d(embed_dim, embed_dim // 2, kernel_size=2, stride=2),
-            _norm("group", embed_dim // 2),
-            nn.GELU(),
-            nn.ConvTranspose2d(embed_dim // 2, embed_dim, kernel_size=2, stride=2),
-        )
-        self.up2 = nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2)
-
-    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Turn four (B, C, h, w) taps into levels; h, w are h, w made even.
-
-        Returns:
-            (B, C, 4h, 4w), (B, C, 2h, 2w), (B, C, h, w), (B, C, h/2, w/2).
-        """
-        height, width = features[0].shape[-2:]
-        odd = (0, width % 2, 0, height % 2)
-        f1, f2, f3, f4 = (F.pad(tap, odd, mode="replicate") for tap in features)
-        return [self.up4(f1), self.up2(f2), f3, F.max_pool2d(f4, 2)]
+from .pyramid import PyramidNeck, make_norm
 
 
 class SegFormerHead(nn.Module):
@@ -73,6 +37,9 @@ class SegFormerHead(nn.Module):
             to 16 times the patch grid).
         auxiliary_outputs: have an output at the patch grid too, from the deepest tap, which
             ``deep_supervision`` switches on.
+        shortcut: add the answer to a linear classifier's of the deepest tap, see `Shortcut`.
+        image_stem: correct the answer by the image's pixels, see `ImageStem`.
+        image_channels: channels of the image, for ``image_stem``.
 
     Raises:
         UserError: an impossible option.
@@ -89,6 +56,9 @@ class SegFormerHead(nn.Module):
         neck: str = "none",
         upsample: str = "bilinear",
         auxiliary_outputs: bool = False,
+        shortcut: bool = False,
+        image_stem: bool = False,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         check_options(hidden_size, dropout, norm, neck, upsample)
@@ -98,7 +68,7 @@ class SegFormerHead(nn.Module):
         self.projections = nn.ModuleList(nn.Conv2d(dim, hidden_size, 1) for dim in embed_dims)
         self.fuse = nn.Sequential(
             nn.Conv2d(hidden_size * len(embed_dims), hidden_size, 1, bias=False),
-            _norm(norm, hidden_size),
+            make_norm(norm, hidden_size),
             nn.ReLU(inplace=True),
             nn.Dropout2d(dropout),
         )
@@ -108,41 +78,69 @@ class SegFormerHead(nn.Module):
         width, blocks = hidden_size, []
         for _ in range(int(math.log2(self.scale / fused_scale))):
             narrower = max(width // 2, 16)
-            blocks += [nn.ConvTranspose2d(width, narrower, 2, 2), _norm(norm, narrower), nn.GELU()]
+            blocks += [
+                nn.ConvTranspose2d(width, narrower, 2, 2),
+                make_norm(norm, narrower),
+                nn.GELU(),
+            ]
             width = narrower
         self.upsample = nn.Sequential(*blocks)
         # nnU-Net's -pretrained_weights skips the keys with '.seg_layers.' and no others.
         outputs = (width, hidden_size) if auxiliary_outputs else (width,)
         self.seg_layers = nn.ModuleList(nn.Conv2d(w, num_classes, 1) for w in outputs)
+        self.shortcut: Shortcut | None = None
+        self.image_stem: ImageStem | None = None
+        if shortcut:
+            self.shortcut = Shortcut(embed_dims[-1], num_classes)
+            begin_at_zero(self.seg_layers)
+        if image_stem:
+            self.image_stem = ImageStem(image_channels, width, num_classes)
 
     def forward(
         self, features: Sequence[torch.Tensor], image: torch.Tensor
     ) -> torch.Tensor | list[torch.Tensor]:
         """Turn (B, C, h, w) taps, the finest first, into logits over the same area.
 
-        The image is not looked at.
+        The image is looked at by the ``image_stem`` alone.
 
         Returns:
             (B, K, h, w) of the first tap's grid, (B, K, 4h, 4w) with a neck, (B, K, 16h, 16w) with
-            learned upsampling; with deep supervision on, a list with (B, K, h, w) behind it.
+            learned upsampling, (B, K, H, W) with ``image_stem``; with deep supervision on, a list
+            with (B, K, h, w) behind it.
         """
-        levels = features if self.neck is None else self.neck(features)
-        size = levels[0].shape[-2:]
-        projected = [
-            project(level) for project, level in zip(self.projections, levels, strict=True)
-        ]
-        resized = [F.interpolate(p, size, mode="bilinear", align_corners=False) for p in projected]
-        fused = self.upsample(self.fuse(torch.cat(resized, dim=1)))
-        logits = self.seg_layers[0](fused)
+        fused = self.upsample(self._fused(features))
         if self.neck is not None:
             # It made an odd grid even. By padding with less than nothing: torch.export fixes the
             # parity of the grid in a slice.
             bottom, right = (side % 2 * self.scale for side in features[0].shape[-2:])
-            logits = F.pad(logits, (0, -right, 0, -bottom))
-        if not self.deep_supervision:
-            return logits
-        auxiliary = self.seg_layers[1](self.projections[-1](features[-1]))
-        return [logits, auxiliary]
+            fused = F.pad(fused, (0, -right, 0, -bottom))
+        outputs = [self.seg_layers[0](fused)]
+        if self.deep_supervision:
+            outputs.append(self.seg_layers[1](self.projections[-1](features[-1])))
+        if self.shortcut is not None:
+            outputs = self.shortcut(features, outputs)
+        if self.image_stem is not None:
+            outputs[0] = self.image_stem(image, fused, outputs[0])
+        return outputs if self.deep_supervision else outputs[0]
+
+    def _fused(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Project and fuse the taps, or the levels that the neck makes of them."""
+        fuse, norm, activation, dropout = self.fuse
+        if self.neck is None:
+            size = features[0].shape[-2:]
+            projected = (p(tap) for p, tap in zip(self.projections, features, strict=True))
+            mixed = fuse(torch.cat([resized(p, size) for p in projected], dim=1))
+        else:
+            mixed = self.neck.mixed(features, *self._mixers())
+        return dropout(activation(norm(mixed)))
+
+    def _mixers(self) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return projection and fusion as one matrix (D, C) per level, and the bias (D,) of all."""
+        with torch.autocast(self.fuse[0].weight.device.type, enabled=False):
+            slices = self.fuse[0].weight.flatten(1).chunk(len(self.projections), dim=1)
+            pairs = list(zip(slices, self.projections, strict=True))
+            mixers = [fuse @ project.weight.flatten(1) for fuse, project in pairs]
+            return mixers, sum(fuse @ project.bias for fuse, project in pairs)
 
 
 class SegFormerSegmentationModel(ViTSegmentationModel):
@@ -153,10 +151,12 @@ class SegFormerSegmentationModel(ViTSegmentationModel):
         num_classes: K.
         hidden_size: width of the head.
         dropout: before the classifier.
-        norm: see `SegFormerHead`, as for the next three.
+        norm: see `SegFormerHead`, as for the next five.
         neck: see there.
         upsample: see there.
         auxiliary_outputs: see there.
+        shortcut: see there.
+        image_stem: see there.
     """
 
     def __init__(
@@ -170,6 +170,8 @@ class SegFormerSegmentationModel(ViTSegmentationModel):
         neck: str = "none",
         upsample: str = "bilinear",
         auxiliary_outputs: bool = False,
+        shortcut: bool = False,
+        image_stem: bool = False,
     ) -> None:
         head = SegFormerHead(
             [backbone.num_features] * 4,
@@ -180,5 +182,8 @@ class SegFormerSegmentationModel(ViTSegmentationModel):
             neck=neck,
             upsample=upsample,
             auxiliary_outputs=auxiliary_outputs,
+            shortcut=shortcut,
+            image_stem=image_stem,
+            image_channels=backbone.patch_embed.proj.in_channels,
         )
         super().__init__(backbone, head)

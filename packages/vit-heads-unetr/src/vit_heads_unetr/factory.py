@@ -36,6 +36,8 @@ def create_segmentation_model(
     norm: Literal["group", "instance", "layer"] = "group",
     conv_bias: bool = False,
     auxiliary_outputs: bool = False,
+    shortcut: bool = False,
+    image_stem: bool = False,
 ) -> "UNETRSegmentationModel":
     """Build a ViT with the UNETR head: (B, in_channels, H, W) in, logits of that size out.
 
@@ -54,6 +56,8 @@ def create_segmentation_model(
             plans that do not name the option mean ``True``.
         auxiliary_outputs: have outputs at 1/2, 1/4 and 1/8 of the size too, for deep supervision;
             ``model.head.deep_supervision`` switches them on.
+        shortcut: add the answer to a linear classifier's of the last tap; it begins at zero.
+        image_stem: correct the answer by a small convolutional path at the image's resolution.
 
     Raises:
         UserError: an impossible option, backbone, size or LoRA target.
@@ -71,4 +75,6 @@ def create_segmentation_model(
         norm=norm,
         conv_bias=conv_bias,
         auxiliary_outputs=auxiliary_outputs,
+        shortcut=shortcut,
+        image_stem=image_stem,
     )

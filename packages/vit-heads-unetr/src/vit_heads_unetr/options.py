@@ -22,6 +22,8 @@ def check_options(
     upsample: str = "bilinear",
     norm: str = "group",
     conv_bias: bool = False,
+    shortcut: bool = False,
+    image_stem: bool = False,
 ) -> None:
     """Refuse values that no UNETR head can be built with.
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vit_backbone import ViTSegmentationModel
+from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero
 
 from .options import DEFAULT_CHANNELS, check_options
 
@@ -190,11 +191,14 @@ class UNETRDecoder(nn.Module):
 
     def forward(
         self, maps: Sequence[torch.Tensor], image: torch.Tensor, deep_supervision: bool = False
-    ) -> list[torch.Tensor]:
-        """Decode the encoder's maps, finest first, into logits (B, K, 16h, 16w).
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Decode the encoder's maps, finest first.
 
-        The image is looked at only where it is a skip. With ``deep_supervision`` the auxiliary
-        outputs at 8, 4 and 2 times the patch grid follow.
+        The image is looked at only where it is a skip.
+
+        Returns:
+            Logits (B, K, 16h, 16w), behind which with ``deep_supervision`` the auxiliary outputs
+            at 8, 4 and 2 times the patch grid follow; and the map (B, c4, 16h, 16w) of the former.
         """
         z1, z2, z3, x = maps
         coarser = [x]
@@ -205,9 +209,10 @@ class UNETRDecoder(nn.Module):
             # A patch-14 grid decodes to 16/14 of the image: the skip must lie where it lies.
             fitted = F.interpolate(image, x.shape[-2:], mode="bilinear", align_corners=False)
             x = torch.cat([x, self.z0(fitted)], dim=1)
-        # The first of the coarser maps is the finest merge, which the last block refines.
-        classified = [self.last(x), *coarser[1:]] if deep_supervision else [self.last(x)]
-        return [layer(m) for layer, m in zip(self.seg_layers, classified, strict=False)]
+        x = self.last(x)
+        # The first of the coarser maps is the finest merge, which the last block has refined.
+        classified = [x, *coarser[1:]] if deep_supervision else [x]
+        return [layer(m) for layer, m in zip(self.seg_layers, classified, strict=False)], x
 
 
 class UNETRHead(nn.Module):
@@ -221,10 +226,12 @@ class UNETRHead(nn.Module):
         image_skip: let the decoder see the image at full resolution, as the paper's z0.
         upsample: ``bilinear`` or ``deconv``.
         norm: ``group``, ``instance`` or ``layer``.
-        image_channels: channels of the image, for ``image_skip``.
+        image_channels: channels of the image, for ``image_skip`` and ``image_stem``.
         auxiliary_outputs: have outputs at 1/2, 1/4 and 1/8 of the size too, which
             ``deep_supervision`` switches on.
         conv_bias: see `add_conv_biases`.
+        shortcut: add every output to a linear classifier's of the last tap, see `Shortcut`.
+        image_stem: correct the output by the image's pixels, see `ImageStem`.
 
     Raises:
         UserError: an impossible option.
@@ -243,6 +250,8 @@ class UNETRHead(nn.Module):
         image_channels: int = 3,
         auxiliary_outputs: bool = False,
         conv_bias: bool = False,
+        shortcut: bool = False,
+        image_stem: bool = False,
     ) -> None:
         super().__init__()
         check_options(decoder_channels, negative_slope, image_skip, upsample, norm)
@@ -260,16 +269,29 @@ class UNETRHead(nn.Module):
         )
         if conv_bias:
             add_conv_biases(self)
+        self.shortcut: Shortcut | None = None
+        self.image_stem: ImageStem | None = None
+        if shortcut:
+            self.shortcut = Shortcut(embed_dim, num_classes)
+            begin_at_zero(self.decoder.seg_layers)
+        if image_stem:
+            self.image_stem = ImageStem(image_channels, decoder_channels[4], num_classes)
 
     def forward(
         self, features: Sequence[torch.Tensor], image: torch.Tensor
     ) -> torch.Tensor | list[torch.Tensor]:
-        """Turn four (B, C, h, w) taps and the padded image into logits (B, K, 16h, 16w).
+        """Turn four (B, C, h, w) taps and the padded image (B, channels, H, W) into logits.
 
-        With deep supervision on, a list with the coarser outputs behind them.
+        Returns:
+            (B, K, 16h, 16w), or with ``image_stem`` (B, K, H, W); with deep supervision on, a list
+            with the coarser outputs behind them.
         """
-        logits = self.decoder(self.encoder(features), image, self.deep_supervision)
-        return logits if self.deep_supervision else logits[0]
+        outputs, finest = self.decoder(self.encoder(features), image, self.deep_supervision)
+        if self.shortcut is not None:
+            outputs = self.shortcut(features, outputs)
+        if self.image_stem is not None:
+            outputs[0] = self.image_stem(image, finest, outputs[0])
+        return outputs if self.deep_supervision else outputs[0]
 
 
 class UNETRSegmentationModel(ViTSegmentationModel):
@@ -280,11 +302,13 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         num_classes: K.
         decoder_channels: the five widths (c0, ..., c4).
         negative_slope: of the LeakyReLUs.
-        image_skip: see `UNETRHead`, as for the next four.
+        image_skip: see `UNETRHead`, as for the next ones.
         upsample: see there.
         norm: see there.
         auxiliary_outputs: see there.
         conv_bias: see there.
+        shortcut: see there.
+        image_stem: see there.
     """
 
     def __init__(
@@ -299,6 +323,8 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         norm: str = "group",
         auxiliary_outputs: bool = False,
         conv_bias: bool = False,
+        shortcut: bool = False,
+        image_stem: bool = False,
     ) -> None:
         head = UNETRHead(
             backbone.num_features,
@@ -311,5 +337,7 @@ class UNETRSegmentationModel(ViTSegmentationModel):
             image_channels=backbone.patch_embed.proj.in_channels,
             auxiliary_outputs=auxiliary_outputs,
             conv_bias=conv_bias,
+            shortcut=shortcut,
+            image_stem=image_stem,
         )
         super().__init__(backbone, head)

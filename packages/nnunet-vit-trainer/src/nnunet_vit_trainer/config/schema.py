@@ -16,6 +16,7 @@ Rank = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 CountOr0 = Annotated[int, Field(ge=0, le=1_000_000)]
 Batches = Annotated[int, Field(ge=1, le=65_536)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]
 Block = Annotated[int, Field(ge=-1000, le=1000)]
 Statistic = Annotated[float, Field(ge=-1e9, le=1e9)]
@@ -125,6 +126,9 @@ class ViTTrainConfig:
         save_every: epochs between two writes of checkpoint_latest.
         checkpoint: what checkpoint_latest and checkpoint_best hold: ``full``, or ``adapter``, which
             is only what was trained (checkpoint_final is always whole).
+        seed: of all random numbers (weights, order, augmentation, dropout), 0 to 2**32 - 1; two
+            runs on one CPU with one data worker are then equal bit for bit. ``None``: never twice
+            the same.
         batch_size: at most 65536; ``None`` is the plans' own.
         patch_size: [height, width] in pixels, each at most 8192; ``None`` is the plans' own.
     """
@@ -152,6 +156,7 @@ class ViTTrainConfig:
     num_val_iterations_per_epoch: Count = 50
     save_every: Count = 50
     checkpoint: Literal["full", "adapter"] = "full"
+    seed: Seed | None = None
     batch_size: Batches | None = None
     patch_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = None
 

@@ -27,6 +27,7 @@ from .averaging import WeightAverage
 from .group import local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .processes import EndsWithTrainer
+from .seeding import seed_generators, seeded_data_workers
 from .step import (
     deep_supervision_weights,
     resolve_amp_dtype,
@@ -96,6 +97,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         # nnU-Net would wrap the network for the CUDA device of the global rank. What else it does
         # in a group, the share of the batch and the loss, is done below.
         in_group, self.is_ddp = self.is_ddp, False
+        if self.recipe["seed"] is not None:
+            seed_generators(self.recipe["seed"])
         super().initialize()
         self.is_ddp = in_group
         unwrap(self.network).backbone.set_grad_checkpointing(self.recipe["grad_checkpointing"])
@@ -134,6 +137,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 unfinished.write_text(record, encoding="utf-8")
         if self.resumed_from is not None:
             self._resume(self.resumed_from)
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        seed = self.recipe["seed"]
+        if seed is None:
+            return super().get_dataloaders()
+        # A continued run does not see its first batches again, nor a rank those of another.
+        numbers = (seed, self.local_rank, self.current_epoch)
+        seed_generators(*numbers)
+        with seeded_data_workers(*numbers):
+            return super().get_dataloaders()
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
 
 @head_factory
-def create_segmentation_model(backbone: "nn.Module", num_classes: int) -> "LinearHead":
+def create_segmentation_model(
+    backbone: "nn.Module", num_classes: int, *, image_stem: bool = False
+) -> "LinearHead":
     """Build a ViT with the linear head: (B, in_channels, H, W) in, logits of that size out.
 
-    The arguments are every head's, see `vit_backbone.heads.factory.standard_factory`; there are no
-    options of its own, and unknown ones are warned about and ignored.
+    The arguments of every head are `vit_backbone.heads.factory.standard_factory`'s; unknown options
+    are warned about and ignored.
+
+    Args:
+        backbone: what they build.
+        num_classes: number of output channels, at least 1.
+        image_stem: correct the logits by a small convolutional path at the image's resolution.
 
     Raises:
         UserError: an impossible backbone, size or LoRA target.
@@ -26,4 +33,9 @@ def create_segmentation_model(backbone: "nn.Module", num_classes: int) -> "Linea
     """
     from .linear_head import LinearHead
 
-    return LinearHead(backbone.num_features, num_classes)
+    return LinearHead(
+        backbone.num_features,
+        num_classes,
+        image_stem=image_stem,
+        image_channels=backbone.patch_embed.proj.in_channels,
+    )

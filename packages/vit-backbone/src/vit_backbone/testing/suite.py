@@ -31,6 +31,7 @@ from .tools import (
     one_process_group,
     parameters_without_gradient,
     response_center,
+    wake,
 )
 
 # A size of whole patches, ones that need padding on either side, one below a patch, a line.
@@ -68,9 +69,13 @@ class HeadConformance:
         return None
 
     def make_model(self, patch_size: int = 16) -> ViTSegmentationModel:
-        """Join the head under test and a fake backbone, in evaluation mode, with fixed weights."""
+        """Join the head under test and a fake backbone, in evaluation mode, with fixed weights.
+
+        What begins at zero is woken: nothing behind a closed gate would be tested.
+        """
         torch.manual_seed(0)
         head = self.make_head(self.embed_dim, self.num_classes)
+        wake(head)
         return ViTSegmentationModel(FakeBackbone(self.embed_dim, patch_size), head).eval()
 
     def make_deep_model(self) -> ViTSegmentationModel:
@@ -79,6 +84,7 @@ class HeadConformance:
         head = self.make_deep_head(self.embed_dim, self.num_classes)
         if head is None:
             pytest.skip("this head claims no deep supervision")
+        wake(head)
         head.deep_supervision = True
         return ViTSegmentationModel(FakeBackbone(self.embed_dim), head).eval()
 

@@ -78,6 +78,17 @@ def parameters_without_gradient(model: nn.Module) -> list[str]:
     ]
 
 
+def wake(module: nn.Module) -> None:
+    """Give convolutions and linear layers whose weights are all zero random ones, in place.
+
+    Such a layer is a gate that a head begins with, closed; a training step opens it.
+    """
+    for layer in module.modules():
+        weight = getattr(layer, "weight", None)
+        if weight is not None and weight.ndim > 1 and not weight.any():
+            layer.reset_parameters()
+
+
 @contextmanager
 def one_process_group() -> Iterator[None]:
     """Hold a gloo process group of this process alone: all that DDP needs, and no port."""

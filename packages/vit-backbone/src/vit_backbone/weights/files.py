@@ -192,4 +192,9 @@ def _read_file(file: Path) -> Any:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's bytes fail in any way
+        if "TorchScript" in str(error):
+            raise WeightsError(
+                f"{file} is a TorchScript program (as OpenAI's CLIP files are), no data alone; if "
+                "you trust it, save torch.jit.load(FILE).state_dict() and give that file"
+            ) from error
         raise WeightsError(f"{file} cannot be read as a weight file: {reason_of(error)}") from error

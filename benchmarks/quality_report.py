@@ -1,0 +1,159 @@
+"""Tables and pictures of what quality.py and head_steps.py recorded: docs/results.md.
+
+    python benchmarks/quality_report.py
+
+Means over the seeds that are recorded, with their standard deviation and number. Curves are the
+pseudo Dice of each epoch, on random crops of the validation's images; they tell when a run has
+learned, the validation's own Dice what it has.
+"""
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from heads import HEADS
+from quality import RECORD, ROOT, RUNS, TRAIN, recorded
+from torch.utils.flop_counter import FlopCounterMode
+
+from vit_backbone import find_head
+
+DOCUMENT = ROOT / "docs" / "results.md"
+STEPS = RECORD.with_name("steps.json")
+NAMES = {101: "101 HENuclei", 102: "102 Colin27"}
+EVERY = TRAIN["num_iterations_per_epoch"]
+SHOWN = (50, 100, 200, 400)
+
+
+def main() -> None:
+    """Write both tables between their marks, and the pictures beside the document."""
+    runs = [run for run in (*RUNS, "unetr_lora") if any(found(run, d) for d in NAMES)]
+    put("quality", quality_table(runs))
+    put("curves", curve_table(runs))
+    draw_curves(runs, DOCUMENT.with_name("learning_curves.png"))
+    draw_costs(runs, DOCUMENT.with_name("dice_over_cost.png"))
+
+
+def found(run: str, dataset: int) -> list[dict[str, Any]]:
+    """Return the records of a run's seeds."""
+    return [s for key, s in recorded().items() if key.rpartition("_")[0] == f"{run}_{dataset}"]
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """Write mean ± standard deviation (number)."""
+    if not values:
+        return ""
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{deviation} ({len(values)})"
+
+
+def cost_of(run: str) -> tuple[float, float]:
+    """Count a head's GFLOP and million parameters on a ViT-S/16 at 256 px, without the ViT's."""
+    import torch
+
+    name, options = HEADS[run.rsplit("_", 1)[0]]
+    model = find_head(name)("dinov3", "small", num_classes=4, pretrained=False, **options)
+    model = model.to("meta").eval()
+    taps = [torch.empty(1, 384, 16, 16, device="meta")] * 4
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.head(taps, torch.empty(1, 3, 256, 256, device="meta"))
+    parameters = sum(p.numel() for p in model.head.parameters())
+    return counter.get_total_flops() / 1e9, parameters / 1e6
+
+
+def quality_table(runs: list[str]) -> list[str]:
+    """Return a row per run and data set: what the validation found, and what the head costs."""
+    steps = json.loads(STEPS.read_text())["step"] if STEPS.is_file() else {}
+    lines = [
+        "| run | data | Dice | surface Dice, 1 px | HD95, px | head GFLOP / M parameters | step |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        gflop, parameters = ("", "") if run == "stock" else map("{:.2f}".format, cost_of(run))
+        cost = f"{gflop} / {parameters}" if gflop else ""
+        step = steps.get("stock" if run == "stock" else run.rsplit("_", 1)[0], "")
+        for dataset, name in NAMES.items():
+            records = found(run, dataset)
+            cells = [spread([r[k] for r in records]) for k in ("dice", "surface_dice")]
+            cells.append(spread([r["hd95"] for r in records], digits=1))
+            lines.append(f"| {run} | {name} | {' | '.join(cells)} | {cost} | {step} |")
+    return lines
+
+
+def curve(run: str, dataset: int) -> list[float]:
+    """Return the mean pseudo Dice of the seeds, per epoch."""
+    return [mean(epoch) for epoch in zip(*(r["curve"] for r in found(run, dataset)), strict=True)]
+
+
+def curve_table(runs: list[str]) -> list[str]:
+    """Return a row per run and data set: the curve at some iterations, and when it passes stock."""
+    lines = [
+        f"| run | data | {' | '.join(f'{i} iterations' for i in SHOWN)} | as stock's 400 after |",
+        f"|---|---|{'---|' * len(SHOWN)}---|",
+    ]
+    for run in runs:
+        for dataset, name in NAMES.items():
+            ours, stock = curve(run, dataset), curve("stock", dataset)
+            cells = [f"{ours[i // EVERY - 1]:.3f}" if ours else "" for i in SHOWN]
+            passed = [i for i, value in enumerate(ours) if stock and value >= stock[-1]]
+            after = f"{(passed[0] + 1) * EVERY}" if passed else "not"
+            lines.append(f"| {run} | {name} | {' | '.join(cells)} | {after if stock else ''} |")
+    return lines
+
+
+def put(mark: str, lines: list[str]) -> None:
+    """Put lines between a pair of marks of the document."""
+    begin, end = f"<!-- {mark}: written by benchmarks/quality_report.py -->", f"<!-- end {mark} -->"
+    before, rest = DOCUMENT.read_text().split(begin)
+    after = rest.split(end)[1]
+    DOCUMENT.write_text("\n".join([before + begin, "", *lines, "", end + after]))
+    print("\n".join(lines))
+
+
+def draw_curves(runs: list[str], file: Path) -> None:
+    """Draw the pseudo Dice over iterations: means, and the range of the seeds."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True)
+    colors = mpl.colormaps["tab10"]
+    for axis, (dataset, name) in zip(axes, NAMES.items(), strict=True):
+        for i, run in enumerate(runs):
+            curves = [r["curve"] for r in found(run, dataset)]
+            if not curves:
+                continue
+            iterations = [EVERY * (epoch + 1) for epoch in range(len(curves[0]))]
+            style = {"color": "black", "ls": "--"} if run == "stock" else {"color": colors(i)}
+            axis.plot(iterations, curve(run, dataset), label=run.removesuffix("_lora"), **style)
+            low, high = zip(*((min(v), max(v)) for v in zip(*curves, strict=True)), strict=True)
+            axis.fill_between(iterations, low, high, alpha=0.12, color=style["color"], lw=0)
+        axis.set(title=name, xlabel="iterations", ylabel="pseudo Dice", ylim=0)
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=7.5, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+
+
+def draw_costs(runs: list[str], file: Path) -> None:
+    """Draw the validation's Dice over the head's GFLOP; the line is stock's Dice."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    for axis, (dataset, name) in zip(axes, NAMES.items(), strict=True):
+        for run in runs:
+            dices = [r["dice"] for r in found(run, dataset)]
+            if not dices:
+                continue
+            if run == "stock":
+                axis.axhline(mean(dices), color="black", ls="--", lw=1, label="stock")
+                continue
+            gflop, _ = cost_of(run)
+            error = stdev(dices) if len(dices) > 1 else 0
+            label = run.removesuffix("_lora")
+            axis.errorbar(max(gflop, 0.01), mean(dices), error, fmt="o", capsize=3, label=label)
+        axis.set(title=name, xlabel="GFLOP of the head, 256 px, ViT-S", ylabel="Dice", xscale="log")
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=7.5, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
