@@ -72,7 +72,7 @@ def test_a_head_of_an_earlier_release_goes_on(plans):
 @pytest.mark.parametrize("theirs_is_later", [True, False])
 def test_an_option_that_a_later_release_adds_switched_off_goes_on(off, theirs_is_later, plans):
     later = copy.deepcopy(plans)
-    later["vit"]["train"]["seed"] = off
+    later["vit"]["train"]["of_a_later_release"] = off
     arguments(later)["backbone_options"]["windowed"] = off
     arguments(later)["gating"] = off
     assert goes_on(plans, later) if theirs_is_later else goes_on(later, plans)
@@ -80,10 +80,10 @@ def test_an_option_that_a_later_release_adds_switched_off_goes_on(off, theirs_is
 
 def test_an_option_of_a_later_release_that_is_on_is_another_run(plans):
     later = copy.deepcopy(plans)
-    later["vit"]["train"]["seed"] = 7
-    with pytest.raises(UserError, match=r"train\.seed was 7 and is now None"):
+    later["vit"]["train"]["of_a_later_release"] = 7
+    with pytest.raises(UserError, match=r"train\.of_a_later_release was 7 and is now None"):
         goes_on(plans, later)
-    with pytest.raises(UserError, match=r"train\.seed was None and is now 7"):
+    with pytest.raises(UserError, match=r"train\.of_a_later_release was None and is now 7"):
         goes_on(later, plans)
 
 

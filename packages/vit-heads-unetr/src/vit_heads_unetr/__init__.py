@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .blocks import ConvBlock as ConvBlock
+    from .blocks import DeconvBlock as DeconvBlock
     from .factory import create_segmentation_model as create_segmentation_model
     from .options import LIGHT_CHANNELS as LIGHT_CHANNELS
-    from .unetr import ConvBlock as ConvBlock
-    from .unetr import DeconvBlock as DeconvBlock
     from .unetr import UNETRDecoder as UNETRDecoder
     from .unetr import UNETREncoder as UNETREncoder
     from .unetr import UNETRHead as UNETRHead
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "LIGHT_CHANNELS": "options",
     "create_segmentation_model": "factory",
-    "ConvBlock": "unetr",
-    "DeconvBlock": "unetr",
+    "ConvBlock": "blocks",
+    "DeconvBlock": "blocks",
     "UNETRDecoder": "unetr",
     "UNETREncoder": "unetr",
     "UNETRHead": "unetr",

@@ -9,6 +9,7 @@ B: batch, C: embed_dim, h, w: patch grid, K: classes. Widths c0 ... c4 are ``dec
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -17,87 +18,10 @@ from torch import nn
 
 from vit_backbone import ViTSegmentationModel
 from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero
+from vit_backbone.heads.recompute import Run, kept, recomputed
 
+from .blocks import ConvBlock, DeconvBlock, add_conv_biases
 from .options import DEFAULT_CHANNELS, check_options
-
-
-def make_norm(kind: str, channels: int) -> nn.Module:
-    """Make a norm layer.
-
-    Args:
-        kind: ``group`` (the largest of 8, 4, 2, 1 groups that divides the channels), ``instance``,
-            or ``layer`` (one group: over channels, height and width).
-        channels: of the map.
-    """
-    if kind == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
-    groups = 1 if kind == "layer" else next(g for g in (8, 4, 2, 1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels)
-
-
-class DeconvBlock(nn.Sequential):
-    """Double the size: ConvTranspose2d x2, Conv 3x3 without bias, norm, LeakyReLU.
-
-    Args:
-        in_channels: channels in.
-        out_channels: channels out, of both convolutions.
-        negative_slope: of the LeakyReLU.
-        norm: see `make_norm`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        negative_slope: float = 0.01,
-        norm: str = "group",
-    ) -> None:
-        super().__init__(
-            nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            make_norm(norm, out_channels),
-            nn.LeakyReLU(negative_slope, inplace=True),
-        )
-
-
-class ConvBlock(nn.Sequential):
-    """Twice Conv 3x3 without bias, norm, LeakyReLU; the size stays.
-
-    Args:
-        in_channels: channels in.
-        out_channels: channels out, of both convolutions.
-        negative_slope: of the LeakyReLUs.
-        norm: see `make_norm`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        negative_slope: float = 0.01,
-        norm: str = "group",
-    ) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            make_norm(norm, out_channels),
-            nn.LeakyReLU(negative_slope, inplace=True),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            make_norm(norm, out_channels),
-            nn.LeakyReLU(negative_slope, inplace=True),
-        )
-
-
-def add_conv_biases(head: nn.Module) -> None:
-    """Give the 3x3 convolutions the biases before the norms that heads of 0.1.0 have, in place.
-
-    A norm over several channels takes only their mean away, so what was trained with them needs
-    them. They begin at zero.
-    """
-    for block in head.modules():
-        if isinstance(block, DeconvBlock | ConvBlock):
-            for layer in block:
-                if isinstance(layer, nn.Conv2d):
-                    layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
 
 
 class UNETREncoder(nn.Module):
@@ -131,14 +55,22 @@ class UNETREncoder(nn.Module):
         self.z3 = path(c1, blocks=2)
         self.z4 = path(c0, blocks=1)
 
-    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, features: Sequence[torch.Tensor], run: Run = kept) -> list[torch.Tensor]:
         """Upsample four (B, C, h, w) taps, shallowest first.
+
+        Args:
+            features: the taps.
+            run: how blocks are run, see `recomputed`.
 
         Returns:
             (B, c3, 16h, 16w), (B, c2, 8h, 8w), (B, c1, 4h, 4w), (B, c0, 2h, 2w).
         """
-        paths = (self.z1, self.z2, self.z3, self.z4)
-        return [path(tap) for path, tap in zip(paths, features, strict=True)]
+        maps = []
+        for path, x in zip((self.z1, self.z2, self.z3, self.z4), features, strict=True):
+            for block in path:
+                x = run(block, x)
+            maps.append(x)
+        return maps
 
 
 class UNETRDecoder(nn.Module):
@@ -190,11 +122,21 @@ class UNETRDecoder(nn.Module):
         )
 
     def forward(
-        self, maps: Sequence[torch.Tensor], image: torch.Tensor, deep_supervision: bool = False
+        self,
+        maps: Sequence[torch.Tensor],
+        image: torch.Tensor,
+        deep_supervision: bool = False,
+        run: Run = kept,
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Decode the encoder's maps, finest first.
 
         The image is looked at only where it is a skip.
+
+        Args:
+            maps: the encoder's.
+            image: padded.
+            deep_supervision: give the auxiliary outputs too.
+            run: how blocks are run, see `recomputed`.
 
         Returns:
             Logits (B, K, 16h, 16w), behind which with ``deep_supervision`` the auxiliary outputs
@@ -203,20 +145,28 @@ class UNETRDecoder(nn.Module):
         z1, z2, z3, x = maps
         coarser = [x]
         for upsample, merge, skip in zip(self.upsamplers, self.merges, (z3, z2, z1), strict=True):
-            x = merge(torch.cat([upsample(x), skip], dim=1))
+            x = run(partial(_merged, upsample, merge), x, skip)
             coarser.insert(0, x)
         if self.z0 is not None:
             # A patch-14 grid decodes to 16/14 of the image: the skip must lie where it lies.
             fitted = F.interpolate(image, x.shape[-2:], mode="bilinear", align_corners=False)
-            x = torch.cat([x, self.z0(fitted)], dim=1)
-        x = self.last(x)
+            x = torch.cat([x, run(self.z0, fitted)], dim=1)
+        x = run(self.last, x)
         # The first of the coarser maps is the finest merge, which the last block has refined.
         classified = [x, *coarser[1:]] if deep_supervision else [x]
         return [layer(m) for layer, m in zip(self.seg_layers, classified, strict=False)], x
 
 
+def _merged(
+    upsample: nn.Module, merge: nn.Module, coarse: torch.Tensor, skip: torch.Tensor
+) -> torch.Tensor:
+    return merge(torch.cat([upsample(coarse), skip], dim=1))
+
+
 class UNETRHead(nn.Module):
     """Encoder and decoder as one head: four taps in, logits at 16 times the patch grid out.
+
+    With ``recompute`` it keeps less for the backward pass, see `recomputed`.
 
     Args:
         embed_dim: channels C of the taps.
@@ -256,6 +206,7 @@ class UNETRHead(nn.Module):
         super().__init__()
         check_options(decoder_channels, negative_slope, image_skip, upsample, norm)
         self.deep_supervision = False
+        self.recompute = False
         self.deep_supervision_scales = (1.0, 0.5, 0.25, 0.125) if auxiliary_outputs else (1.0,)
         self.encoder = UNETREncoder(embed_dim, decoder_channels, negative_slope, norm)
         self.decoder = UNETRDecoder(
@@ -286,7 +237,9 @@ class UNETRHead(nn.Module):
             (B, K, 16h, 16w), or with ``image_stem`` (B, K, H, W); with deep supervision on, a list
             with the coarser outputs behind them.
         """
-        outputs, finest = self.decoder(self.encoder(features), image, self.deep_supervision)
+        run = recomputed if self.recompute else kept
+        maps = self.encoder(features, run)
+        outputs, finest = self.decoder(maps, image, self.deep_supervision, run)
         if self.shortcut is not None:
             outputs = self.shortcut(features, outputs)
         if self.image_stem is not None:

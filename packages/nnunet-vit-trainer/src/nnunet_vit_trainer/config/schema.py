@@ -119,6 +119,8 @@ class ViTTrainConfig:
         amp_dtype: precision of the network: ``auto`` is bfloat16 on CUDA (float16 where the
             device lacks it) and float32 elsewhere.
         grad_checkpointing: compute the blocks twice and keep less.
+        grad_checkpointing_head: keep of the head what its convolutions answer, and compute the rest
+            anew; refused for a head that has no use for it.
         accumulate_steps: batches per optimizer step, at most 65536; an iteration is one such step.
         num_epochs: at least 1.
         num_iterations_per_epoch: training steps per epoch, at least 1.
@@ -150,6 +152,7 @@ class ViTTrainConfig:
     ema: From0Below1 = 0.0
     amp_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     grad_checkpointing: bool = False
+    grad_checkpointing_head: bool = False
     accumulate_steps: Batches = 1
     num_epochs: Count = 1000
     num_iterations_per_epoch: Count = 250

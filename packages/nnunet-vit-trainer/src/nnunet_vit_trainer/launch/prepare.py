@@ -115,7 +115,8 @@ def _derive(
         return derive(*recorded_backbone(config.model, existing)), None
     # Weights may have to be downloaded: before that, what can be said without them.
     tried = derive(*asked_backbone(config.model, request.pretrained_weights))["configurations"]
-    try_to_build(tried[request.configuration])
+    recompute = config.train.grad_checkpointing_head
+    try_to_build(tried[request.configuration], recompute_head=recompute)
     backbone, weights = find_backbone(config.model, request.pretrained_weights)
     if existing is not None:
         backbone = as_recorded(backbone, weights, existing)
@@ -136,12 +137,15 @@ def _finds_checkpoints(fold_folder: Path, request: Request) -> bool:
     return validates or (continues and any(fold_folder.glob("checkpoint_*.pth")))
 
 
-def try_to_build(settings: dict[str, Any], *, allow_hybrid: bool = False) -> None:
+def try_to_build(
+    settings: dict[str, Any], *, allow_hybrid: bool = False, recompute_head: bool = False
+) -> None:
     """Build the network without memory, so that what it refuses is said before any work.
 
     Args:
         settings: the configuration of derived plans.
         allow_hybrid: for a run that version 0.1.0 began; see `create_backbone`.
+        recompute_head: the head is to keep less for the backward pass.
 
     Raises:
         UserError: options that the backbone or the head refuses, or sizes that no machine holds.
@@ -149,6 +153,7 @@ def try_to_build(settings: dict[str, Any], *, allow_hybrid: bool = False) -> Non
     import torch
 
     from nnunet_vit_trainer.network import build_network
+    from vit_backbone.heads.recompute import set_recompute
 
     try:
         with torch.device("meta"):
@@ -157,6 +162,8 @@ def try_to_build(settings: dict[str, Any], *, allow_hybrid: bool = False) -> Non
             network = build_network(channels, 2, allow_hybrid=allow_hybrid, **arguments)
     except (RuntimeError, OverflowError) as error:  # sizes that no tensor has
         raise UserError(f"the network of this config cannot be built: {error}") from error
+    if recompute_head:
+        set_recompute(network.head, f"train.grad_checkpointing_head: head {arguments['head']!r}")
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > _MOST_PARAMETERS:
         raise UserError(

@@ -22,6 +22,7 @@ from nnunet_vit_trainer.checkpoints.content import (
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, load_weights
+from vit_backbone.heads.recompute import set_recompute
 
 from .averaging import WeightAverage
 from .group import local_device, wrap
@@ -101,7 +102,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             seed_generators(self.recipe["seed"])
         super().initialize()
         self.is_ddp = in_group
-        unwrap(self.network).backbone.set_grad_checkpointing(self.recipe["grad_checkpointing"])
+        network = unwrap(self.network)
+        network.backbone.set_grad_checkpointing(self.recipe["grad_checkpointing"])
+        if self.recipe["grad_checkpointing_head"]:
+            set_recompute(network.head)
         if in_group:
             self._set_batch_size_and_oversample()
             self.network = wrap(self.network, self.device)

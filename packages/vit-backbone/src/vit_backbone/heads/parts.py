@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .recompute import kept, recomputed
+
 
 def begin_at_zero(classifiers: nn.ModuleList) -> None:
     """Set weights and biases to zero, in place: the first step wakes them, and then what is below.
@@ -63,7 +65,7 @@ class ImageStem(nn.Module):
     A patch token says what is there and hardly where its edges run; the pixels do. The path sees
     the image at full and at half size. At half size it is joined with the head's last map, its
     guide, so that what an edge means depends on what the ViT sees there. Its classifier begins at
-    zero.
+    zero. With ``recompute`` it keeps less for the backward pass.
 
     Args:
         image_channels: channels of the image.
@@ -76,6 +78,7 @@ class ImageStem(nn.Module):
         self, image_channels: int, guide_channels: int, num_classes: int, width: int = 16
     ) -> None:
         super().__init__()
+        self.recompute = False
         wide = width + width // 2
         self.fine = _conv_block(image_channels, width)
         self.coarse = nn.Conv2d(width, wide, kernel_size=3, padding=1)
@@ -98,11 +101,12 @@ class ImageStem(nn.Module):
         """
         size = image.shape[-2:]
         half_size = [(side + 1) // 2 for side in size]
-        fine = self.fine(image)
+        run = recomputed if self.recompute else kept
+        fine = run(self.fine, image)
         # 1x1 convolutions come before what resamples upwards: the same sum, at a fraction of it.
         coarse = self.coarse(resized(fine, half_size)) + resized(self.guide(guide), half_size)
-        fine = fine + resized(self.widen(self.join(coarse)), size)
-        return resized(logits, size) + self.seg_layers[0](self.last(fine))
+        fine = fine + resized(self.widen(run(self.join, coarse)), size)
+        return resized(logits, size) + self.seg_layers[0](run(self.last, fine))
 
 
 def _conv_block(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -1,0 +1,112 @@
+"""The blocks of the UNETR head: doubling the size, and twice a convolution.
+
+B: batch, C: channels in, W: channels out, h, w: height and width in.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def make_norm(kind: str, channels: int) -> nn.Module:
+    """Make a norm layer.
+
+    Args:
+        kind: ``group`` (the largest of 8, 4, 2, 1 groups that divides the channels), ``instance``,
+            or ``layer`` (one group: over channels, height and width).
+        channels: of the map.
+    """
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    groups = 1 if kind == "layer" else next(g for g in (8, 4, 2, 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+class DeconvBlock(nn.Sequential):
+    """Double the size: ConvTranspose2d x2, Conv 3x3 without bias, norm, LeakyReLU.
+
+    The two convolutions are one transposed convolution of 4x4, and are computed so where that is
+    less work and pays (`folds`).
+
+    Args:
+        in_channels: channels in.
+        out_channels: channels out, of both convolutions.
+        negative_slope: of the LeakyReLU.
+        norm: see `make_norm`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        negative_slope: float = 0.01,
+        norm: str = "group",
+    ) -> None:
+        super().__init__(
+            nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            make_norm(norm, out_channels),
+            nn.LeakyReLU(negative_slope, inplace=True),
+        )
+
+    @property
+    def folds(self) -> bool:
+        """Whether both convolutions are computed as one: for narrow blocks behind narrow maps.
+
+        It takes 4 instead of 1 + 9 W / C products per pixel and channel; composing the kernels
+        takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/head_steps.py).
+        """
+        channels, width = self[0].weight.shape[:2]
+        return channels < 3 * width and width <= 64
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn (B, C, h, w) into (B, W, 2h, 2w)."""
+        double, conv, norm, activation = self
+        if not self.folds:
+            return activation(norm(conv(double(x))))
+        # A channel of ones carries the first bias, which the second convolution's padding borders.
+        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
+        with torch.autocast(x.device.type, enabled=False):  # composed as they are kept
+            bias = double.bias[None, :, None, None].expand(1, -1, 2, 2)
+            kernels = F.conv2d(torch.cat([double.weight, bias]), conv.weight, padding=2)
+        return activation(norm(F.conv_transpose2d(x, kernels, conv.bias, stride=2, padding=1)))
+
+
+class ConvBlock(nn.Sequential):
+    """Twice Conv 3x3 without bias, norm, LeakyReLU; the size stays.
+
+    Args:
+        in_channels: channels in.
+        out_channels: channels out, of both convolutions.
+        negative_slope: of the LeakyReLUs.
+        norm: see `make_norm`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        negative_slope: float = 0.01,
+        norm: str = "group",
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            make_norm(norm, out_channels),
+            nn.LeakyReLU(negative_slope, inplace=True),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            make_norm(norm, out_channels),
+            nn.LeakyReLU(negative_slope, inplace=True),
+        )
+
+
+def add_conv_biases(head: nn.Module) -> None:
+    """Give the 3x3 convolutions the biases before the norms that heads of 0.1.0 have, in place.
+
+    A norm over several channels takes only their mean away, so what was trained with them needs
+    them. They begin at zero.
+    """
+    for block in head.modules():
+        if isinstance(block, DeconvBlock | ConvBlock):
+            for layer in block:
+                if isinstance(layer, nn.Conv2d):
+                    layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
