@@ -1,10 +1,10 @@
-"""Lines of 1 to 2 px on noise: what the SegFormer head finds with and without the neck.
+"""Lines of 1 to 2 px on noise: what each head finds on a frozen ViT.
 
     python benchmarks/thin_structures.py WEIGHTS    # a ViT-S/14 in DINOv2 layout
 
-Every variant trains on the same frozen ViT-S, its patch embedding resampled to 16 px (the features
-are computed once), for as many iterations, on the same images and seeds. Dice is of the foreground,
-pooled over unseen images.
+Every head of heads.py trains on the same frozen ViT-S, its patch embedding resampled to 16 px (the
+features are computed once), for as many iterations, on the same images and seeds. Dice is of the
+foreground, pooled over unseen images.
 """
 
 import argparse
@@ -14,10 +14,10 @@ import time
 
 import torch
 import torch.nn.functional as F
+from heads import HEADS
 
-from vit_backbone import create_backbone, get_vit_features
+from vit_backbone import create_backbone, find_head, get_vit_features
 from vit_backbone.segmentation.geometry import fit_to_image
-from vit_heads_segformer import SegFormerHead
 
 SIDE = 128
 
@@ -52,26 +52,38 @@ def loss_of(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, masks) - dice
 
 
-def answer(head: torch.nn.Module, taps: list[torch.Tensor]) -> torch.Tensor:
+def answer(head: torch.nn.Module, taps: list[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
     """Logits at the image's size, as ViTSegmentationModel gives them."""
-    return fit_to_image(head(taps, taps[0]), (SIDE, SIDE), (SIDE, SIDE))
+    return fit_to_image(head(taps, images), (SIDE, SIDE), (SIDE, SIDE))
+
+
+def build(name: str) -> torch.nn.Module:
+    """Build a head; the ViT that comes with it is not used."""
+    path, options = HEADS[name]
+    if path == "segformer":
+        options = {"hidden_size": 64, **options}
+    create = find_head(path)
+    return create(
+        "dinov2", "small", num_classes=2, pretrained=False, use_lora=False, **options
+    ).head
 
 
 def train(
-    options: dict[str, str],
+    name: str,
     seed: int,
     iterations: int,
     taps: list[torch.Tensor],
+    images: torch.Tensor,
     masks: torch.Tensor,
 ) -> torch.nn.Module:
     """Train a head on features."""
     torch.manual_seed(seed)
-    head = SegFormerHead([taps[0].shape[1]] * 4, 2, hidden_size=64, **options).train()
+    head = build(name).train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=iterations)
     for _ in range(iterations):
         batch = torch.randint(len(masks), (4,))
-        loss = loss_of(answer(head, [tap[batch] for tap in taps]), masks[batch])
+        loss = loss_of(answer(head, [tap[batch] for tap in taps], images[batch]), masks[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -79,24 +91,24 @@ def train(
     return head.eval()
 
 
-def main(weights: str, iterations: int, seeds: int) -> None:
-    """Print a row per variant: Dice of every seed, the mean, and seconds."""
+def main(weights: str, iterations: int, seeds: int, heads: list[str]) -> None:
+    """Print a row per head: Dice of every seed, the mean, and seconds."""
     backbone, _, _ = create_backbone("dinov2", "small", weights, patch_size=16)
     backbone.requires_grad_(False).eval()
     images, masks = draw(160, seed=0)
     unseen, truth = draw(40, seed=1)
-    taps, unseen_taps = get_vit_features(backbone, images), get_vit_features(backbone, unseen)
-    print("| neck | upsample | stride of the logits | Dice per seed | mean | s |")
-    print("|---|---|---|---|---|---|")
-    for neck, upsample in itertools.product(("none", "pyramid"), ("bilinear", "deconv")):
-        start, options = time.perf_counter(), {"neck": neck, "upsample": upsample}
-        dices = []
+    with torch.no_grad():
+        taps, unseen_taps = get_vit_features(backbone, images), get_vit_features(backbone, unseen)
+    print("| head | Dice per seed | mean | s |")
+    print("|---|---|---|---|")
+    for name in heads:
+        start, dices = time.perf_counter(), []
         for seed in range(seeds):
-            head = train(options, seed, iterations, taps, masks)
+            head = train(name, seed, iterations, taps, images, masks)
             with torch.no_grad():
-                dices.append(dice_of(answer(head, unseen_taps), truth))
+                dices.append(dice_of(answer(head, unseen_taps, unseen), truth))
         print(
-            f"| {neck} | {upsample} | {16 // head.scale} | {', '.join(f'{d:.3f}' for d in dices)} "
+            f"| {name} | {', '.join(f'{d:.3f}' for d in dices)} "
             f"| {statistics.mean(dices):.3f} | {time.perf_counter() - start:.0f} |",
             flush=True,
         )
@@ -107,5 +119,6 @@ if __name__ == "__main__":
     parser.add_argument("weights", help="a ViT-S/14 in DINOv2 layout")
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     arguments = parser.parse_args()
-    main(arguments.weights, arguments.iterations, arguments.seeds)
+    main(arguments.weights, arguments.iterations, arguments.seeds, arguments.heads)
