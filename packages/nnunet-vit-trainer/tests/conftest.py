@@ -1,9 +1,12 @@
 """What the integration tests share: planned data sets, and the real commands."""
 
 import contextlib
+import multiprocessing
 import os
 import subprocess
 import sys
+from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -36,11 +39,37 @@ def plan(home, dataset):
     return paths | {"nnUNet_def_n_proc": "1"}
 
 
+class PoolsOfThreads:
+    """A context of multiprocessing whose pools are threads: the rest is the context's own."""
+
+    Pool = ThreadPool
+
+    def __init__(self, method=None):
+        self.context = get_context(method)
+
+    def __getattr__(self, name):
+        return getattr(self.context, name)
+
+
 @contextlib.contextmanager
 def environment_of(variables):
+    """Set nnU-Net's variables, and let its pools be threads.
+
+    A validation spawns two pools, whose processes take 10 s each to import nnU-Net. One of the
+    tests has them as they are: `real_pools`.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**variables, "nnUNet_n_proc_DA": "0"}.items():
             patch.setenv(name, value)
+        patch.setattr(multiprocessing, "get_context", PoolsOfThreads)
+        yield
+
+
+@pytest.fixture
+def real_pools():
+    """nnU-Net's pools as they are, of processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, "get_context", get_context)
         yield
 
 

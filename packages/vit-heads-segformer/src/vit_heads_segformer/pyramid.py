@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vit_backbone.heads.parts import resized
+from vit_backbone.segmentation.precision import without_autocast
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
@@ -99,7 +100,7 @@ def _upsampled(
     bias: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
     """Apply a transposed convolution (in, C) whose C channels go through a mixer (D, C)."""
-    with torch.autocast(x.device.type, enabled=False):  # weights are composed as they are kept
+    with without_autocast(x.device.type):  # weights are composed as they are kept
         weight = torch.einsum("icyx,dc->idyx", upsample.weight, mixer)
         bias = mixer @ upsample.bias + bias
     return F.conv_transpose2d(x, weight, bias, stride=2)

@@ -18,6 +18,7 @@ from torch import nn
 
 from vit_backbone import ViTSegmentationModel
 from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero, resized
+from vit_backbone.segmentation.precision import without_autocast
 
 from .options import check_options
 from .pyramid import PyramidNeck, make_norm
@@ -136,7 +137,7 @@ class SegFormerHead(nn.Module):
 
     def _mixers(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return projection and fusion as one matrix (D, C) per level, and the bias (D,) of all."""
-        with torch.autocast(self.fuse[0].weight.device.type, enabled=False):
+        with without_autocast(self.fuse[0].weight.device.type):
             slices = self.fuse[0].weight.flatten(1).chunk(len(self.projections), dim=1)
             pairs = list(zip(slices, self.projections, strict=True))
             mixers = [fuse @ project.weight.flatten(1) for fuse, project in pairs]

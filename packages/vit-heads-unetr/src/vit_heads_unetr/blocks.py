@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vit_backbone.segmentation.precision import without_autocast
+
 
 def make_norm(kind: str, channels: int) -> nn.Module:
     """Make a norm layer.
@@ -66,7 +68,7 @@ class DeconvBlock(nn.Sequential):
             return activation(norm(conv(double(x))))
         # A channel of ones carries the first bias, which the second convolution's padding borders.
         x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
-        with torch.autocast(x.device.type, enabled=False):  # composed as they are kept
+        with without_autocast(x.device.type):  # composed as they are kept
             bias = double.bias[None, :, None, None].expand(1, -1, 2, 2)
             kernels = F.conv2d(torch.cat([double.weight, bias]), conv.weight, padding=2)
         return activation(norm(F.conv_transpose2d(x, kernels, conv.bias, stride=2, padding=1)))

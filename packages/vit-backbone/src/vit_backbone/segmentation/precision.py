@@ -43,6 +43,17 @@ def instead_of_float16(device_type: str, float16_as: str) -> AbstractContextMana
     return torch.autocast(device_type, torch.bfloat16)
 
 
+def without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Compute as tensors are kept, autocast or not; meta, which is asked for costs, has none.
+
+    Args:
+        device_type: of the tensors.
+    """
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
+
+
 # Dynamo cannot trace torch's answer: it takes it for a constant, instead of breaking the graph.
 @torch.compiler.assume_constant_result
 def cuda_has_bfloat16() -> bool:
