@@ -222,8 +222,8 @@ def wheels(session: nox.Session) -> None:
     )
     # The lock's versions, so that what is tested here is what was tested above.
     session.install(
-        "--constraint=requirements.lock", f"--find-links={out}", "nnunet-vit-trainer[unetr]"
+        "--constraint=requirements.lock", f"--find-links={out}", "nnunet-vit-trainer[segformer]"
     )
-    must_not_import(session, "vit_heads_segformer", "pytest")
+    must_not_import(session, "vit_heads_unetr", "pytest")
     session.chdir(session.create_tmp())
     session.run("nnUNetv2_demo_vit", "demo")

@@ -41,7 +41,17 @@ def heads(monkeypatch):
 
     def unetr(*, decoder_channels: list[int] = (1,), negative_slope: float = 0.01, **unknown): ...
 
-    def segformer(*, hidden_size: int = 256, **unknown): ...
+    def segformer(
+        *,
+        hidden_size: int = 256,
+        dropout: float = 0.1,
+        norm: str = "group",
+        neck: str = "none",
+        upsample: str = "bilinear",
+        shortcut: bool = False,
+        image_stem: bool = False,
+        **unknown,
+    ): ...
 
     module = ModuleType("stand_in")
     module.create_segmentation_model = unetr
@@ -86,11 +96,25 @@ def test_the_older_segformer_config_parses_with_the_same_defaults(write):
 
 
 @pytest.mark.parametrize(
-    "name", ["unetr", "unetr_light", "segformer", "unetr_tiny", "segformer_tiny"]
+    "name", ["unetr", "unetr_light", "segformer", "linear", "unetr_tiny", "segformer_tiny"]
 )
 def test_shipped_configs_are_found_by_name(name):
     assert name in shipped_configs()
     assert load_config(name).model.model_path == name.split("_")[0]
+
+
+@pytest.mark.parametrize("name", ["recommended", "recommended_tiny"])
+def test_the_recommended_head_begins_as_a_linear_probe_and_sees_the_pixels(name):
+    model = load_config(name).model
+    options = model.decoder.options()
+    assert (model.model_path, options["neck"]) == ("segformer", "pyramid")
+    assert options["shortcut"]
+    assert options["image_stem"]
+
+
+def test_unetr_stays_the_specifications_network():
+    options = load_config("unetr").model.decoder.options()
+    assert options == {"decoder_channels": [512, 256, 128, 64, 32], "negative_slope": 0.01}
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,16 @@ def test_dice_is_the_mean_over_images_that_have_the_class(tmp_path):
     assert dice == pytest.approx([(2 / 3 + 1) / 2, 1.0])
 
 
-def test_a_folder_with_other_things_is_left_alone(tmp_path):
+def test_a_folder_with_other_things_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnunet_vit_trainer.demo.steps.is_installed_head", lambda name: True)
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds other things"):
         run_demo(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_head_that_is_not_installed_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnunet_vit_trainer.demo.steps.is_installed_head", lambda name: False)
+    with pytest.raises(UserError, match=r"uv pip install 'nnunet-vit-trainer\[segformer\]'"):
+        run_demo(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()

@@ -16,11 +16,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nnunet_vit_trainer.launch.request import DEFAULT_TRAINER
 from vit_backbone import UserError
+from vit_backbone.heads.finding import is_installed_head
 
 from .data import CLASSES, DATASET, write_dataset
 from .report import dice_per_class, write_picture
 
-CONFIG = "demo.yaml"
+CONFIG, HEAD = "demo.yaml", "segformer"
 _OURS = ("raw", "preprocessed", "results", "predictions", "logs", "cache", CONFIG, "overlay.png")
 
 
@@ -41,8 +42,12 @@ def run_demo(folder: str | Path) -> float:
         folder: an empty or new folder, or one that holds an earlier demo.
 
     Raises:
-        UserError: the folder holds other things, or a step failed.
+        UserError: the head is not installed, the folder holds other things, or a step failed.
     """
+    if not is_installed_head(HEAD):
+        raise UserError(
+            f"the demo trains the recommended head; uv pip install 'nnunet-vit-trainer[{HEAD}]'"
+        )
     folder = Path(folder).resolve()
     _make_room(folder)
     console = Console(highlight=False, soft_wrap=True)
@@ -73,7 +78,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
             seconds=20,
         ),
         Step(
-            "train tiny ViT + UNETR",
+            "train a tiny ViT",
             [
                 *f"nnUNetv2_train_vit {dataset_id} 2d 0 -device cpu --config".split(),
                 str(folder / CONFIG),
@@ -117,11 +122,11 @@ _OWN_DATA = f"""
 On your own data (nnU-Net's raw format, say Dataset042_Mine):
   export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
   nnUNetv2_plan_and_preprocess -d 42 -c 2d
-  nnUNetv2_train_vit 42 2d 0 --config unetr_tiny -device cpu
+  nnUNetv2_train_vit 42 2d 0 --config recommended_tiny -device cpu
   nnUNetv2_predict -d 42 -c 2d -f 0 -tr {DEFAULT_TRAINER} \\
-    -p nnUNetPlans_unetr_tiny -i IMAGES -o OUTPUT -device cpu
-With a GPU and a foundation model: copy the config 'unetr', set
-model.checkpoint_path to your weight file, and leave -device away."""
+    -p nnUNetPlans_recommended_tiny -i IMAGES -o OUTPUT -device cpu
+With a GPU and a foundation model: copy the config 'recommended',
+set model.checkpoint_path to your weight file, and leave -device away."""
 
 
 def _make_room(folder: Path) -> None:
