@@ -5,19 +5,23 @@
 All heads stand on the same random ViT-S/16 (DINOv3) in one process and take a step in turn, batch
 2 in float32, all of the backbone training (or LoRA); a round's ratios are to the linear head's step
 of that round, so that what else the machine does falls on all of them. Medians, with quartiles;
-forward is without gradients, in evaluation mode.
+forward is without gradients, in evaluation mode. Written to benchmarks/results/steps.json, too.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from head_costs import BATCH, adamw, training_step
 from heads import HEADS
 
 from vit_backbone import ViTSegmentationModel, find_head
+
+RECORD = Path(__file__).parent / "results" / "steps.json"
 
 
 def build(head: str, lora: bool) -> ViTSegmentationModel:
@@ -53,9 +57,13 @@ def main(rounds: int, heads: list[str], side: int, lora: bool) -> None:
                 forwards[head].append(forward)
     print("| head | step / linear's (quartiles) | forward / linear's (quartiles) | step s |")
     print("|---|---|---|---|")
+    record: dict[str, dict[str, str]] = {"step": {}, "forward": {}}
     for head in heads:
         cells = [ratios(times[head], times["linear"]) for times in (steps, forwards)]
+        record["step"][head], record["forward"][head] = cells
         print(f"| {head} | {cells[0]} | {cells[1]} | {statistics.median(steps[head]):.2f} |")
+    if not lora and side == 256:
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def ratios(times: list[float], linear: list[float]) -> str:
