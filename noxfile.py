@@ -90,7 +90,8 @@ def quick(session: nox.Session) -> None:
     lint_imports(session)
     # Tracing (torch.compile, torch.export) takes as long as all the rest: `nox -s tests` does it.
     session.run(
-        *["pytest", *PARALLEL, "packages", "-m", "not integration", "-k", "not equals_eager"],
+        *["pytest", *PARALLEL, "packages", "-k", "not equals_eager"],
+        *["-m", "not integration and not slow"],
         *session.posargs,
     )
 

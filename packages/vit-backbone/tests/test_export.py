@@ -18,6 +18,8 @@ from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.testing import FakeBackbone
 from vit_backbone.vits.rope import TraceableRope
 
+pytestmark = pytest.mark.slow
+
 # Position embedding and patch 14, RoPE and patch 16, RoPE and separate biases.
 BACKBONES = {
     "vit_small_patch14_dinov2": {"img_size": 70},

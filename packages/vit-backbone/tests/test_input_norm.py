@@ -62,6 +62,7 @@ def test_a_model_built_on_meta_is_filled_whole(empty):
     assert torch.equal(other(image), model(image))
 
 
+@pytest.mark.slow
 def test_it_compiles_and_exports():
     torch.compiler.reset()
     model, image = build(), torch.rand(2, 3, 48, 32)

@@ -55,7 +55,13 @@ def tensors_of(content):
     return content.get("teacher") or content.get("model") or content
 
 
-@pytest.fixture(scope="module", params=CASES)
+def in_tiers():
+    """All cases; RETFound's, which are ViT-L, are not in the quick tier."""
+    slow = pytest.mark.slow
+    return [pytest.param(n, marks=slow) if n.startswith("RETFound") else n for n in CASES]
+
+
+@pytest.fixture(scope="module", params=in_tiers())
 def case(request, tmp_path_factory):
     make, layout, oracle = CASES[request.param]
     content, features, (name, size), side = make()
@@ -110,6 +116,7 @@ def test_a_file_for_another_backbone_is_named(asked, message, tmp_path):
         create_backbone(*asked, tmp_path / "weights.pth")
 
 
+@pytest.mark.slow
 def test_a_retfound_dinov2_file_builds_the_vit_that_it_needs(tmp_path):
     content, _, _, _ = retfound_dinov2()
     torch.save(content, tmp_path / "weights.pth")

@@ -101,6 +101,7 @@ def test_full_tuning_reaches_every_trainable_tensor(name):
     assert not parameters_without_gradient(model)
 
 
+@pytest.mark.slow
 def test_two_ranks_tune_all_of_a_siglip_like_model(tmp_path):
     """DDP waits for tensors without a gradient: of two gloo ranks the second step died."""
     script = Path(__file__).with_name("ddp_ranks.py")

@@ -193,6 +193,7 @@ def segmenter():
     return ViTSegmentationModel(backbone, LinearHead(96, 2), [0, 1, 1, 1]).eval()
 
 
+@pytest.mark.slow
 def test_exported_it_answers_any_size(segmenter, tmp_path):
     """The native grid too: the trace decides by values, not by a branch."""
     import onnxruntime

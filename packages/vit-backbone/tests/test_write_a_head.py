@@ -30,6 +30,7 @@ def test_the_documents_head_is_short(folder):
     assert len(lines) < 60
 
 
+@pytest.mark.slow
 def test_the_documents_head_passes_the_suite(folder):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "tests", "-p", "no:cacheprovider"],

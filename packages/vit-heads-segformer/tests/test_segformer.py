@@ -173,6 +173,7 @@ def test_importing_the_factory_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_readmes_lines_run_with_a_small_backbone(tmp_path, monkeypatch):
     """As they stand in README.md, but for the size of the backbone."""
     monkeypatch.chdir(tmp_path)
@@ -184,6 +185,7 @@ def test_the_readmes_lines_run_with_a_small_backbone(tmp_path, monkeypatch):
     assert Path("model.onnx").stat().st_size > 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

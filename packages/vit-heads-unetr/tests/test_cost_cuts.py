@@ -76,6 +76,7 @@ def allocated(tracker):
     return sum(of["Total"] for of in tracker.get_tracker_snapshot("current").values())
 
 
+@pytest.mark.slow
 def test_recomputing_compiles_in_one_graph():
     torch.compiler.reset()
     torch.manual_seed(0)

@@ -212,6 +212,7 @@ def test_the_light_preset_costs_under_8_gflop_at_256_px():
     assert counter.get_total_flops() < 8e9
 
 
+@pytest.mark.slow
 def test_the_readmes_lines_run_with_a_small_backbone(tmp_path, monkeypatch):
     """As they stand in README.md, but for the size of the backbone."""
     monkeypatch.chdir(tmp_path)
@@ -223,6 +224,7 @@ def test_the_readmes_lines_run_with_a_small_backbone(tmp_path, monkeypatch):
     assert Path("model.onnx").stat().st_size > 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

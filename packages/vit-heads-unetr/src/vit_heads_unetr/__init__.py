@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .blocks import ConvBlock as ConvBlock
     from .blocks import DeconvBlock as DeconvBlock
+    from .decoder import UNETRDecoder as UNETRDecoder
     from .factory import create_segmentation_model as create_segmentation_model
     from .options import LIGHT_CHANNELS as LIGHT_CHANNELS
-    from .unetr import UNETRDecoder as UNETRDecoder
     from .unetr import UNETREncoder as UNETREncoder
     from .unetr import UNETRHead as UNETRHead
     from .unetr import UNETRSegmentationModel as UNETRSegmentationModel
@@ -18,7 +18,7 @@ _MODULE_OF = {
     "create_segmentation_model": "factory",
     "ConvBlock": "blocks",
     "DeconvBlock": "blocks",
-    "UNETRDecoder": "unetr",
+    "UNETRDecoder": "decoder",
     "UNETREncoder": "unetr",
     "UNETRHead": "unetr",
     "UNETRSegmentationModel": "unetr",
