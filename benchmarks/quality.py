@@ -6,9 +6,10 @@
 
 A run is stock, or a head of heads.py and a way of tuning: linear_lora, unetr_frozen, linear_full,
 unetr_light_scratch. It trains 16 epochs of 25 iterations = 400 at the planned patch and batch, by
-its seed, validates, and is recorded in benchmarks/results/quality.json: the validation's Dice,
-surface Dice at 1 px and HD95, and the pseudo Dice of each epoch. Recorded runs are not trained
-again; one that was killed is trained anew. `quality_report.py` makes tables and pictures of it.
+its seed, validates, and is recorded in benchmarks/results/quality.json: the validation's Dice (over
+cases as nnU-Net's, and pooled), surface Dice at 1 px and HD95, and the pseudo Dice of each epoch.
+Recorded runs are not trained again; one that was killed is trained anew. `quality_report.py` makes
+tables and pictures of it.
 
 Runs stand side by side, one thread and no data worker each: on one machine a run of ours is then
 reproduced by its seed.
@@ -23,6 +24,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -155,16 +157,23 @@ def config_of(name: str, weights: Path, seed: int) -> dict[str, Any]:
 def scores_of(fold: Path, preprocessed: Path) -> dict[str, Any]:
     """Return what a finished run reached."""
     validation = fold / "validation"
-    dice = json.loads((validation / "summary.json").read_text())["foreground_mean"]["Dice"]
+    summary = json.loads((validation / "summary.json").read_text())
     log = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
     curve = [round(float(value), 4) for value in log["logging"]["mean_fg_dice"]]
     surface_dice, hd95 = surface_scores(validation, preprocessed / "gt_segmentations")
     return {
-        "dice": round(dice, 4),
+        "dice": round(summary["foreground_mean"]["Dice"], 4),
+        "pooled_dice": round(mean(pooled_dice(of) for of in summary["mean"].values()), 4),
         "surface_dice": round(surface_dice, 4),
         "hd95": round(hd95, 2),
         "curve": curve,
     }
+
+
+def pooled_dice(counts: dict[str, float]) -> float:
+    """Return a class's Dice over the pixels of all cases, from their mean counts."""
+    both = 2 * counts["TP"]
+    return both / (both + counts["FP"] + counts["FN"])
 
 
 def key_of(name: str, dataset: int, seed: int) -> str:

@@ -25,6 +25,7 @@ STEPS = RECORD.with_name("steps.json")
 NAMES = {101: "101 HENuclei", 102: "102 Colin27"}
 EVERY = TRAIN["num_iterations_per_epoch"]
 SHOWN = (50, 100, 200, 400)
+DICES = ("dice", "pooled_dice", "surface_dice")
 
 
 def main() -> None:
@@ -67,8 +68,8 @@ def quality_table(runs: list[str]) -> list[str]:
     """Return a row per run and data set: what the validation found, and what the head costs."""
     steps = json.loads(STEPS.read_text())["step"] if STEPS.is_file() else {}
     lines = [
-        "| run | data | Dice | surface Dice, 1 px | HD95, px | head GFLOP / M parameters | step |",
-        "|---|---|---|---|---|---|---|",
+        "| run | data | Dice | pooled Dice | surface Dice, 1 px | HD95, px | GFLOP / M | step |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         gflop, parameters = ("", "") if run == "stock" else map("{:.2f}".format, cost_of(run))
@@ -76,7 +77,7 @@ def quality_table(runs: list[str]) -> list[str]:
         step = steps.get("stock" if run == "stock" else run.rsplit("_", 1)[0], "")
         for dataset, name in NAMES.items():
             records = found(run, dataset)
-            cells = [spread([r[k] for r in records]) for k in ("dice", "surface_dice")]
+            cells = [spread([r[k] for r in records]) for k in DICES]
             cells.append(spread([r["hd95"] for r in records], digits=1))
             lines.append(f"| {run} | {name} | {' | '.join(cells)} | {cost} | {step} |")
     return lines
