@@ -222,8 +222,11 @@ def wheels(session: nox.Session) -> None:
         external=True,
     )
     # The lock's versions, so that what is tested here is what was tested above.
+    # Not a wheel of the same version that uv has kept from an earlier run.
+    refresh = [f"--refresh-package={package}" for package in MODULES]
     session.install(
-        "--constraint=requirements.lock", f"--find-links={out}", "nnunet-vit-trainer[segformer]"
+        *["--constraint=requirements.lock", f"--find-links={out}", *refresh],
+        "nnunet-vit-trainer[segformer]",
     )
     must_not_import(session, "vit_heads_unetr", "pytest")
     session.chdir(session.create_tmp())

@@ -25,6 +25,7 @@ STEPS = RECORD.with_name("steps.json")
 NAMES = {101: "101 HENuclei", 102: "102 Colin27"}
 EVERY = TRAIN["num_iterations_per_epoch"]
 SHOWN = (50, 100, 200, 400)
+COLORS = mpl.colormaps["tab10"]
 DICES = ("dice", "pooled_dice", "surface_dice")
 
 
@@ -77,6 +78,8 @@ def quality_table(runs: list[str]) -> list[str]:
         step = steps.get("stock" if run == "stock" else run.rsplit("_", 1)[0], "")
         for dataset, name in NAMES.items():
             records = found(run, dataset)
+            if not records:
+                continue
             cells = [spread([r[k] for r in records]) for k in DICES]
             cells.append(spread([r["hd95"] for r in records], digits=1))
             lines.append(f"| {run} | {name} | {' | '.join(cells)} | {cost} | {step} |")
@@ -97,7 +100,9 @@ def curve_table(runs: list[str]) -> list[str]:
     for run in runs:
         for dataset, name in NAMES.items():
             ours, stock = curve(run, dataset), curve("stock", dataset)
-            cells = [f"{ours[i // EVERY - 1]:.3f}" if ours else "" for i in SHOWN]
+            if not ours:
+                continue
+            cells = [f"{ours[i // EVERY - 1]:.3f}" for i in SHOWN]
             passed = [i for i, value in enumerate(ours) if stock and value >= stock[-1]]
             after = f"{(passed[0] + 1) * EVERY}" if passed else "not"
             lines.append(f"| {run} | {name} | {' | '.join(cells)} | {after if stock else ''} |")
@@ -116,14 +121,13 @@ def put(mark: str, lines: list[str]) -> None:
 def draw_curves(runs: list[str], file: Path) -> None:
     """Draw the pseudo Dice over iterations: means, and the range of the seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True)
-    colors = mpl.colormaps["tab10"]
     for axis, (dataset, name) in zip(axes, NAMES.items(), strict=True):
         for i, run in enumerate(runs):
             curves = [r["curve"] for r in found(run, dataset)]
             if not curves:
                 continue
             iterations = [EVERY * (epoch + 1) for epoch in range(len(curves[0]))]
-            style = {"color": "black", "ls": "--"} if run == "stock" else {"color": colors(i)}
+            style = {"color": "black", "ls": "--"} if run == "stock" else {"color": COLORS(i)}
             axis.plot(iterations, curve(run, dataset), label=run.removesuffix("_lora"), **style)
             low, high = zip(*((min(v), max(v)) for v in zip(*curves, strict=True)), strict=True)
             axis.fill_between(iterations, low, high, alpha=0.12, color=style["color"], lw=0)
@@ -138,7 +142,7 @@ def draw_costs(runs: list[str], file: Path) -> None:
     """Draw the validation's Dice over the head's GFLOP; the line is stock's Dice."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
     for axis, (dataset, name) in zip(axes, NAMES.items(), strict=True):
-        for run in runs:
+        for i, run in enumerate(runs):
             dices = [r["dice"] for r in found(run, dataset)]
             if not dices:
                 continue
@@ -147,9 +151,11 @@ def draw_costs(runs: list[str], file: Path) -> None:
                 continue
             gflop, _ = cost_of(run)
             error = stdev(dices) if len(dices) > 1 else 0
+            style = {"color": COLORS(i), "fmt": "o", "capsize": 3}
             label = run.removesuffix("_lora")
-            axis.errorbar(max(gflop, 0.01), mean(dices), error, fmt="o", capsize=3, label=label)
+            axis.errorbar(max(gflop, 0.01), mean(dices), error, label=label, **style)
         axis.set(title=name, xlabel="GFLOP of the head, 256 px, ViT-S", ylabel="Dice", xscale="log")
+        axis.set_ylim(min(axis.get_ylim()[0], 0.3), max(axis.get_ylim()[1], 0.8))
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=7.5, loc="lower right")
     figure.tight_layout()
