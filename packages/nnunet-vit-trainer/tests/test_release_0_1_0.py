@@ -64,8 +64,8 @@ def test_an_export_is_installed_and_predicts_the_same(how, tmp_path, image_and_p
         assert left_out == []
     image, expected = image_and_probabilities
     found = predicted(folder, image)
-    # nnU-Net adds logits up in float16: a difference of 1e-6 takes a few of a thousand of them, up to
-    # 8 here, to the next one, 0.004 away, and their probability by up to a quarter of that.
+    # nnU-Net adds logits up in float16: a difference of 1e-6 takes a few of a thousand of them, of
+    # up to 8 here, to the next one, 0.004 away, and their probability by up to a quarter of that.
     apart = np.abs(found - expected)
     assert apart.max() < 1e-3
     assert np.mean(apart > 1e-4) < 1e-3
