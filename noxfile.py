@@ -112,7 +112,7 @@ def write_lock(session: nox.Session, file: str, *held: str) -> None:
     """
     hold = [f"--upgrade-package={version}" for version in held]
     with made_anew(ROOT / "uv.lock"):
-        session.run("uv", "lock", *hold, external=True, silent=True)
+        session.run("uv", "lock", *hold, external=True, silent=True, log=not held)
     session.run(
         *["uv", "export", "--locked", "--all-packages", "--all-extras", "--all-groups"],
         *["--no-emit-workspace", "--no-header", "--quiet", "--output-file"],
