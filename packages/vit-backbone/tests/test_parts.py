@@ -5,7 +5,8 @@ import torch
 
 from vit_backbone import ViTSegmentationModel, find_head, head_options
 from vit_backbone.heads.linear_head import LinearHead
-from vit_backbone.heads.parts import ImageStem, Shortcut, resized
+from vit_backbone.heads.parts import ImageStem, Shortcut
+from vit_backbone.segmentation.geometry import resized
 from vit_backbone.testing import FakeBackbone, HeadConformance, response_center
 from vit_backbone.testing.tools import wake
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from vit_backbone.heads.parts import resized
+from vit_backbone.segmentation.geometry import resized
 from vit_backbone.testing import HeadConformance
 from vit_backbone.testing.tools import wake
 from vit_heads_segformer import SegFormerHead

@@ -2,7 +2,7 @@
 
 import torch
 
-from vit_backbone.heads.parts import resized
+from vit_backbone.segmentation.geometry import resized
 from vit_backbone.testing import HeadConformance
 from vit_backbone.testing.tools import wake
 from vit_heads_unetr import UNETRHead

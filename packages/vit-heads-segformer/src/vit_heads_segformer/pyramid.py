@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit_backbone.heads.parts import resized
+from vit_backbone.heads.parts import group_norm
+from vit_backbone.segmentation.geometry import resized
 from vit_backbone.segmentation.precision import without_autocast
 
 
@@ -22,9 +23,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
         kind: ``batch``, or ``group`` (the largest of 8, 4, 2, 1 groups that divides the channels).
         channels: of the map.
     """
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
+    return nn.BatchNorm2d(channels) if kind == "batch" else group_norm(channels)
 
 
 class PyramidNeck(nn.Module):
@@ -41,7 +40,7 @@ class PyramidNeck(nn.Module):
         super().__init__()
         self.up4 = nn.Sequential(
             nn.ConvTranspose2d(embed_dim, embed_dim // 2, kernel_size=2, stride=2),
-            make_norm("group", embed_dim // 2),
+            group_norm(embed_dim // 2),
             nn.GELU(),
             nn.ConvTranspose2d(embed_dim // 2, embed_dim, kernel_size=2, stride=2),
         )

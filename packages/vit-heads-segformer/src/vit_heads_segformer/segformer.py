@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from vit_backbone import ViTSegmentationModel
-from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero, resized
+from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero
+from vit_backbone.segmentation.geometry import resized
 from vit_backbone.segmentation.precision import without_autocast
 
 from .options import check_options

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vit_backbone.heads.parts import group_norm
 from vit_backbone.segmentation.precision import without_autocast
 
 
@@ -20,8 +21,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     """
     if kind == "instance":
         return nn.InstanceNorm2d(channels, affine=True)
-    groups = 1 if kind == "layer" else next(g for g in (8, 4, 2, 1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels)
+    return nn.GroupNorm(1, channels) if kind == "layer" else group_norm(channels)
 
 
 class DeconvBlock(nn.Sequential):
@@ -56,7 +56,7 @@ class DeconvBlock(nn.Sequential):
         """Whether both convolutions are computed as one: for narrow blocks behind narrow maps.
 
         It takes 4 instead of 1 + 9 W / C products per pixel and channel; composing the kernels
-        takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/head_steps.py).
+        takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/cost_cuts.py).
         """
         channels, width = self[0].weight.shape[:2]
         return channels < 3 * width and width <= 64

@@ -10,8 +10,9 @@ B: batch, C: embed_dim, h, w: patch grid, H, W: padded image, K: classes.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from vit_backbone.segmentation.geometry import resized
 
 from .recompute import kept, recomputed
 
@@ -26,11 +27,9 @@ def begin_at_zero(classifiers: nn.ModuleList) -> None:
         nn.init.zeros_(parameter)
 
 
-def resized(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Resample (B, C, h, w) bilinearly over the same area; as it is where the size is right."""
-    if x.shape[-2:] == tuple(size):
-        return x
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Make a norm of the largest of 8, 4, 2, 1 groups that divides the channels."""
+    return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
 
 
 class Shortcut(nn.Module):
@@ -115,5 +114,4 @@ def _conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _norm_and_activation(channels: int) -> tuple[nn.Module, nn.Module]:
-    groups = next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
-    return nn.GroupNorm(groups, channels), nn.LeakyReLU(0.01, inplace=True)
+    return group_norm(channels), nn.LeakyReLU(0.01, inplace=True)

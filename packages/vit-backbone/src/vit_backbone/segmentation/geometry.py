@@ -9,6 +9,13 @@ import torch
 import torch.nn.functional as F
 
 
+def resized(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Resample (B, C, h, w) bilinearly over the same area; as it is where the size is right."""
+    if x.shape[-2:] == tuple(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+
+
 def fit_to_image(
     logits: torch.Tensor,
     padded_size: Sequence[int],
@@ -25,9 +32,7 @@ def fit_to_image(
             rounded. It is resampled once, and not at all where it has the right scale already.
     """
     if scale == 1.0:
-        if logits.shape[-2:] != tuple(padded_size):
-            logits = F.interpolate(logits, tuple(padded_size), mode="bilinear", align_corners=False)
-        return logits[..., : size[0], : size[1]]
+        return resized(logits, padded_size)[..., : size[0], : size[1]]
     wanted = [max(1, round(side * scale)) for side in size]
     # Pixels of the result per logit. Not F.interpolate, which takes sizes or factors: the factors
     # say where a pixel lies though the result ends at the crop, in the middle of the logits.

@@ -84,7 +84,7 @@ class ViTSegmentationModel(nn.Module):
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Lay out in memory what a head gets; convolutions keep the layout of their input.
 
-        Channels last are up to a seventh faster on a CPU (benchmarks/head_steps.py). On CUDA group
+        Channels last are up to a seventh faster on a CPU (benchmarks/cost_cuts.py). On CUDA group
         norms would copy them back; in training DDP wants gradients laid out as the weights are.
         """
         if image.device.type != "cpu" or torch.is_grad_enabled():
