@@ -51,7 +51,7 @@ def _policy(context: Any, operator: Any, *_: Any, **__: Any) -> CheckpointPolicy
 
 
 def set_recompute(head: nn.Module, name: str = "the head") -> None:
-    """Let each part of a head that can keep less do so: those with an attribute ``recompute``.
+    """Let each part of a head that can keep less do so: those whose ``recompute`` is a truth value.
 
     Args:
         head: any head.
@@ -60,7 +60,7 @@ def set_recompute(head: nn.Module, name: str = "the head") -> None:
     Raises:
         UserError: no part of it can.
     """
-    parts = [part for part in head.modules() if hasattr(part, "recompute")]
+    parts = [p for p in head.modules() if isinstance(getattr(p, "recompute", None), bool)]
     if not parts:
         raise UserError(f"{name} keeps nothing that it could compute anew; leave it away")
     for part in parts:
