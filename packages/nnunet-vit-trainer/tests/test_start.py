@@ -112,3 +112,14 @@ def test_a_network_that_no_machine_holds_is_refused(sides, said, monkeypatch):
     monkeypatch.setattr("nnunet_vit_trainer.network.find_head", lambda name: head)
     with pytest.raises(UserError, match=said):
         preparation.try_to_build(SETTINGS | {"architecture": {"arch_kwargs": {"head": "mine"}}})
+
+
+def test_a_head_that_has_nothing_to_compute_anew_is_refused(home, trained):
+    file = config(home, train={"grad_checkpointing_head": True})
+    with pytest.raises(UserError, match=r"train\.grad_checkpointing_head: head 'linear' keeps"):
+        start(home, file=file)
+    assert not trained
+    assert not plans_of(home).exists()
+    model = CONFIG["model"] | {"decoder": {"image_stem": True}}
+    start(home, file=config(home, model=model, train={"grad_checkpointing_head": True}))
+    assert len(trained) == 1
