@@ -83,7 +83,7 @@ def _steps(folder: Path, data: Path) -> list[Step]:
                 *f"nnUNetv2_train_vit {dataset_id} 2d 0 -device cpu --config".split(),
                 str(folder / CONFIG),
             ],
-            seconds=90,
+            seconds=60,
         ),
         Step(
             "predict with stock nnU-Net",
