@@ -91,7 +91,7 @@ def quick(session: nox.Session) -> None:
     # Tracing (torch.compile, torch.export) takes as long as all the rest: `nox -s tests` does it.
     session.run(
         *["pytest", *PARALLEL, "packages", "-k", "not equals_eager"],
-        *["-m", "not integration and not slow"],
+        *["-m", "not integration and not slow and not torture"],
         *session.posargs,
     )
 
@@ -165,7 +165,8 @@ def tests(session: nox.Session, package: str) -> None:
         unseen.add("nnunetv2")
     must_not_import(session, *unseen)
     tests = f"packages/{package}/tests"
-    session.run("pytest", *PARALLEL, tests, "-m", "not integration", *session.posargs)
+    marks = "not integration and not torture"
+    session.run("pytest", *PARALLEL, tests, "-m", marks, *session.posargs)
 
 
 @nox.session
@@ -183,7 +184,15 @@ def one_head(session: nox.Session, head: str) -> None:
 def integration(session: nox.Session) -> None:
     """Train, validate, resume and predict with the real commands; CUDA where there is one."""
     sync(session, "nnunet-vit-trainer", "all")
-    session.run("pytest", *PARALLEL, "packages", "-m", "integration or gpu", *session.posargs)
+    marks = "(integration or gpu) and not torture"
+    session.run("pytest", *PARALLEL, "packages", "-m", marks, *session.posargs)
+
+
+@nox.session(default=False)
+def torture(session: nox.Session) -> None:
+    """What tries to break it, for long: kills, floods of broken files, a long life; 2 h or so."""
+    sync(session, "nnunet-vit-trainer", "all")
+    session.run("pytest", *PARALLEL, "packages", "-m", "torture", *session.posargs)
 
 
 @nox.session
