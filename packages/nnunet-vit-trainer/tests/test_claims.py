@@ -134,7 +134,7 @@ def test_the_doctor_refuses_to_look_at_what_a_start_would_refuse(home, trained):
 def test_a_start_that_failed_does_not_block_the_mended_config(home, monkeypatch, trained):
     def fail(*_):
         fold = results_of(home) / "fold_0"
-        fold.mkdir(parents=True)
+        fold.mkdir(parents=True, exist_ok=True)
         (fold / "training_log_1.txt").touch()
         (fold.parent / "plans.json").write_text(plans_of(home).read_text())  # as nnU-Net does
         raise RuntimeError("out of memory")

@@ -93,6 +93,16 @@ def test_results_without_a_description_of_their_data_go_on(plans):
     assert goes_on(plans, earlier)
 
 
+def test_what_ends_a_run_early_may_come_and_change(plans):
+    """Plans of earlier releases do not know it."""
+    other, earlier = copy.deepcopy(plans), copy.deepcopy(plans)
+    other["vit"]["train"]["stop_file"] = "/home/me/enough"
+    del earlier["vit"]["train"]["stop_file"]
+    assert goes_on(other, plans)
+    assert goes_on(other, earlier)
+    assert goes_on(earlier, other)
+
+
 def test_a_switch_that_both_record_counts(plans):
     other = copy.deepcopy(plans)
     plans["vit"]["train"]["grad_checkpointing"] = True

@@ -21,6 +21,7 @@ from PIL import Image
 from nnunet_vit_trainer.commands.train import train as train_command
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.launch import ranks, run
+from nnunet_vit_trainer.training.stop import Stopped
 from vit_backbone import UserError
 
 HERE = Path(__file__).parent
@@ -77,6 +78,22 @@ def test_an_error_of_all_ranks_is_said_once(two_ranks, capfd):
     assert "rank 0 speaks" in said.out
     assert "rank 1 speaks" not in said.out
     assert "refused" not in said.err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1 here")
+@pytest.mark.parametrize(
+    ("number", "target", "code"),
+    [("SIGUSR1", "rank", 0), ("SIGTERM", "launcher", 143)],
+)
+def test_ranks_end_together_whoever_gets_the_signal(number, target, code, two_ranks, tmp_path):
+    with pytest.raises(Stopped) as caught:
+        ranks.launch(
+            2, "cpu", two_ranks.take_steps, str(tmp_path), int(getattr(signal, number)), target
+        )
+    assert (caught.value.code, caught.value.saved) == (code, True)
+    steps = [file.name.split("_") for file in sorted(tmp_path.iterdir())]
+    assert [rank for rank, *_ in steps] == ["0", "1"]
+    assert steps[0][-1] == steps[1][-1]
 
 
 def torchrun(node, port, *command, **environment):

@@ -5,16 +5,17 @@ leave out silently fails here.
 """
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from nnunetv2.run import run_training
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import _dynamo, distributed, nn
 
 import nnunet_vit_trainer
 
+NNUNET = sys.modules[nnUNetTrainer.__module__]
 PRIVATE = {
     "_best_ema": "nnU-Net's checkpoints hold it, and nothing else knows which epoch was the best",
     "_build_loss": "where nnU-Net weighs the outputs of deep supervision: the coarsest one by 0",
@@ -27,7 +28,8 @@ PRIVATE = {
     "_exit": "Python's own, documented: ends a worker at once, whatever its threads do",
 }
 UNDOCUMENTED = {
-    "maybe_load_checkpoint": (run_training, "which file nnU-Net continues from, and its order"),
+    "save_json": (NNUNET, "how nnU-Net's trainer writes plans.json in place; ours writes it whole"),
+    "NonDetMultiThreadedAugmenter": (NNUNET, "its data workers, which get seeds by this name"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
 

@@ -17,6 +17,7 @@ from nnunet_vit_trainer.training.processes import EndsWithTrainer, end_with_pare
 
 HERE = Path(__file__).parent
 PATIENCE = 900  # seconds, for machines that do other work too
+CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 0, signal.SIGINT: 130}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 
@@ -102,6 +103,18 @@ def test_tests_compute_in_one_thread_and_their_processes_too(run):
     assert run("python", "-c", say).split() == ["1", "FALSE"]
 
 
+def test_a_worker_goes_on_for_a_while_after_the_signals_of_its_whole_group(is_alive, tmp_path):
+    with started([sys.executable, HERE / "a_trainer.py", "fork", tmp_path]) as trainer:
+        until(lambda: len(list(tmp_path.iterdir())) == 3, trainer)
+        workers = [int(file.name) for file in tmp_path.iterdir()]
+        for number in (signal.SIGINT, signal.SIGUSR1):
+            for worker in workers:
+                os.kill(worker, number)
+        os.kill(workers[0], signal.SIGTERM)
+        until(lambda: not is_alive(workers[0]), trainer)  # a second later, in this test
+        assert all(map(is_alive, workers[1:]))
+
+
 def descendants(pid):
     """Return a process's children and theirs."""
     found = []
@@ -112,9 +125,12 @@ def descendants(pid):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *CODES])
 def test_the_training_command_leaves_nobody_behind(number, preprocessed, is_alive, tmp_path):
-    """nnU-Net's own workers, which are forked; while it trains."""
+    """nnU-Net's own workers, which are forked; while it trains.
+
+    They get the signal too, as from a terminal and from a queue system, and are needed yet.
+    """
     config = tmp_path / "kill.yaml"
     content = {
         "model": {"model_path": "linear", "backbone": "test_vit", "pretrained": False},
@@ -137,14 +153,26 @@ def test_the_training_command_leaves_nobody_behind(number, preprocessed, is_aliv
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     ) as trainer:
         until(lambda: (fold / "checkpoint_best.pth").is_file(), trainer)
         workers = descendants(trainer.pid)
         assert len(workers) >= 3
-        trainer.send_signal(number)
+        if number == signal.SIGKILL:
+            trainer.kill()
+        else:
+            os.killpg(trainer.pid, number)
         assert all_end(workers, is_alive)
         said = trainer.communicate(timeout=PATIENCE)[0]
-    assert trainer.returncode == (128 + number if number == signal.SIGTERM else -number)
+    assert trainer.returncode == CODES.get(number, -number), said
     assert "Traceback" not in said
+    if number != signal.SIGKILL:
+        name = signal.Signals(number).name
+        assert f"{name}: ends with this step" in said
+        assert (
+            f"Ended by {name}, what was trained is saved. Go on with\n  nnUNetv2_train_vit" in said
+        )
+        assert said.endswith(" --c\n")
+        assert (fold / "checkpoint_latest.pth").is_file()
     # SIGKILL may come while a checkpoint is written: a later write removes what that leaves.
     assert number == signal.SIGKILL or not list(fold.glob("*.tmp"))

@@ -27,7 +27,9 @@ from nnunet_vit_trainer.config.schema import (
 )
 from nnunet_vit_trainer.launch import ranks
 from nnunet_vit_trainer.plans.derive import derive_plans
+from nnunet_vit_trainer.training.group import largest_of_ranks
 from nnunet_vit_trainer.training.processes import EndsWithTrainer
+from nnunet_vit_trainer.training.stop import Stopped, asked_by, signals_wait
 from vit_backbone import UserError
 
 DATASET = "Dataset901_Fixed"
@@ -39,6 +41,19 @@ DATASET_JSON = {
 }
 BATCH = 4
 STEPS = 3
+
+
+def take_steps(folder, number, target):
+    """Take steps until a rank is asked to end; after three, rank 1 sends it, or the launcher."""
+    signals_wait()
+    for step in range(1_000_000):
+        if step == 3 and dist.get_rank() == 1:
+            os.kill(os.getpid() if target == "rank" else os.getppid(), number)
+        time.sleep(0.01)
+        asked = largest_of_ranks(asked_by(), torch.device("cpu"))
+        if asked:
+            (Path(folder) / f"{dist.get_rank()}_in_step_{step}").touch()
+            raise Stopped(asked, saved=True)
 
 
 def lose_rank_1(folder):

@@ -86,6 +86,8 @@ def checkpoint_of(trainer: nnUNetTrainer, whole: bool = True) -> dict[str, Any]:
         whole: ``False`` leaves out what the weight file can restore; ``rebuilt_from`` names it.
     """
     network = unwrap(trainer.network)
+    finished = trainer.current_epoch + 1
+    logged = trainer.logger.get_checkpoint()
     weights = network.state_dict() if whole else trained_state(network)
     average = trainer.average
     return {
@@ -93,9 +95,10 @@ def checkpoint_of(trainer: nnUNetTrainer, whole: bool = True) -> dict[str, Any]:
         REBUILT_FROM: None if whole else trainer.plans_manager.plans[PLANS_KEY]["weights"],
         "optimizer_state": trainer.optimizer.state_dict(),
         "grad_scaler_state": trainer.grad_scaler and trainer.grad_scaler.state_dict(),
-        "logging": trainer.logger.get_checkpoint(),
+        # nnU-Net demands one value of each per finished epoch; one under way has logged some.
+        "logging": {name: values[:finished] for name, values in logged.items()},
         "_best_ema": trainer._best_ema,
-        "current_epoch": trainer.current_epoch + 1,
+        "current_epoch": finished,
         "init_args": trainer.my_init_kwargs,
         "trainer_name": nnUNetTrainer.__name__,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
@@ -103,6 +106,7 @@ def checkpoint_of(trainer: nnUNetTrainer, whole: bool = True) -> dict[str, Any]:
             "random_states": random_states(),
             "average": average and average.state(),
             "skipped_steps": trainer.watch.skipped,
+            "losses": trainer.losses,
         },
     }
 

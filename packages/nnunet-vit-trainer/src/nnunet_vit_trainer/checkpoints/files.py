@@ -1,15 +1,21 @@
 """Files that are written whole or not at all: what was there stays, if the disk is full or so."""
 
 import contextlib
+import functools
 import glob
+import hashlib
 import os
+import re
+import socket
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-# Whoever writes touches the file all the time; a process id would mean nothing on another machine.
+# Of writers in other places: whoever writes touches the file all the time.
 _SECONDS_UNTIL_LEFT_BEHIND = 3600
+_TEMPORARY = re.compile(r"\.(?P<place>[0-9a-f]{12})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp")
+_TEMPORARY_OF_0_1_0 = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 @contextlib.contextmanager
@@ -17,7 +23,8 @@ def written_whole(file: Path) -> Iterator[Path]:
     """Yield the path of a temporary file beside ``file``, which takes its place in the end.
 
     Several processes may write the same file at once: one of their files stays, whole. What
-    killed writers left behind is removed an hour later.
+    killed writers of this file left is removed first, if they were here (the same machine and
+    container), and else an hour later.
 
     Args:
         file: to write; its folder exists.
@@ -27,9 +34,10 @@ def written_whole(file: Path) -> Iterator[Path]:
     """
     for leftover in file.parent.glob(f"{glob.escape(file.name)}.*.tmp"):
         with contextlib.suppress(OSError):  # another process was faster, or it is another user's
-            if time.time() - leftover.stat().st_mtime > _SECONDS_UNTIL_LEFT_BEHIND:
+            if _is_left_behind(leftover):
                 leftover.unlink()
-    unfinished = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
+    owner = f"{_place()}-{os.getpid()}-{_start_of(os.getpid())}-{uuid.uuid4().hex[:8]}"
+    unfinished = file.with_name(f"{file.name}.{owner}.tmp")
     try:
         yield unfinished
         with unfinished.open("r+b") as written:
@@ -44,3 +52,46 @@ def written_whole(file: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder that nobody else writes in now.
+
+    Args:
+        folder: of which the caller holds the lock; those below it are not looked at.
+    """
+    for file in folder.glob("*.tmp"):
+        if _TEMPORARY.search(file.name) or _TEMPORARY_OF_0_1_0.search(file.name):
+            with contextlib.suppress(OSError):  # another user's
+                file.unlink()
+
+
+def _is_left_behind(temporary: Path) -> bool:
+    owner = _TEMPORARY.search(temporary.name)
+    if owner and owner["place"] == _place() and int(owner["start"]):
+        return _start_of(int(owner["pid"])) != int(owner["start"])
+    return time.time() - temporary.stat().st_mtime > _SECONDS_UNTIL_LEFT_BEHIND
+
+
+@functools.cache
+def _place() -> str:
+    """Name where a process id means something: this host, since it was booted, this container."""
+    known = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        known.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:12]
+
+
+def _start_of(pid: int) -> int:
+    """Say when a process began, in Linux's ticks, since its id may be another's by now.
+
+    Returns:
+        0 of one that has ended, and of all where there is no /proc.
+    """
+    try:
+        # The name, in parentheses, may hold anything; state is the field after it.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])

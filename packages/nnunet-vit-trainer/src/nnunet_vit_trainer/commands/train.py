@@ -2,6 +2,12 @@
 
 import argparse
 import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from nnunet_vit_trainer.training.stop import Stopped, signals_stop
 
 from .arguments import add_what_to_train
 from .errors import one_line_errors
@@ -11,9 +17,27 @@ from .errors import one_line_errors
 def train() -> None:
     """``nnUNetv2_train_vit``: nnUNetv2_train's arguments and a config."""
     arguments = _train_parser().parse_args()
+    try:
+        with signals_stop(_say_that_it_ends):
+            folder = _run(arguments)
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(_how_to_go_on(stopped, arguments.pretrained_weights))
+        raise
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of torchrun's processes says it
+    trainer, plans, configuration = folder.parent.name.split("__")
+    print(
+        f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict "
+        f"-d {arguments.dataset_name_or_id} -tr {trainer} -p {plans} -c {configuration} "
+        f"-f {folder.name.removeprefix('fold_')} -i IMAGES -o OUTPUT"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> Path:
     from nnunet_vit_trainer.launch.run import run_training_vit
 
-    folder = run_training_vit(
+    return run_training_vit(
         arguments.dataset_name_or_id,
         arguments.configuration,
         arguments.fold,
@@ -29,14 +53,25 @@ def train() -> None:
         val_with_best=arguments.val_best,
         device=arguments.device,
     )
-    if os.environ.get("RANK", "0") != "0":
-        return  # the first of torchrun's processes says it
-    trainer, plans, configuration = folder.parent.name.split("__")
-    print(
-        f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict "
-        f"-d {arguments.dataset_name_or_id} -tr {trainer} -p {plans} -c {configuration} "
-        f"-f {folder.name.removeprefix('fold_')} -i IMAGES -o OUTPUT"
-    )
+
+
+def _say_that_it_ends(number: int) -> None:
+    """Answer a signal; by the system's own call, since a handler may interrupt a print."""
+    if os.environ.get("RANK", "0") == "0":
+        name = signal.Signals(number).name
+        os.write(2, f"\n{name}: ends with this step, and saves; Ctrl-C twice: at once\n".encode())
+
+
+def _how_to_go_on(stopped: Stopped, pretrained_weights: str | None) -> str:
+    """Say what was saved, and the command that continues: --c excludes -pretrained_weights."""
+    name = signal.Signals(stopped.number).name
+    saved = "what was trained is saved" if stopped.saved else "nothing was saved at that moment"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"\nEnded by {name}, {saved}. Start the same torchrun command again, with --c"
+    words = [word for word in sys.argv[1:] if word != "--c" and not word.startswith("-pr")]
+    words = [word for word in words if word != pretrained_weights]
+    again = shlex.join([Path(sys.argv[0]).name, *words, "--c"])
+    return f"\nEnded by {name}, {saved}. Go on with\n  {again}"
 
 
 def _train_parser() -> argparse.ArgumentParser:

@@ -128,6 +128,9 @@ class ViTTrainConfig:
         save_every: epochs between two writes of checkpoint_latest.
         checkpoint: what checkpoint_latest and checkpoint_best hold: ``full``, or ``adapter``, which
             is only what was trained (checkpoint_final is always whole).
+        stop_file: when this file appears, the run ends after the epoch as a finished one does, with
+            checkpoint_final and the validation. A relative path is below the fold's results; empty
+            is none.
         seed: of all random numbers (weights, order, augmentation, dropout), 0 to 2**32 - 1; two
             runs on one CPU with one data worker are then equal bit for bit. ``None``: never twice
             the same.
@@ -159,6 +162,7 @@ class ViTTrainConfig:
     num_val_iterations_per_epoch: Count = 50
     save_every: Count = 50
     checkpoint: Literal["full", "adapter"] = "full"
+    stop_file: Annotated[str, Field(max_length=4096)] = ""
     seed: Seed | None = None
     batch_size: Batches | None = None
     patch_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = None

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from nnunet_vit_trainer.plans.datasets import read_splits
+from nnunet_vit_trainer.training.stop import is_there, stop_file_of
 from vit_backbone import UserError
 
 from .request import TRAINERS, Request
@@ -74,6 +75,28 @@ def check_fold(fold: int | str, dataset_folder: Path, data_identifier: str) -> N
         raise UserError(
             f"fold {fold}: there are {count} splits (0 to {count - 1}) of {dataset_folder.name}; "
             "give one of them, or 'all'"
+        )
+
+
+def check_stop_file(stop_file: str, fold_folder: Path) -> None:
+    """Refuse a file to stop at that would stop the run at once, or that cannot appear.
+
+    Args:
+        stop_file: the config's ``train.stop_file``.
+        fold_folder: see `stop_file_of`; it need not exist.
+    """
+    file = stop_file_of(stop_file, fold_folder)
+    if file is None:
+        return
+    if is_there(file):
+        raise UserError(
+            f"train.stop_file: {file} is there already, so the run would end after its first "
+            "epoch; remove it to train, or validate what was trained with --val"
+        )
+    if os.path.isdir(file) or not (file.parent == fold_folder or os.path.isdir(file.parent)):  # noqa: PTH112 - no raise
+        raise UserError(
+            f"train.stop_file: {file} cannot become a file: it is a folder, or there is no folder "
+            f"{file.parent.name!r} for it"
         )
 
 

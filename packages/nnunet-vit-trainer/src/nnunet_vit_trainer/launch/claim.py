@@ -6,25 +6,19 @@ leaves a plans.json that nobody owns; the next config of the name takes its plac
 """
 
 import contextlib
-import errno
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.checkpoints.files import remove_leftovers, written_whole
 from nnunet_vit_trainer.plans.continuation import first_difference, refuse_other_model
 from nnunet_vit_trainer.plans.datasets import read_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, shorten
 
-try:
-    import fcntl
-except ImportError:  # Windows: no locks, so two starts in the same minute are not told apart
-    fcntl = None  # type: ignore[assignment]
+from .locks import open_lock, try_lock
 
-_LOCK = ".training.lock"
 _RESULTS = ("fold_*/checkpoint_*.pth", "fold_*/validation/summary.json")
 
 
@@ -39,7 +33,7 @@ def owned_plans(folder: Path) -> dict[str, Any] | None:
     """
     if not any(file for pattern in _RESULTS for file in folder.glob(pattern)):
         return None
-    plans = _read_while_written(folder / "plans.json")
+    plans = read_json(folder / "plans.json")
     if PLANS_KEY not in plans:
         raise UserError(
             f"{shorten(folder, 200)} holds results that are not of nnUNetv2_train_vit; rename the "
@@ -62,28 +56,25 @@ def claim_results(folder: Path, plans: dict[str, Any]) -> Iterator[None]:
         UserError: results of another config lie there, or a run of another one is under way.
     """
     file = folder / "plans.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("a+")
-    except OSError as error:
-        raise UserError(f"{shorten(folder, 200)} cannot be written: {error.strerror}") from error
-    with lock:
-        alone = _lock(lock, exclusive=True)
-        if not alone:
-            _lock(lock, exclusive=False)  # whoever has just come first writes plans.json now
+    with open_lock(folder) as lock:
+        alone = try_lock(lock, exclusive=True)
+        if alone:
+            remove_leftovers(folder)
+        if alone is False:
+            try_lock(lock, exclusive=False)  # whoever has just come first writes plans.json now
         existing = owned_plans(folder)
         if existing is not None:
             refuse_other_model(plans, existing, folder)
-        elif alone:
+        elif alone is not False:
             write_json(plans, file)
         else:
             _refuse_other_run(plans, file)
-        _lock(lock, exclusive=False)
+        try_lock(lock, exclusive=False)
         yield
 
 
 def _refuse_other_run(plans: dict[str, Any], file: Path) -> None:
-    difference = first_difference(plans, _read_while_written(file))
+    difference = first_difference(plans, read_json(file))
     if difference is not None:
         raise UserError(
             f"another config of this name is being trained in {shorten(file.parent, 200)}: "
@@ -114,31 +105,3 @@ def write_json(content: dict[str, Any], file: Path) -> None:
             unfinished.write_text(json.dumps(content, indent=4), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def _read_while_written(file: Path) -> dict[str, Any]:
-    """Read a plans.json that nnU-Net, at the start of another fold, may just be writing."""
-    for _ in range(3):
-        with contextlib.suppress(UserError):
-            return read_json(file)
-        time.sleep(0.3)
-    return read_json(file)
-
-
-def _lock(file: IO[str], *, exclusive: bool) -> bool:
-    """Lock a file for this process alone, if nobody holds it, or share the lock.
-
-    The kernel gives it up when the process ends, however it does; data workers do not inherit it.
-
-    Returns:
-        Whether it was to be had; ``True`` also where the file system has no locks.
-    """
-    if fcntl is None:
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return True

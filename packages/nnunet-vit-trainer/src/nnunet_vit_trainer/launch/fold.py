@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.plans.datasets import environment, read_json
+from nnunet_vit_trainer.training.stop import signals_wait
 from vit_backbone import UserError
 
 from .request import Request
@@ -32,8 +33,9 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
     """
     import torch
     import torch.distributed as dist
-    from nnunetv2.run.run_training import maybe_load_checkpoint
     from torch.backends import cudnn
+
+    from nnunet_vit_trainer.checkpoints.nnunet_json import json_written_whole
 
     if request.device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
@@ -41,21 +43,40 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
     if request.pretrained_weights:
         trainer.initialize()
         _load_all_but_classifiers(trainer, Path(request.pretrained_weights))
-    validates = request.mode == "validate"
-    maybe_load_checkpoint(trainer, request.mode == "continue", validates)
+    _load_checkpoint(trainer, request)
     cudnn.deterministic = False
     cudnn.benchmark = torch.cuda.is_available()
-    if dist.is_initialized():
-        _write_split(trainer)
+    with json_written_whole():
+        if dist.is_initialized():
+            _write_split(trainer)
+        if request.mode != "validate":
+            _take_steps(trainer)
+        if request.with_best:
+            trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
+        trainer.perform_actual_validation(request.probabilities)
 
-    if not validates:
-        try:
-            trainer.run_training()
-        finally:
-            _stop_data_workers(trainer)
-    if request.with_best:
-        trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
-    trainer.perform_actual_validation(request.probabilities)
+
+def _load_checkpoint(trainer: "nnUNetTrainer", request: Request) -> None:
+    from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
+
+    file = None
+    if request.mode == "validate":
+        file = Path(trainer.output_folder, "checkpoint_final.pth")
+    if request.mode == "continue":
+        file = newest_checkpoint(Path(trainer.output_folder))
+        trainer.print_to_log_file(f"--c: from {file.name if file else 'the start, no checkpoint'}")
+    if file is not None:
+        trainer.load_checkpoint(str(file))
+
+
+def _take_steps(trainer: "nnUNetTrainer") -> None:
+    try:
+        trainer.run_training()
+    except Exception:
+        signals_wait(False)  # for a step that does not come
+        raise
+    finally:
+        _stop_data_workers(trainer)
 
 
 def _make_trainer(

@@ -15,8 +15,9 @@ from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans, derived_pla
 from vit_backbone import UserError
 
 from .backbones import as_recorded, asked_backbone, find_backbone, recorded_backbone
-from .checks import check_arguments, check_batch, check_device, check_fold
+from .checks import check_arguments, check_batch, check_device, check_fold, check_stop_file
 from .claim import check_plans_file, claim_results, owned_plans, write_json
+from .locks import hold_fold
 from .request import Prepared, Request
 
 # A network of more parameters than this was not meant; the largest backbone has 6.7 billion.
@@ -41,7 +42,10 @@ def prepare(request: Request) -> Prepared:
     check_batch(config.train.batch_size or settings["batch_size"], request.processes)
     results = _results_folder(request, dataset_folder, plans["plans_name"])
     existing = owned_plans(results)
-    resumes = _finds_checkpoints(results / f"fold_{request.fold}", request)
+    fold_folder = results / f"fold_{request.fold}"
+    resumes = _finds_checkpoints(fold_folder, request)
+    if request.mode != "validate":
+        check_stop_file(config.train.stop_file, fold_folder)
     if not resumes:
         check_fold(request.fold, dataset_folder, settings["data_identifier"])
     check_device(request.device, request.processes)
@@ -58,22 +62,26 @@ def prepare(request: Request) -> Prepared:
 
 @contextlib.contextmanager
 def claimed(prepared: Prepared, request: Request) -> Iterator[None]:
-    """Own the results folder while a run trains in it, and write the plans beside the data.
+    """Own the fold and, if a run trains, the results; write the plans beside the data.
 
-    A run that only validates claims nothing: the results that it needs are its config's already.
+    A run that only validates needs no claim on the results, which are its config's already.
 
     Args:
         prepared: of `prepare`.
         request: that it was prepared for.
 
     Raises:
-        UserError: another config's results lie there, or its run is under way, or the disk is full.
+        UserError: another config's results lie there, or its run is under way, or another run of
+            this fold; or the disk is full.
     """
     dataset, plans, folder = prepared
     file = Path(environment("nnUNet_preprocessed"), dataset, f"{plans['plans_name']}.json")
     check_plans_file(file)  # again: fetching weights may have taken hours
     trains = request.mode != "validate"
-    with claim_results(Path(folder), plans) if trains else contextlib.nullcontext():
+    with (
+        claim_results(Path(folder), plans) if trains else contextlib.nullcontext(),
+        hold_fold(Path(folder, f"fold_{request.fold}")),
+    ):
         write_json(plans, file)
         yield
 

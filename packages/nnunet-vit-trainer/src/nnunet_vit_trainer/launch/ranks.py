@@ -26,7 +26,8 @@ from torch.multiprocessing import (
 )
 
 from nnunet_vit_trainer.training.group import process_group
-from nnunet_vit_trainer.training.processes import end_with_parent, sigterm_raises
+from nnunet_vit_trainer.training.processes import end_with_parent
+from nnunet_vit_trainer.training.stop import Stopped, asked_by, signals_stop, signals_wait
 from vit_backbone import UserError
 
 # Rank 0 may download weights meanwhile.
@@ -47,6 +48,7 @@ def launch(processes: int, device: str, train: Callable[..., None], *arguments: 
 
     Raises:
         UserError: one of the processes raised it or was ended; all have ended then.
+        Stopped: a signal asked this process or one of them for the end.
     """
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     store = _store_of_this_machine()
@@ -60,14 +62,21 @@ def launch(processes: int, device: str, train: Callable[..., None], *arguments: 
     # gloo would listen on the interface that this machine's name leads to.
     loopback = [name for _, name in socket.if_nameindex() if name in _LOOPBACK]
     environment |= {"GLOO_SOCKET_IFNAME": loopback[0]} if loopback else {}
-    with sigterm_raises():
+    started: list[BaseProcess] = []
+    with signals_stop(lambda _: _pass_on(started)):
+        signals_wait()  # the processes know when they can end
         ranks = start_processes(
             _launched, (environment, device, train, arguments), processes, join=False
         )
+        started += ranks.processes
+        if asked_by():
+            _pass_on(started)
         try:
             while not ranks.join():
                 pass
+            _raise_if_stopped(store)
         except ProcessExitedException as error:
+            _raise_if_stopped(store)
             if store.check(["error"]):
                 raise UserError(store.get("error").decode()) from None
             raise UserError(
@@ -90,6 +99,23 @@ def _store_of_this_machine() -> dist.TCPStore:
         wait_for_workers=False,
         master_listen_fd=listening.detach(),
     )
+
+
+def _pass_on(processes: list[BaseProcess]) -> None:
+    """Ask the processes to end with a step: by SIGUSR1, since they may have got Ctrl-C themselves.
+
+    On Windows, which has no such signal, Ctrl-C reaches all of them.
+    """
+    if hasattr(signal, "SIGUSR1"):
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGUSR1)
+
+
+def _raise_if_stopped(store: dist.Store) -> None:
+    of_ranks, saved = json.loads(store.get("stopped")) if store.check(["stopped"]) else (0, False)
+    if number := asked_by() or of_ranks:
+        raise Stopped(number, saved)
 
 
 def _end(processes: list[BaseProcess]) -> None:
@@ -131,8 +157,9 @@ def run_rank(
 
     Raises:
         UserError: in the one rank of all that is to say it; the others exit with 2.
+        Stopped: in all of them.
     """
-    with sigterm_raises(), contextlib.ExitStack() as stack:
+    with signals_stop(), contextlib.ExitStack() as stack:
         if os.environ["RANK"] != "0":
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(_nowhere())))
             os.environ["nnUNet_wandb_enabled"] = "0"  # one run for all of them
@@ -179,6 +206,10 @@ def _errors_once(store: dist.Store) -> Iterator[None]:
         if _is_first(store, str(error)):
             raise
         raise SystemExit(2) from None
+    except Stopped as stopped:
+        with contextlib.suppress(RuntimeError):  # whoever held the store is gone
+            store.set("stopped", json.dumps([stopped.number, stopped.saved]))
+        raise
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
 

@@ -22,11 +22,13 @@ class WeightAverage:
         averaged: the network's own tensors that have an average, by their names in its state.
         average: theirs.
         updates: so many steps were taken into the average.
+        swapped: whether the network holds the average now.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
+        self.swapped = False
         saved = network.state_dict().keys()
         parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         buffers = {n: b for n, b in network.named_buffers() if n in saved and b.is_floating_point()}
@@ -44,6 +46,7 @@ class WeightAverage:
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the network's tensors and the average; twice is as before."""
+        self.swapped = not self.swapped
         for name, tensor in self.averaged.items():
             own = tensor.clone()
             tensor.copy_(self.average[name])

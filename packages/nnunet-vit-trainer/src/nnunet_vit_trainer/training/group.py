@@ -100,6 +100,22 @@ def wrap(network: nn.Module, device: torch.device) -> DistributedDataParallel:
         return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
 
 
+def largest_of_ranks(number: int, device: torch.device) -> int:
+    """Return the largest of the numbers that the ranks give; alone, one's own.
+
+    All ranks must call it. None goes on before all have come here.
+
+    Args:
+        number: at least 0.
+        device: of this rank.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return number
+    largest = torch.tensor(number, device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def _timeout() -> timedelta:
     given = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT))
     if not given.isdecimal() or int(given) == 0:

@@ -13,6 +13,9 @@ from typing import Any
 
 _SECONDS_BETWEEN_LOOKS = 1
 
+SECONDS_AFTER_SIGTERM = 20
+"""A data worker goes on for so long: its trainer, which got the signal too, ends with a step."""
+
 
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
@@ -70,7 +73,20 @@ class EndsWithTrainer:
         """Return what is given; at the first call in a worker, begin to watch."""
         if os.getpid() != self.done_in:
             self.done_in = os.getpid()
-            # A forked worker has its trainer's: with clean-up, which waits for a full queue.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _leave_signals_to_trainer()
             end_with_parent()
         return batch
+
+
+def _leave_signals_to_trainer() -> None:
+    """Go on after what a terminal or a queue system sends to all processes of a run.
+
+    The trainer takes a step yet, to save it. It ends its workers itself: at a flag that they look
+    for, or, since they look once a second whether it is there, by its own end.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        # A forked worker has its trainer's handler, whose clean-up waits for a full queue.
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_SIGTERM))

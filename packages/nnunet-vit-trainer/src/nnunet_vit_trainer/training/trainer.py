@@ -1,5 +1,6 @@
 """nnU-Net's trainer for a ViT: the overrides that it demands; the logic is in functions."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from vit_backbone import UserError, load_weights
 from vit_backbone.heads.recompute import set_recompute
 
 from .averaging import WeightAverage
-from .group import local_device, wrap
+from .group import largest_of_ranks, local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .processes import EndsWithTrainer
 from .seeding import seed_generators, seeded_data_workers
@@ -35,7 +36,8 @@ from .step import (
     to_device,
     training_step,
 )
-from .watch import StepWatch, refuse_idle_lora
+from .stop import LastEpoch, Stopped, asked_by, is_there, signals_wait, stop_file_of
+from .watch import StepWatch, plateau_hint, refuse_idle_lora
 
 ADVICE = (
     "the weights of the last good epochs lie in checkpoint_best.pth and checkpoint_latest.pth; "
@@ -91,6 +93,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.average: WeightAverage | None = None
         self.watch = StepWatch()
         self.gradients_seen = False
+        self.losses: list[float] = []  # of the epoch that is under way
         self.resumed_from: Path | None = None
         self.holds_base_weights = False
 
@@ -142,6 +145,12 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if self.resumed_from is not None:
             self._resume(self.resumed_from)
 
+    def run_training(self) -> None:
+        try:
+            super().run_training()
+        except LastEpoch:
+            self.on_train_end()
+
     def get_dataloaders(self) -> tuple[Any, Any]:
         seed = self.recipe["seed"]
         if seed is None:
@@ -152,8 +161,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         with seeded_data_workers(*numbers):
             return super().get_dataloaders()
 
+    def on_epoch_start(self) -> None:
+        super().on_epoch_start()
+        signals_wait()
+
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        # A run that was stopped in this epoch has taken some of its steps already.
+        self.num_iterations_per_epoch = self.recipe["num_iterations_per_epoch"] - len(self.losses)
         for group in self.optimizer.param_groups:
             self.print_to_log_file(f"  {group['name']}: {group['lr']:.3g}")
 
@@ -175,9 +190,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.watch.count(taken, f"{ADVICE} ({self.output_folder})")
         if taken and self.average is not None:
             self.average.update()
-        return {"loss": np.float32(loss if taken else np.nan)}
+        self.losses.append(loss if taken else math.nan)
+        self._end_if_asked()
+        return {"loss": np.float32(self.losses[-1])}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        self._end_if_asked()
+        return super().validation_step(batch)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
+        train_outputs = [{"loss": np.float32(loss)} for loss in self.losses]
         taken = [output for output in train_outputs if np.isfinite(output["loss"])]
         if len(taken) < len(train_outputs):
             self.print_to_log_file(
@@ -195,11 +217,40 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         super().on_validation_epoch_end(val_outputs)
         if self.average is not None:
             self.average.swap()
+        self.losses = []
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        hint = plateau_hint(self.logger.get_value("ema_fg_dice", step=None), self.num_epochs)
+        if hint is not None:
+            self.print_to_log_file(hint)
+        stop_file = stop_file_of(self.recipe["stop_file"], self.output_folder)
+        if largest_of_ranks(int(is_there(stop_file)), self.device):
+            self.print_to_log_file(f"train.stop_file: {stop_file} is there, no epoch follows")
+            raise LastEpoch
 
     def on_train_end(self) -> None:
         super().on_train_end()
         if self.average is not None:
             self.average.swap()  # for the final validation
+        signals_wait(False)
+        if number := largest_of_ranks(asked_by(), self.device):
+            raise Stopped(number, saved=not self.disable_checkpointing)
+
+    def _end_if_asked(self) -> None:
+        """End with this step, all ranks together, if a signal asked one of them to.
+
+        The checkpoint counts the epoch as not finished, and holds the steps that it took.
+        """
+        number = largest_of_ranks(asked_by(), self.device)
+        if not number:
+            return
+        if self.average is not None and self.average.swapped:
+            self.average.swap()
+        self.current_epoch -= 1  # nnU-Net counts on as it saves
+        self.save_checkpoint(str(Path(self.output_folder, "checkpoint_latest.pth")))
+        largest_of_ranks(0, self.device)  # the first to end takes the others along
+        raise Stopped(number, saved=not self.disable_checkpointing)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
@@ -245,7 +296,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.holds_base_weights = True
         self.resumed_from = Path(filename_or_checkpoint)
         # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
-        self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None))
+        self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
 
     def _complete(self, network: nn.Module, weights: dict[str, torch.Tensor], *_: Any) -> None:
         if not self.holds_base_weights and frozen_names(network) - weights.keys():
@@ -261,6 +312,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
         state = content.get(PLANS_KEY, {})
         self.watch.skipped = state.get("skipped_steps", 0)
+        self.losses = state.get("losses", [])
         if self.average is not None and state.get("average") is not None:
             self.average.restore(state["average"])
         # With rank 0's random numbers all ranks would see the same batches.

@@ -1,0 +1,36 @@
+"""Which of a fold's checkpoints a run goes on from."""
+
+from pathlib import Path
+
+import torch
+
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from vit_backbone import UserError, reason_of
+
+NAMES = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+"""nnU-Net's order: the first of those that got equally far."""
+
+
+def newest_checkpoint(fold_folder: Path) -> Path | None:
+    """Return the checkpoint that holds most of the training, or ``None`` where there is none.
+
+    nnU-Net takes checkpoint_final before the others, which are newer where a finished run was given
+    more epochs and then stopped, and checkpoint_latest before a newer checkpoint_best.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    files = [file for name in NAMES if (file := fold_folder / name).is_file()]
+    return max(files, key=_progress, default=None)
+
+
+def _progress(file: Path) -> tuple[int, int]:
+    """Return the finished epochs, and the steps of the next one; tensors are not read."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+        return content["current_epoch"], len(content.get(PLANS_KEY, {}).get("losses", []))
+    except Exception as error:  # a broken file raises whatever its bytes lead to
+        raise UserError(
+            f"{file} cannot be read as a checkpoint ({reason_of(error)}); move it away, then --c "
+            "goes on from another one"
+        ) from error

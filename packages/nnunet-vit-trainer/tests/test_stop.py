@@ -1,0 +1,281 @@
+"""A run that a signal or a file ends early: what it saves, and that it goes on as if it had not."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from a_run import EPOCHS, STEPS, in_the_air, make_trainer, seed
+
+from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
+from nnunet_vit_trainer.commands import train as command
+from nnunet_vit_trainer.launch.checks import check_stop_file
+from nnunet_vit_trainer.training import stop
+from nnunet_vit_trainer.training.stop import Stopped, asked_by, signals_stop, signals_wait
+from nnunet_vit_trainer.training.watch import plateau_hint
+from vit_backbone import UserError
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1 here")
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 0}
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_where_no_steps_are_taken_a_signal_ends_at_once(number):
+    with signals_stop(), pytest.raises(Stopped) as caught:
+        send(number)
+    assert caught.value.code == CODES[number]
+    assert not caught.value.saved
+
+
+def test_ctrl_c_where_no_steps_are_taken_is_an_interrupt():
+    with signals_stop(), pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
+
+
+def test_the_first_signal_waits_and_is_heard_once():
+    heard = []
+    before = {number: signal.getsignal(number) for number in CODES}
+    with signals_stop(heard.append), signals_stop():
+        signals_wait()
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
+            send(number)
+        assert asked_by() == signal.SIGTERM
+    assert heard == [signal.SIGTERM]
+    assert asked_by() == 0
+    assert before == {number: signal.getsignal(number) for number in CODES}
+
+
+@pytest.mark.parametrize("first", list(CODES))
+def test_a_second_ctrl_c_ends_at_once(first):
+    with signals_stop():
+        signals_wait()
+        send(first)
+        if first != signal.SIGINT:
+            send(signal.SIGINT)
+        assert asked_by() == first
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+
+
+def test_a_run_in_a_notebook_does_not_make_a_later_commands_signals_wait():
+    signals_wait()
+    with signals_stop(), pytest.raises(Stopped):
+        send(signal.SIGTERM)
+
+
+@pytest.fixture
+def home(tmp_path):
+    with in_the_air(tmp_path):
+        yield tmp_path
+
+
+def signal_at(trainer, epoch, step, number, kind="train_step"):
+    """Let a step of an epoch send a signal."""
+    take, taken = getattr(trainer, kind), []
+
+    def wrapped(batch):
+        if trainer.current_epoch == epoch:
+            taken.append(1)
+            if len(taken) == step:
+                send(number)
+        return take(batch)
+
+    setattr(trainer, kind, wrapped)
+
+
+def run(epoch=None, step=None, number=signal.SIGUSR1, kind="train_step", resumes=False, **train):
+    """Train, or until a signal, and return the trainer and what ended it."""
+    trainer = make_trainer(**train)
+    if resumes:
+        trainer.load_checkpoint(str(newest_checkpoint(output(trainer))))
+    if epoch is not None:
+        signal_at(trainer, epoch, step, number, kind)
+    try:
+        with signals_stop():
+            trainer.run_training()
+    except Stopped as stopped:
+        return trainer, stopped
+    return trainer, None
+
+
+def output(trainer):
+    return Path(trainer.output_folder)
+
+
+def read(folder, name):
+    return torch.load(folder / f"checkpoint_{name}.pth", weights_only=False)
+
+
+@pytest.mark.parametrize("number", list(CODES))
+def test_a_signal_saves_after_the_step_and_ends_with_its_code(number, home):
+    trainer, stopped = run(1, 2, number)
+    assert (stopped.code, stopped.saved) == (CODES[number], True)
+    saved = read(output(trainer), "latest")
+    assert saved["current_epoch"] == 1
+    assert {len(values) for values in saved["logging"].values()} == {1}
+    assert len(saved["vit"]["losses"]) == 2
+    weights = trainer.network.state_dict()
+    assert all(torch.equal(weights[n], w) for n, w in saved["network_weights"].items())
+    assert not list(home.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, 2), (1, STEPS), (EPOCHS - 1, STEPS)])
+def test_a_run_that_is_stopped_in_an_epoch_goes_on_as_if_it_had_not_been(
+    epoch, step, home, tmp_path_factory, capsys
+):
+    recipe = {"ema": 0.9, "warmup_epochs": 1}
+    seed()
+    whole, _ = run(**recipe)
+    with in_the_air(tmp_path_factory.mktemp("stopped")):
+        seed()
+        _, stopped = run(epoch, step, **recipe)
+        assert stopped.saved
+        torch.rand(7)
+        capsys.readouterr()
+        resumed, _ = run(resumes=True, **recipe)
+        one, two = (read(output(trainer), "final") for trainer in (whole, resumed))
+    assert "logging issue" not in capsys.readouterr().out  # nnU-Net's, of lists too long
+    for name, weight in one["network_weights"].items():
+        assert torch.equal(weight, two["network_weights"][name]), name
+    for name in ("train_losses", "val_losses", "mean_fg_dice", "ema_fg_dice", "lrs"):
+        assert one["logging"][name] == two["logging"][name], name
+    assert one["current_epoch"] == two["current_epoch"] == EPOCHS
+    assert one["vit"]["losses"] == two["vit"]["losses"] == []
+    assert not (output(resumed) / "checkpoint_latest.pth").exists()
+
+
+def test_in_the_validation_of_an_epoch_the_weights_that_train_are_saved(home):
+    """The network holds the average then."""
+    trainer, stopped = run(1, 1, kind="validation_step", ema=0.9)
+    assert stopped.saved
+    saved = read(output(trainer), "latest")
+    assert (saved["current_epoch"], len(saved["vit"]["losses"])) == (1, STEPS)
+    weights, average = trainer.network.state_dict(), trainer.average.average
+    for name, weight in saved["vit"]["average"]["weights"].items():
+        assert torch.equal(weight, weights[name])
+        assert torch.equal(saved["network_weights"][name], average[name])
+    assert any(not torch.equal(weights[name], average[name]) for name in average)
+    resumed, _ = run(resumes=True, ema=0.9)
+    log = max(output(resumed).glob("training_log*.txt")).read_text()
+    assert "Epoch 1" in log
+    assert read(output(resumed), "final")["current_epoch"] == EPOCHS
+
+
+def test_after_the_last_step_the_final_checkpoint_is_written_and_the_validation_left(home):
+    trainer = make_trainer()
+    finish = trainer.on_epoch_end
+
+    def finish_and_send():
+        finish()
+        if trainer.current_epoch == EPOCHS:
+            send(signal.SIGTERM)
+
+    trainer.on_epoch_end = finish_and_send
+    with signals_stop(), pytest.raises(Stopped) as caught:
+        trainer.run_training()
+    assert caught.value.saved
+    assert read(output(trainer), "final")["current_epoch"] == EPOCHS
+
+
+def test_without_checkpoints_nothing_is_said_to_be_saved(home):
+    trainer = make_trainer()
+    trainer.disable_checkpointing = True
+    signal_at(trainer, 0, 1, signal.SIGTERM)
+    with signals_stop(), pytest.raises(Stopped) as caught:
+        trainer.run_training()
+    assert not caught.value.saved
+    assert not list(output(trainer).glob("*.pth"))
+
+
+def test_what_is_newest_is_continued(home):
+    """A finished run that was given more epochs, and stopped, has an older checkpoint_final."""
+    trainer, _ = run()
+    folder = output(trainer)
+    assert newest_checkpoint(folder).name == "checkpoint_final.pth"
+    run(EPOCHS, 1, resumes=True, num_epochs=EPOCHS + 2)
+    assert newest_checkpoint(folder).name == "checkpoint_latest.pth"
+    run(resumes=True, num_epochs=EPOCHS + 2)
+    assert read(folder, "final")["current_epoch"] == EPOCHS + 2
+    (folder / "checkpoint_best.pth").write_bytes(b"PK half")
+    with pytest.raises(UserError, match=r"checkpoint_best\.pth cannot be read .*move it away"):
+        newest_checkpoint(folder)
+
+
+def test_a_file_ends_the_run_after_the_epoch_as_a_finished_one(home):
+    trainer = make_trainer(stop_file="enough")
+    finish = trainer.on_validation_epoch_end
+
+    def finish_and_touch(outputs):
+        finish(outputs)
+        if trainer.current_epoch == 1:
+            (output(trainer) / "enough").touch()
+
+    trainer.on_validation_epoch_end = finish_and_touch
+    trainer.run_training()
+    final = read(output(trainer), "final")
+    assert final["current_epoch"] == 2
+    assert {len(values) for values in final["logging"].values()} == {2}
+    (log,) = output(trainer).glob("training_log*.txt")
+    assert "enough is there, no epoch follows" in log.read_text()
+    assert "Training done." in log.read_text()
+
+
+def test_where_a_stop_file_lies(tmp_path):
+    assert stop.stop_file_of("", tmp_path) is None
+    assert stop.stop_file_of("enough", tmp_path) == tmp_path / "enough"
+    assert stop.stop_file_of("/tmp/enough", tmp_path).as_posix() == "/tmp/enough"
+    assert stop.stop_file_of("~/enough", tmp_path).is_absolute()
+    assert not stop.is_there(stop.stop_file_of("no\0path", tmp_path))
+    assert not stop.is_there(stop.stop_file_of("x" * 4096, tmp_path))
+
+
+def test_a_stop_file_that_is_left_or_cannot_come_is_refused(tmp_path):
+    check_stop_file("", tmp_path)
+    check_stop_file("enough", tmp_path / "fold_0")  # which is made later
+    check_stop_file(str(tmp_path / "enough"), tmp_path / "fold_0")
+    for name, said in [("gone/enough", "no folder 'gone'"), (str(tmp_path), "it is a folder")]:
+        with pytest.raises(UserError, match=said):
+            check_stop_file(name, tmp_path)
+    (tmp_path / "enough").touch()
+    with pytest.raises(UserError, match=r"train\.stop_file: .*enough is there already.*--val"):
+        check_stop_file("enough", tmp_path)
+
+
+def test_a_dice_that_does_not_move_is_said_every_tenth_of_the_epochs():
+    rising = [0.001 * i for i in range(1000)]
+    flat = [0.5] * 1000
+    late = [0.1] * 100 + [0.2] * 100 + [0.2005] * 100
+    nothing = [float("nan")] * 1000
+    said = {
+        name: [n for n in range(1001) if plateau_hint(dice[:n], 1000) and n <= len(dice)]
+        for name, dice in {"rising": rising, "flat": flat, "late": late, "no": nothing}.items()
+    }
+    assert said["rising"] == []
+    assert said["flat"] == said["no"] == list(range(200, 1001, 100))
+    assert said["late"] == [300]
+    assert "has not risen by 0.001 in 100 epochs" in plateau_hint(flat[:200], 1000)
+    assert [n for n in range(25) if plateau_hint(flat[:n], 24)] == [20]
+
+
+def test_the_command_that_goes_on(monkeypatch):
+    said = "nnUNetv2_train_vit 42 2d 0 --config 'my c.yaml' -p Plans --npz --c"
+    words = ["42", "2d", "0", "--config", "my c.yaml", "-p", "Plans", "--npz"]
+    for more, weights in (
+        ([], None),
+        (["--c"], None),
+        (["-pretrained_weights", "w.pth"], "w.pth"),
+        (["-pretrained_weights=w.pth"], "w.pth"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words, *more])
+        line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=True), weights)
+        assert line == f"\nEnded by SIGTERM, what was trained is saved. Go on with\n  {said}"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    line = command._how_to_go_on(Stopped(signal.SIGUSR1, saved=False), None)
+    assert line.endswith("Start the same torchrun command again, with --c")
