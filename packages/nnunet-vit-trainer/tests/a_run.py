@@ -37,6 +37,7 @@ def make_plans(**train):
         "batch_size": 2,
         "normalization_schemes": ["ZScoreNormalization"],
         "spacing": [1, 1],
+        "batch_dice": True,
     }
     plans = {
         "dataset_name": DATASET,
