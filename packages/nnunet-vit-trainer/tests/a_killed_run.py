@@ -41,10 +41,7 @@ def config_of(folder, name, **train):
 
 
 class Runs:
-    """Starts runs below a results folder of their own.
-
-    The first start takes as long as all imports, the others are forks of a process that has them.
-    """
+    """Starts runs below a results folder of their own: forks of a process that has all imports."""
 
     def __init__(self, folder, environment):
         self.context = get_context("forkserver")
@@ -52,6 +49,9 @@ class Runs:
         self.folder = folder
         self.environment = environment | {"nnUNet_results": str(folder / "results")}
         (folder / "results").mkdir()
+        first = self.context.Process(target=time.sleep, args=(0,))  # takes as long as the imports
+        first.start()
+        first.join()
 
     def start(self, config, fold=0, workers=2, slow=True):
         environment = self.environment | {"nnUNet_n_proc_DA": str(workers)}

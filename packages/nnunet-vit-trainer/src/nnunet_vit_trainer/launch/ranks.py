@@ -27,7 +27,13 @@ from torch.multiprocessing import (
 
 from nnunet_vit_trainer.training.group import process_group
 from nnunet_vit_trainer.training.processes import end_with_parent
-from nnunet_vit_trainer.training.stop import Stopped, asked_by, signals_stop, signals_wait
+from nnunet_vit_trainer.training.stop import (
+    EXIT_CODES,
+    Stopped,
+    asked_by,
+    signals_stop,
+    signals_wait,
+)
 from vit_backbone import UserError
 
 # Rank 0 may download weights meanwhile.
@@ -76,7 +82,8 @@ def launch(processes: int, device: str, train: Callable[..., None], *arguments: 
                 pass
             _raise_if_stopped(store)
         except ProcessExitedException as error:
-            _raise_if_stopped(store)
+            if asked_by() or error.exit_code in EXIT_CODES.values():
+                _raise_if_stopped(store)  # else torch has sent SIGTERM to the others
             if store.check(["error"]):
                 raise UserError(store.get("error").decode()) from None
             raise UserError(
