@@ -11,6 +11,7 @@ from a_start import (
     config,
     make_home,
     plans_of,
+    results_of,
     start,
     train_nothing,
     write,
@@ -112,6 +113,20 @@ def test_a_network_that_no_machine_holds_is_refused(sides, said, monkeypatch):
     monkeypatch.setattr("nnunet_vit_trainer.network.find_head", lambda name: head)
     with pytest.raises(UserError, match=said):
         preparation.try_to_build(SETTINGS | {"architecture": {"arch_kwargs": {"head": "mine"}}})
+
+
+def test_a_file_that_would_end_the_run_at_once_is_refused_but_for_a_validation(home, trained):
+    file = config(home, train={"stop_file": "enough"})
+    start(home, file=file)
+    fold = results_of(home) / "fold_0"
+    for name in ("enough", "checkpoint_final.pth"):
+        (fold / name).touch()
+    for options in ({}, {"continue_training": True}):
+        with pytest.raises(UserError, match=r"train\.stop_file: .*fold_0/enough is there already"):
+            start(home, file=file, **options)
+    start(home, file=file, only_run_validation=True)
+    start(home, file=file, fold=1)
+    assert len(trained) == 3
 
 
 def test_a_head_that_has_nothing_to_compute_anew_is_refused(home, trained):
