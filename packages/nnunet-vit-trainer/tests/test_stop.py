@@ -153,11 +153,20 @@ def test_a_run_that_is_stopped_in_an_epoch_goes_on_as_if_it_had_not_been(
 
 def test_in_the_validation_of_an_epoch_the_weights_that_train_are_saved(home):
     """The network holds the average then."""
-    trainer, stopped = run(1, 1, kind="validation_step", ema=0.9)
-    assert stopped.saved
+    trainer = make_trainer(ema=0.9)
+    signal_at(trainer, 1, 1, signal.SIGUSR1, "validation_step")
+    begin, weights, average = trainer.on_validation_epoch_start, {}, {}
+
+    def keep_and_begin():
+        weights.update({n: w.clone() for n, w in trainer.network.state_dict().items()})
+        average.update({n: w.clone() for n, w in trainer.average.average.items()})
+        begin()
+
+    trainer.on_validation_epoch_start = keep_and_begin
+    with signals_stop(), pytest.raises(Stopped):
+        trainer.run_training()
     saved = read(output(trainer), "latest")
     assert (saved["current_epoch"], len(saved["vit"]["losses"])) == (1, STEPS)
-    weights, average = trainer.network.state_dict(), trainer.average.average
     for name, weight in saved["vit"]["average"]["weights"].items():
         assert torch.equal(weight, weights[name])
         assert torch.equal(saved["network_weights"][name], average[name])
@@ -253,11 +262,18 @@ def test_a_dice_that_does_not_move_is_said_every_tenth_of_the_epochs():
     flat = [0.5] * 1000
     late = [0.1] * 100 + [0.2] * 100 + [0.2005] * 100
     nothing = [float("nan")] * 1000
+    unknown_first = [float("nan")] * 5 + rising
     said = {
         name: [n for n in range(1001) if plateau_hint(dice[:n], 1000) and n <= len(dice)]
-        for name, dice in {"rising": rising, "flat": flat, "late": late, "no": nothing}.items()
+        for name, dice in {
+            "rising": rising,
+            "flat": flat,
+            "late": late,
+            "no": nothing,
+            "unknown first": unknown_first,
+        }.items()
     }
-    assert said["rising"] == []
+    assert said["rising"] == said["unknown first"] == []
     assert said["flat"] == said["no"] == list(range(200, 1001, 100))
     assert said["late"] == [300]
     assert "has not risen by 0.001 in 100 epochs" in plateau_hint(flat[:200], 1000)
