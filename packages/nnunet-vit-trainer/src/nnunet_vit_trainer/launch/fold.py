@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.plans.datasets import environment, read_json
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.training.shortage.disk import check_writable, disk_in_one_line
 from vit_backbone import UserError
 
 from .request import Request
@@ -28,12 +30,23 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
         folder: of all folds' results, which the run's first process has made.
 
     Raises:
-        UserError: the data or the results are not on this machine, or the weights do not fit.
+        UserError: the data or the results are not on this machine, or the weights do not fit; or
+            the run went short of memory, disk, data or data workers.
     """
+    identifier = plans["configurations"][request.configuration]["data_identifier"]
+    data = Path(environment("nnUNet_preprocessed"), dataset, identifier)
+    cases = (plans[PLANS_KEY].get("data") or {}).get("cases")
+    with disk_in_one_line(Path(folder), data, cases):
+        _train_fold(request, dataset, plans, folder)
+
+
+def _train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: str) -> None:
     import torch
     import torch.distributed as dist
     from nnunetv2.run.run_training import maybe_load_checkpoint
     from torch.backends import cudnn
+
+    from nnunet_vit_trainer.training.shortage.memory import within_memory
 
     if request.device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
@@ -42,7 +55,8 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
         trainer.initialize()
         _load_all_but_classifiers(trainer, Path(request.pretrained_weights))
     validates = request.mode == "validate"
-    maybe_load_checkpoint(trainer, request.mode == "continue", validates)
+    continues = request.mode == "continue"
+    within_memory(trainer, lambda: maybe_load_checkpoint(trainer, continues, validates))
     cudnn.deterministic = False
     cudnn.benchmark = torch.cuda.is_available()
     if dist.is_initialized():
@@ -50,12 +64,12 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
 
     if not validates:
         try:
-            trainer.run_training()
+            within_memory(trainer, trainer.run_training)
         finally:
             _stop_data_workers(trainer)
     if request.with_best:
         trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
-    trainer.perform_actual_validation(request.probabilities)
+    within_memory(trainer, lambda: trainer.perform_actual_validation(request.probabilities))
 
 
 def _make_trainer(
@@ -72,6 +86,7 @@ def _make_trainer(
                 f"{socket.gethostname()} does not see {needed}; nnUNet_preprocessed and "
                 "nnUNet_results must lie where all machines see them"
             )
+    check_writable(Path(folder, f"fold_{request.fold}"))
     trainer = getattr(trainers, request.trainer)(
         plans=plans | {"continue_training": request.mode == "continue"},
         configuration=request.configuration,

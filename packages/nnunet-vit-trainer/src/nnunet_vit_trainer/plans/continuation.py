@@ -13,7 +13,14 @@ from .datasets import read_dataset_json
 from .derive import PLANS_KEY
 
 # Options that a later run may change without making another model or another recipe of it.
-_FREE_OPTIONS = {"num_epochs", "save_every", "checkpoint"}
+_FREE_OPTIONS = {
+    "num_epochs",
+    "save_every",
+    "checkpoint",
+    # The same numbers from less memory: what helps a run that has run out of it.
+    "grad_checkpointing",
+    "grad_checkpointing_head",
+}
 
 
 def describe_data(dataset_folder: Path, data_identifier: str) -> dict[str, Any]:
@@ -39,8 +46,8 @@ def describe_data(dataset_folder: Path, data_identifier: str) -> dict[str, Any]:
 def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: Path) -> None:
     """Refuse to mix a run with the results of another config under the same name.
 
-    The weights' path, versions, the number of epochs, when checkpoints are written and what they
-    hold may differ.
+    The weights' path, versions, the number of epochs, when checkpoints are written, what they
+    hold, and what is computed twice to save memory may differ.
 
     Args:
         plans: the derived plans of this run.

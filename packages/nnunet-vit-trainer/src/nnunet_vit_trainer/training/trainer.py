@@ -29,12 +29,14 @@ from .group import local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .processes import EndsWithTrainer
 from .seeding import seed_generators, seeded_data_workers
+from .shortage.workers import watched_data_workers
 from .step import (
     deep_supervision_weights,
     resolve_amp_dtype,
     to_device,
     training_step,
 )
+from .validation import validated_whole
 from .watch import StepWatch, refuse_idle_lora
 
 ADVICE = (
@@ -144,13 +146,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         seed = self.recipe["seed"]
-        if seed is None:
-            return super().get_dataloaders()
-        # A continued run does not see its first batches again, nor a rank those of another.
-        numbers = (seed, self.local_rank, self.current_epoch)
-        seed_generators(*numbers)
-        with seeded_data_workers(*numbers):
-            return super().get_dataloaders()
+        with watched_data_workers():
+            if seed is None:
+                return super().get_dataloaders()
+            # A continued run does not see its first batches again, nor a rank those of another.
+            numbers = (seed, self.local_rank, self.current_epoch)
+            seed_generators(*numbers)
+            with seeded_data_workers(*numbers):
+                return super().get_dataloaders()
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -200,6 +203,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         super().on_train_end()
         if self.average is not None:
             self.average.swap()  # for the final validation
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
+            super().perform_actual_validation(save_probabilities)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
