@@ -11,7 +11,9 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
+import warnings
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -49,7 +51,9 @@ def train(arguments, environment, folder, trouble, parameter=None):
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
-    if trouble != "none":
+    warnings.filterwarnings("ignore", category=RuntimeWarning)  # Dice of a class that is not there
+    os.environ["PYTHONWARNINGS"] = "ignore::RuntimeWarning"
+    if trouble not in ("none", "long_life"):
         LocalLogger.plot_progress_png = lambda *_: None  # it takes seconds
     globals()[trouble](folder, parameter)
     sys.argv = ["nnUNetv2_train_vit", *arguments]
@@ -74,6 +78,14 @@ def at_epoch(do):
 
 def happened(folder):
     (folder / "happened").write_text(str(time.time()))
+
+
+def kill(folder, process):
+    """Kill a process, and wait until it is dead; nobody has asked for it yet."""
+    os.kill(process.pid, signal.SIGKILL)
+    while process.pid in group_of(os.getpgid(0)):
+        time.sleep(0.01)
+    happened(folder)
 
 
 def full_disk(folder, size):
@@ -108,20 +120,19 @@ def data_gone_in_validation(folder, _):
 
 
 def worker_killed(folder, which):
-    def kill(trainer):
-        happened(folder)
+    def kill_one(trainer):
         loader = trainer.dataloader_train if which == "training" else trainer.dataloader_val
-        os.kill(loader._processes[0].pid, signal.SIGKILL)
+        kill(folder, loader._processes[0])
 
-    at_epoch(kill)
+    at_epoch(kill_one)
 
 
 def export_killed(folder, _):
     class Killed(validation.WatchedPool):
         def starmap_async(self, *given):
             result = super().starmap_async(*given)
-            happened(folder)
-            os.kill(self.processes[0].pid, signal.SIGKILL)
+            if not (folder / "happened").exists():
+                kill(folder, self.processes[0])
             return result
 
     validation.WatchedPool = Killed
@@ -189,6 +200,7 @@ def figures():
         "memory": memory_of(os.getpid()),
         "files": entries("/proc/self/fd"),
         "threads": entries("/proc/self/task"),
+        "Python's threads": threading.active_count(),
         "children": len(children),
         "children's memory": sum(map(memory_of, children)),
         "children's files": sum(entries(f"/proc/{pid}/fd") for pid in children),

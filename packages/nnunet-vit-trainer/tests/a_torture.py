@@ -15,7 +15,7 @@ CONFIG = {
     "model": {"model_path": "linear", "backbone": "test_vit", "pretrained": False},
     "train": {
         "num_epochs": 4,
-        "num_iterations_per_epoch": 2,
+        "num_iterations_per_epoch": 10,  # 12 batches may wait in queues
         "num_val_iterations_per_epoch": 1,
         "save_every": 1,
         "batch_size": 2,

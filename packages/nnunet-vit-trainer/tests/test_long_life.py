@@ -11,6 +11,7 @@ pytest.importorskip("resource", reason="needs Linux")
 pytestmark = [pytest.mark.torture, pytest.mark.filterwarnings("default")]
 
 EPOCHS = 100  # twice
+MORE_FILES = 10
 WARM = 20  # until then libraries fill their caches
 MORE_MEMORY = 25  # MiB over 80 epochs; a leak of half a MiB per epoch would be 40
 
@@ -43,13 +44,15 @@ def test_nothing_grows(half, lives, record_property):
     print(half, lives[half][WARM], lives[half][-1], found)  # noqa: T201
     assert found["memory"] < MORE_MEMORY
     assert found["children's memory"] < MORE_MEMORY
-    for key in ("files", "threads", "children", "children's files"):
+    for key in ("threads", "Python's threads", "children"):
         assert found[key] <= 0, key
+    for key in ("files", "children's files"):  # some belong to batches that are under way
+        assert found[key] < MORE_FILES, key
 
 
 def test_the_second_training_holds_no_more_than_the_first(lives):
     first, second = (life[WARM] for life in lives)
     assert second["children"] == first["children"]
-    assert second["threads"] <= first["threads"] + 1
-    assert second["files"] <= first["files"] + 4
+    assert second["Python's threads"] == first["Python's threads"]
+    assert second["files"] - first["files"] < MORE_FILES
     assert second["memory"] - first["memory"] < 2 * MORE_MEMORY

@@ -26,7 +26,6 @@ PRIVATE = {
     "_finish": "stops data workers, as nnU-Net itself does after the last epoch",
     "_start": "starts them; the thread that would print a dead one's traceback is theirs",
     "_processes": "the data workers themselves: nobody else tells which one was killed",
-    "_queue": "theirs; given up with them where one was killed",
     "_pool": "a pool's processes; nnU-Net's validation asks them itself whether they are alive",
     "_BatchNorm": "what batch norms of all dimensions are; no public class is",
     "_dynamo": "holds torch.compile's wrapper, OptimizedModule",

@@ -37,7 +37,7 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before_and_the_run_goes_on(run
 def test_data_that_are_removed_are_told(workers, run):
     said = run.fails("data_gone", nnUNet_n_proc_DA=workers)
     assert "nnUNetPlans_2d: No such file or directory; put the preprocessed data back" in said
-    assert run.epochs("latest") == 2
+    assert run.epochs("latest") >= 2  # batches that are there already are taken
     assert run.noticed < NOTICED + 10
 
 
