@@ -53,6 +53,7 @@ def test_nothing_grows(half, lives, record_property):
 def test_the_second_training_holds_no_more_than_the_first(lives):
     first, second = (life[WARM] for life in lives)
     assert second["children"] == first["children"]
-    assert second["Python's threads"] == first["Python's threads"]
+    # One that sends tensors to the final validation's pool, and tqdm's; each is there once.
+    assert second["Python's threads"] - first["Python's threads"] <= 2
     assert second["files"] - first["files"] < MORE_FILES
     assert second["memory"] - first["memory"] < 2 * MORE_MEMORY

@@ -104,11 +104,16 @@ def test_a_lock_that_a_killed_worker_held_stops_nobody():
         next(workers)
         lock = workers.abort_event._cond._lock
         assert lock.acquire(timeout=NOTICED)
-        kill_one(workers)
-        _, seconds = take_until_told(workers)
-        assert seconds < NOTICED
-        workers._finish()
-        lock.release()
+        try:
+            kill_one(workers)
+            _, seconds = take_until_told(workers)
+            assert seconds < NOTICED
+            finishing = threading.Thread(target=workers._finish, daemon=True)
+            finishing.start()
+            finishing.join(NOTICED)
+            assert not finishing.is_alive()
+        finally:
+            lock.release()
     assert not multiprocessing.active_children()
 
 

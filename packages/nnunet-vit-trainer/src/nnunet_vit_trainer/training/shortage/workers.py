@@ -166,9 +166,10 @@ def refuse_dead(
         if process.is_alive():
             continue
         code = process.exitcode or 0
-        how = f"ended with exit code {code}"
-        if code < 0:
+        if code >= 0:
+            how = f"ended with exit code {code} (see what it printed above)"
+        else:
             known = -code in iter(signal.Signals)
-            how = f"was ended by {signal.Signals(-code).name if known else f'signal {-code}'}"
-        hint = _KILLERS.get(-code, "")
-        raise UserError(f"{what} (process {process.pid}) {how}{hint}; {remedy}")
+            name = signal.Signals(-code).name if known else f"signal {-code}"
+            how = f"was ended by {name}{_KILLERS.get(-code, '')}"
+        raise UserError(f"{what} (process {process.pid}) {how}; {remedy}")
