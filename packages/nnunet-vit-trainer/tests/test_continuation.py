@@ -105,9 +105,17 @@ def test_what_ends_a_run_early_may_come_and_change(plans):
 
 def test_a_switch_that_both_record_counts(plans):
     other = copy.deepcopy(plans)
-    plans["vit"]["train"]["grad_checkpointing"] = True
-    with pytest.raises(UserError, match="grad_checkpointing was False and is now True"):
+    plans["vit"]["train"]["a_switch"], other["vit"]["train"]["a_switch"] = True, False
+    with pytest.raises(UserError, match="a_switch was False and is now True"):
         goes_on(plans, other)
+
+
+@pytest.mark.parametrize("option", ["grad_checkpointing", "grad_checkpointing_head"])
+def test_what_only_saves_memory_may_change(option, plans):
+    """It is the way on for a run that has run out of it, after the first checkpoint too."""
+    other = copy.deepcopy(plans)
+    plans["vit"]["train"][option] = True
+    assert goes_on(plans, other)
 
 
 def test_the_message_stays_short(plans):

@@ -11,7 +11,7 @@ from torch import nn
 
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.doctor import examine, print_page
-from nnunet_vit_trainer.doctor.measure import fits, fits_memory
+from nnunet_vit_trainer.training.shortage.fitting import fits, fits_memory
 
 FULL = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),

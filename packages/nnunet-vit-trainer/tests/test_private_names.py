@@ -6,10 +6,13 @@ leave out silently fails here.
 
 import ast
 import sys
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import pytest
+from batchgenerators.dataloading import nondet_multi_threaded_augmenter as augmenter
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import _dynamo, distributed, nn
 
@@ -22,6 +25,9 @@ PRIVATE = {
     "_set_batch_size_and_oversample": "gives a rank its share of the batch; nnU-Net's `initialize` "
     "does it, but only where it wraps the network for CUDA too",
     "_finish": "stops data workers, as nnU-Net itself does after the last epoch",
+    "_start": "starts them; the thread that would print a dead one's traceback is theirs",
+    "_processes": "the data workers themselves: nobody else tells which one was killed",
+    "_pool": "a pool's processes; nnU-Net's validation asks them itself whether they are alive",
     "_BatchNorm": "what batch norms of all dimensions are; no public class is",
     "_dynamo": "holds torch.compile's wrapper, OptimizedModule",
     "_orig_mod": "the network in that wrapper: checkpoints must not name the wrapper",
@@ -30,6 +36,8 @@ PRIVATE = {
 UNDOCUMENTED = {
     "save_json": (NNUNET, "how nnU-Net's trainer writes plans.json in place; ours writes it whole"),
     "NonDetMultiThreadedAugmenter": (NNUNET, "its data workers, which get seeds by this name"),
+    "results_loop": (augmenter, "the thread of data workers, whose error would be printed"),
+    "save_summary_json": (evaluate_predictions, "writes the summary, here to a temporary file"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
 
@@ -48,7 +56,8 @@ def names_of_others():
                 own.add(name)
             case ast.Attribute(attr=name) | ast.Name(id=name, ctx=ast.Store()):
                 own.add(name)
-    own -= {*dir(nnUNetTrainer), *nnUNetTrainer.__init__.__code__.co_names}
+    for theirs in (nnUNetTrainer, NonDetMultiThreadedAugmenter, Pool):
+        own -= {*dir(theirs), *theirs.__init__.__code__.co_names}
     return {n for n in used - own if n.startswith("_") and not n.startswith("__")}
 
 
@@ -62,6 +71,7 @@ def test_each_private_name_that_is_used_says_why():
         (nnUNetTrainer, "_build_loss"),
         (nnUNetTrainer, "_set_batch_size_and_oversample"),
         (NonDetMultiThreadedAugmenter, "_finish"),
+        (NonDetMultiThreadedAugmenter, "_start"),
         (nn.modules.batchnorm, "_BatchNorm"),
         (_dynamo, "OptimizedModule"),
         *((owner, name) for name, (owner, _) in UNDOCUMENTED.items()),
@@ -73,6 +83,22 @@ def test_it_is_still_there(owner, name):
 
 def test_nnunets_trainer_still_keeps_the_best_dice_under_that_name():
     assert "_best_ema" in nnUNetTrainer.__init__.__code__.co_names
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (NonDetMultiThreadedAugmenter, {"_processes", "_queue", "results_loop_queue"}),
+        (Pool, {"_pool"}),
+    ],
+)
+def test_their_constructors_still_make_these_attributes(owner, names):
+    assert names <= {*owner.__init__.__code__.co_names}
+
+
+def test_nnunets_trainer_still_has_what_the_validation_replaces():
+    names = nnUNetTrainer.perform_actual_validation.__code__.co_names
+    assert {"multiprocessing", "get_context", "Pool", "compute_metrics_on_folder"} <= {*names}
 
 
 def test_torchs_store_still_takes_a_socket_that_listens():

@@ -1,5 +1,6 @@
 """What a checkpoint holds, and how it is written."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,25 @@ def read_safely(file: Path, name: str | None = None) -> dict[str, Any]:
 
 
 def write_atomically(content: Any, file: Path) -> None:
-    """Save so that a kill during the write leaves the file that was there before."""
+    """Save so that a kill during the write leaves the file that was there before.
+
+    Raises:
+        OSError: what the disk says, of ``file``.
+    """
     with written_whole(file) as unfinished:
-        torch.save(content, unfinished)
+        try:
+            torch.save(content, unfinished)
+        except RuntimeError:  # of torch's writer in C++, which does not know why
+            _ask_the_disk(unfinished, file)
+            raise
+
+
+def _ask_the_disk(unfinished: Path, file: Path) -> None:
+    """Raise the error, if there is one, with which the disk refuses to take more of a file."""
+    try:
+        with unfinished.open("ab") as more:
+            more.write(bytes(2**20))
+            more.flush()
+            os.fsync(more.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None

@@ -6,9 +6,10 @@ import torch
 
 from nnunet_vit_trainer.checkpoints.content import unwrap
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.training.shortage.fitting import fits_memory
 
 from .examination import Examination
-from .measure import fits_memory, forward_flop, predictor_of, seconds_of
+from .measure import forward_flop, predictor_of, seconds_of
 from .problems import Problem
 
 

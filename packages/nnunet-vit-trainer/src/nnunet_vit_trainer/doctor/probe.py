@@ -14,11 +14,17 @@ from nnunet_vit_trainer.launch.request import Prepared, Request
 from nnunet_vit_trainer.plans.datasets import environment, read_dataset_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.training import trainer as trainers
+from nnunet_vit_trainer.training.shortage.fitting import (
+    fits,
+    fits_memory,
+    largest_that_fits,
+    resized,
+)
 from vit_backbone import UserError, load_weights
 
 from .costs import Seconds, tell_costs
 from .examination import Examination
-from .measure import fits, fits_memory, largest_that_fits, peak_memory, resized, seconds_of
+from .measure import peak_memory, seconds_of
 from .problems import Problem, foreseeable, padded_size
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.plans.datasets import environment, read_json
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.training.shortage.disk import check_writable, disk_in_one_line
 from nnunet_vit_trainer.training.stop import signals_wait
 from vit_backbone import UserError
 
@@ -29,13 +31,23 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
         folder: of all folds' results, which the run's first process has made.
 
     Raises:
-        UserError: the data or the results are not on this machine, or the weights do not fit.
+        UserError: the data or the results are not on this machine, or the weights do not fit; or
+            the run went short of memory, disk, data or data workers.
     """
+    identifier = plans["configurations"][request.configuration]["data_identifier"]
+    data = Path(environment("nnUNet_preprocessed"), dataset, identifier)
+    cases = (plans[PLANS_KEY].get("data") or {}).get("cases")
+    with disk_in_one_line(Path(folder), data, cases):
+        _train_fold(request, dataset, plans, folder)
+
+
+def _train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: str) -> None:
     import torch
     import torch.distributed as dist
     from torch.backends import cudnn
 
     from nnunet_vit_trainer.checkpoints.nnunet_json import json_written_whole
+    from nnunet_vit_trainer.training.shortage.memory import within_memory
 
     if request.device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
@@ -53,11 +65,12 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
             _take_steps(trainer)
         if request.with_best:
             trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
-        trainer.perform_actual_validation(request.probabilities)
+        within_memory(trainer, lambda: trainer.perform_actual_validation(request.probabilities))
 
 
 def _load_checkpoint(trainer: "nnUNetTrainer", request: Request) -> None:
     from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
+    from nnunet_vit_trainer.training.shortage.memory import within_memory
 
     file = None
     if request.mode == "validate":
@@ -66,12 +79,14 @@ def _load_checkpoint(trainer: "nnUNetTrainer", request: Request) -> None:
         file = newest_checkpoint(Path(trainer.output_folder))
         trainer.print_to_log_file(f"--c: from {file.name if file else 'the start, no checkpoint'}")
     if file is not None:
-        trainer.load_checkpoint(str(file))
+        within_memory(trainer, lambda: trainer.load_checkpoint(str(file)))
 
 
 def _take_steps(trainer: "nnUNetTrainer") -> None:
+    from nnunet_vit_trainer.training.shortage.memory import within_memory
+
     try:
-        trainer.run_training()
+        within_memory(trainer, trainer.run_training)
     except Exception:
         signals_wait(False)  # for a step that does not come
         raise
@@ -93,6 +108,7 @@ def _make_trainer(
                 f"{socket.gethostname()} does not see {needed}; nnUNet_preprocessed and "
                 "nnUNet_results must lie where all machines see them"
             )
+    check_writable(Path(folder, f"fold_{request.fold}"))
     trainer = getattr(trainers, request.trainer)(
         plans=plans | {"continue_training": request.mode == "continue"},
         configuration=request.configuration,

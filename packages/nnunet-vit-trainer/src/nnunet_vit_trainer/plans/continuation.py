@@ -13,7 +13,15 @@ from .datasets import read_dataset_json
 from .derive import PLANS_KEY
 
 # Options that a later run may change without making another model or another recipe of it.
-_FREE_OPTIONS = {"num_epochs", "save_every", "checkpoint", "stop_file"}
+_FREE_OPTIONS = {
+    "num_epochs",
+    "save_every",
+    "checkpoint",
+    "stop_file",
+    # The same numbers from less memory: what helps a run that has run out of it.
+    "grad_checkpointing",
+    "grad_checkpointing_head",
+}
 
 
 def describe_data(dataset_folder: Path, data_identifier: str) -> dict[str, Any]:
@@ -40,7 +48,7 @@ def refuse_other_model(plans: dict[str, Any], existing: dict[str, Any], folder: 
     """Refuse to mix a run with the results of another config under the same name.
 
     The weights' path, versions, the number of epochs, what ends them early, when checkpoints are
-    written and what they hold may differ.
+    written, what they hold, and what is computed twice to save memory may differ.
 
     Args:
         plans: the derived plans of this run.

@@ -1,5 +1,6 @@
 """nnU-Net's trainer for a ViT: the overrides that it demands; the logic is in functions."""
 
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from .group import largest_of_ranks, local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .processes import EndsWithTrainer
 from .seeding import seed_generators, seeded_data_workers
+from .shortage.workers import watched_data_workers
 from .step import (
     deep_supervision_weights,
     resolve_amp_dtype,
@@ -37,6 +39,7 @@ from .step import (
     training_step,
 )
 from .stop import LastEpoch, Stopped, asked_by, is_there, signals_wait, stop_file_of
+from .validation import validated_whole
 from .watch import StepWatch, plateau_hint, refuse_idle_lora
 
 ADVICE = (
@@ -153,13 +156,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         seed = self.recipe["seed"]
-        if seed is None:
-            return super().get_dataloaders()
-        # A continued run does not see its first batches again, nor a rank those of another.
-        numbers = (seed, self.local_rank, self.current_epoch)
-        seed_generators(*numbers)
-        with seeded_data_workers(*numbers):
-            return super().get_dataloaders()
+        with watched_data_workers():
+            if seed is None:
+                return super().get_dataloaders()
+            # A continued run does not see its first batches again, nor a rank those of another.
+            numbers = (seed, self.local_rank, self.current_epoch)
+            seed_generators(*numbers)
+            with seeded_data_workers(*numbers):
+                return super().get_dataloaders()
 
     def on_epoch_start(self) -> None:
         super().on_epoch_start()
@@ -221,6 +225,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()
+        # The figure of progress.png holds 65 MB in a circle of references; up to 1 GB gathers.
+        gc.collect()
         hint = plateau_hint(self.logger.get_value("ema_fg_dice", step=None), self.num_epochs)
         if hint is not None:
             self.print_to_log_file(hint)
@@ -251,6 +257,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.save_checkpoint(str(Path(self.output_folder, "checkpoint_latest.pth")))
         largest_of_ranks(0, self.device)  # the first to end takes the others along
         raise Stopped(number, saved=not self.disable_checkpointing)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
+            super().perform_actual_validation(save_probabilities)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
