@@ -35,6 +35,8 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
     from nnunetv2.run.run_training import maybe_load_checkpoint
     from torch.backends import cudnn
 
+    from nnunet_vit_trainer.training.cases import name_what_killed_workers
+
     if request.device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
     trainer = _make_trainer(request, dataset, plans, folder)
@@ -51,6 +53,9 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
     if not validates:
         try:
             trainer.run_training()
+        except RuntimeError as error:
+            name_what_killed_workers(trainer, error)
+            raise
         finally:
             _stop_data_workers(trainer)
     if request.with_best:
