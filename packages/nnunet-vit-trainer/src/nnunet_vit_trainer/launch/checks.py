@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.plans.datasets import read_splits
-from vit_backbone import UserError, quoted
+from vit_backbone import UserError, quoted, shorten
 
 from .request import TRAINERS, Request
 
@@ -91,6 +91,20 @@ def _check_split(split: dict[str, Any], cases: set[str], source: str) -> None:
                 f"{source}: {len(gone)} of {len(split[part])} cases in {part!r} are not among the "
                 f"preprocessed ones, such as {quoted(gone[0])}; preprocess anew, or mend the file"
             )
+
+
+def check_channels(names: dict[str, str], schemes: list[str]) -> None:
+    """Refuse a dataset.json that was edited after the planning: the network would not fit the data.
+
+    Args:
+        names: the channel_names of dataset.json.
+        schemes: the plans' normalization_schemes, one per channel of the preprocessed data.
+    """
+    if len(names) != len(schemes):
+        raise UserError(
+            f"dataset.json names {len(names)} channels ({shorten(', '.join(names.values()), 60)}), "
+            f"the plans have {len(schemes)}; plan and preprocess anew, or mend dataset.json"
+        )
 
 
 def check_batch(batch_size: int, processes: int) -> None:
