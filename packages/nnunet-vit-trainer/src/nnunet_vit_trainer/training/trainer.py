@@ -235,10 +235,12 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         for name, fault in faults_of(self, self.do_split()[1], pixels=True).items():
             self.print_to_log_file(f"WARNING: validation case {name} {fault}")
         super().perform_actual_validation(save_probabilities)
-        if self.local_rank == 0:
-            line = find_emptiness(read_json(Path(self.output_folder, "validation", "summary.json")))
-            if line is not None:
-                self.print_to_log_file(f"WARNING: {line}")
+        summary = Path(self.output_folder, "validation", "summary.json")
+        # Other ranks would read it half written.
+        written = self.local_rank == 0 and summary.is_file()
+        line = find_emptiness(read_json(summary)) if written else None
+        if line is not None:
+            self.print_to_log_file(f"WARNING: {line}")
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
