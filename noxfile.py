@@ -30,6 +30,15 @@ BELOW = {
     "vit-heads-segformer": {"vit-backbone"},
     "nnunet-vit-trainer": {"vit-backbone"},
 }
+# Other environments than the lock's: Python, how versions are chosen, and what is held.
+ENVIRONMENTS = [
+    nox.param("3.11", "lowest-direct", "", id="lowest"),
+    *[nox.param(python, "highest", "", id=f"python-{python}") for python in ("3.12", "3.13")],
+    *[
+        nox.param("3.11", "highest", f"nnunetv2=={version}", id=f"nnunetv2-{version}")
+        for version in ("2.8.0", "2.8.1")
+    ],
+]
 
 
 def sync(session: nox.Session, package: str, *extras: str) -> None:
@@ -193,6 +202,35 @@ def torture(session: nox.Session) -> None:
     """What tries to break it, for long: kills, floods of broken files, a long life; 2 h or so."""
     sync(session, "nnunet-vit-trainer", "all")
     session.run("pytest", *PARALLEL, "packages", "-m", "torture", *session.posargs)
+
+
+@nox.session(default=False)
+@nox.parametrize(["python", "resolution", "held"], ENVIRONMENTS)
+def environments(session: nox.Session, resolution: str, held: str) -> None:
+    """The unit tests and one training elsewhere: other Pythons, lowest versions, other nnU-Nets.
+
+    With ``--no-error-on-missing-interpreters`` Pythons that are not there are left out.
+    """
+    folder = Path(session.create_tmp()).resolve()
+    (folder / "held.txt").write_text(held)
+    session.run(
+        *["uv", "pip", "compile", "--quiet", "--all-extras", f"--resolution={resolution}"],
+        *[f"--python={session.virtualenv.location}", f"--constraint={folder / 'held.txt'}"],
+        *[f"--no-emit-package={package}" for package in MODULES],
+        *[f"--group=packages/{package}/pyproject.toml:test" for package in MODULES],
+        *[f"--output-file={folder / 'versions.txt'}"],
+        *[f"packages/{package}/pyproject.toml" for package in MODULES],
+        external=True,
+    )
+    session.install("-r", str(folder / "versions.txt"))
+    session.install("--no-deps", *(f"--editable=packages/{package}" for package in MODULES))
+    # What old versions of others warn of in new ones is no fault of ours.
+    marks = ["-W=default", "-m=not integration and not slow and not torture"]
+    session.run("pytest", *PARALLEL, "packages", *marks, *session.posargs)
+    session.run(
+        *["pytest", "packages/nnunet-vit-trainer/tests/test_integration.py"],
+        "-k=leaves_what_nnunet_leaves or stock_prediction_in_a_fresh_process",
+    )
 
 
 @nox.session

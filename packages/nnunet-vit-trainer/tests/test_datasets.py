@@ -146,11 +146,76 @@ def test_a_fold_is_one_of_the_splits(root):
     with pytest.raises(UserError, match=r"fold 5: there are 5 splits \(0 to 4\)"):
         check(5)
     splits = root / NAME / "splits_final.json"
-    splits.write_text(json.dumps([{"train": ["a"], "val": ["b"]}] * 2))
+    cases = [f"case{i}" for i in range(5)]
+    splits.write_text(json.dumps([{"train": cases[:4], "val": cases[4:]}] * 2))
     check(1)
     with pytest.raises(UserError, match=r"fold 2: there are 2 splits \(0 to 1\)"):
         check(2)
-    for wrong in ("{}", "[]", "[1]", "[{}]", "["):
+    for wrong in ("{}", "[]", "[1]", "[{}]", "[", '[{"train": "case0", "val": ["case1"]}]'):
         splits.write_text(wrong)
         with pytest.raises(UserError, match="cannot be read"):
             check(0)
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ({"train": ["a", "gone"], "val": ["b"]}, "1 of 2 cases in 'train' .* such as 'gone'"),
+        ({"train": ["a"], "val": ["gone", "lost"]}, "2 of 2 cases in 'val' .* such as 'gone'"),
+        ({"train": [], "val": ["b"]}, "no case in 'train'"),
+        ({"train": ["a"], "val": []}, "no case in 'val'"),
+        ({"train": [1], "val": ["b"]}, "1 of 1 cases in 'train' .* such as '1'"),
+    ],
+)
+def test_a_split_that_data_workers_would_die_of_is_refused(split, said, root):
+    (root / NAME / "data").mkdir()
+    for name in "ab":
+        (root / NAME / "data" / f"{name}.pkl").touch()
+    good = {"train": ["a"], "val": ["b"]}
+    (root / NAME / "splits_final.json").write_text(json.dumps([good, split]))
+    check_fold(0, root / NAME, "data")
+    check_fold("all", root / NAME, "data")
+    with pytest.raises(UserError, match=rf"splits_final\.json: fold 1: .*{said}"):
+        check_fold(1, root / NAME, "data")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0},
+        {"background": 0, "a": 1},
+        {"b": 2, "background": 0, "a": 1},
+        {"background": "0", "a": "1"},
+        {"background": 0, "a": 1, "ignore": 2},
+        {"background": 0, "a": [1]},
+        {"background": 0, "whole": [1, 2, 4], "core": [2, 4]},
+    ],
+)
+def test_labels_that_nnunet_takes(labels, root):
+    content = {"channel_names": {"0": "T1"}, "labels": labels}
+    (root / NAME / "dataset.json").write_text(json.dumps(content))
+    assert read_dataset_json(root / NAME)["labels"] == labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"background": 0, "a": 255}, "0, 1, 2, ... without a gap are expected; renumber them"),
+        ({"background": 0, "a": 2, "b": 3}, "without a gap"),
+        ({"background": 0, "a": 1, "ignore": 255}, "without a gap"),
+        ({"background": 0, "a": -1}, "without a gap"),
+        ({"background": 1, "a": 0}, "'background': 0 among them"),
+        ({"a": 1}, "'background': 0 among them"),
+        ({"0": "background", "1": "a"}, "'background': 0 among them"),
+        ({"background": 0, "a": None}, "names with numbers are expected"),
+        ({"background": 0, "a": "x"}, "names with numbers are expected"),
+        ({"background": 0, "a": {}}, "names with numbers are expected"),
+        ({"background": [0, 1]}, "names with numbers are expected"),
+        ({}, "names with numbers are expected"),
+    ],
+)
+def test_labels_that_nnunet_has_no_outputs_for_are_one_line(labels, said, root):
+    content = {"channel_names": {"0": "T1"}, "labels": labels}
+    (root / NAME / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=said):
+        read_dataset_json(root / NAME)

@@ -39,6 +39,16 @@ def test_auto_z_scores_raw_channels_and_says_so_per_channel():
             resolve_input_norm("auto", [RAW, Z], unknown)
 
 
+@pytest.mark.parametrize("of", ["mean", "std"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_raw_channels_with_infinite_pixels_are_refused(of, value):
+    intensities = {"0": {"mean": 1.0, "std": 1.0} | {of: value}}
+    with pytest.raises(UserError, match="of raw channel 0 are not finite: an image holds NaN"):
+        resolve_input_norm("auto", [RAW, Z], intensities)
+    assert resolve_input_norm("auto", [Z], intensities)[0] is None
+    assert resolve_input_norm("none", [RAW], intensities)[0] is None
+
+
 @pytest.mark.parametrize(
     ("choice", "schemes"),
     [

@@ -141,7 +141,8 @@ def test_another_backbone_is_another_model():
 
 
 def test_other_data_are_not_trained_on_under_the_same_results(tmp_path):
-    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1"}, "labels": {"a": 1}}')
+    dataset = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "a": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
     (tmp_path / "nnUNetPlans_2d").mkdir()
 
     def derived_for(cases):

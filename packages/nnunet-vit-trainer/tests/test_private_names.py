@@ -1,10 +1,12 @@
 """Every private name of nnU-Net and torch that is used: why, and whether it is still there.
 
-Their next release may rename it without a word. What a mere `hasattr` or an override would then
-leave out silently fails here.
+Their next release may rename it without a word. What a mere `hasattr`, an override or a set
+attribute would then leave out silently fails here, and says which name it was. The private names
+of timm are those of vit-backbone, which has a test of its own.
 """
 
 import ast
+import inspect
 import sys
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -17,6 +19,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import _dynamo, distributed, nn
 
 import nnunet_vit_trainer
+from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 NNUNET = sys.modules[nnUNetTrainer.__module__]
 PRIVATE = {
@@ -40,15 +43,44 @@ UNDOCUMENTED = {
     "save_summary_json": (evaluate_predictions, "writes the summary, here to a temporary file"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
+OWN_METHODS = {"_complete", "_resume", "_load_pretrained"}
+"""Of the trainer; each other one overrides nnU-Net's, which must call it."""
+
+SET_ATTRIBUTES = {
+    "device": "nnU-Net would take the global rank for the number of the device",
+    "is_ddp": "nnU-Net's `initialize` wraps the network for CUDA alone",
+    "initial_lr": "the recipe's",
+    "weight_decay": "the recipe's",
+    "num_epochs": "the recipe's; nnU-Net would train 1000",
+    "num_iterations_per_epoch": "the recipe's",
+    "num_val_iterations_per_epoch": "the recipe's",
+    "save_every": "the recipe's",
+    "network": "wrapped for the group on any device",
+    "loss": "made anew for the group",
+    "grad_scaler": "only float16 needs one",
+    "enable_deep_supervision": "decided by the class",
+    "disable_checkpointing": "--disable_checkpointing",
+    "_best_ema": PRIVATE["_best_ema"],
+}
+"""Of nnU-Net's trainer, that we set: under another name nobody would read them."""
+
+
+def trees():
+    files = Path(nnunet_vit_trainer.__file__).parent.rglob("*.py")
+    return [node for f in files for node in ast.walk(ast.parse(f.read_text(encoding="utf-8")))]
 
 
 def names_of_others():
     """List private names that sources use and do not define, or that are nnU-Net's trainer's."""
     used, own = set(), set()
-    files = Path(nnunet_vit_trainer.__file__).parent.rglob("*.py")
-    for node in (n for f in files for n in ast.walk(ast.parse(f.read_text(encoding="utf-8")))):
+    for node in trees():
         match node:
             case ast.Attribute(attr=name, ctx=ast.Load()):
+                used.add(name)
+            case ast.Call(
+                func=ast.Name(id="getattr" | "hasattr" | "setattr"),
+                args=[_, ast.Constant(value=str(name)), *_],
+            ):
                 used.add(name)
             case ast.ImportFrom(module=module, names=aliases):
                 used |= {*(module or "").split("."), *(alias.name for alias in aliases)}
@@ -78,11 +110,41 @@ def test_each_private_name_that_is_used_says_why():
     ],
 )
 def test_it_is_still_there(owner, name):
-    assert hasattr(owner, name)
+    why = PRIVATE.get(name) or UNDOCUMENTED.get(name, (owner, PRIVATE["_dynamo"]))[1]
+    assert hasattr(owner, name), f"{owner.__name__} has no {name} any more: {why}"
 
 
-def test_nnunets_trainer_still_keeps_the_best_dice_under_that_name():
-    assert "_best_ema" in nnUNetTrainer.__init__.__code__.co_names
+def test_each_override_is_of_a_method_that_nnunet_has():
+    """One of a name that nnU-Net gave up would never be called."""
+    methods = {name for name, value in vars(nnUNetTrainer_vit).items() if callable(value)}
+    methods |= {n for n, v in vars(nnUNetTrainer_vit).items() if isinstance(v, staticmethod)}
+    gone = sorted(methods - OWN_METHODS - {*dir(nnUNetTrainer)})
+    assert not gone, f"nnU-Net's trainer has no {', '.join(gone)} any more; ours is never called"
+
+
+def test_each_attribute_that_is_set_is_one_that_nnunet_has():
+    set_by_nnunet = {*nnUNetTrainer.__init__.__code__.co_names}
+    gone = sorted(SET_ATTRIBUTES.keys() - set_by_nnunet)
+    assert not gone, f"nnU-Net's trainer has no {gone[0]} any more: {SET_ATTRIBUTES[gone[0]]}"
+    source = inspect.getsource(nnUNetTrainer_vit)
+    stored = {
+        node.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    assert stored & set_by_nnunet <= SET_ATTRIBUTES.keys()
+
+
+def test_data_workers_are_still_started_with_these_arguments():
+    """`seeded_data_workers` hands them on by name."""
+    parameters = inspect.signature(NonDetMultiThreadedAugmenter).parameters
+    missing = {"num_processes", "seeds"} - parameters.keys()
+    assert not missing, f"NonDetMultiThreadedAugmenter takes no {missing} any more"
+
+
+def test_torchs_wrapper_still_holds_the_network_under_that_name():
+    wrapped = _dynamo.OptimizedModule(nn.Identity(), lambda run: run)
+    assert hasattr(wrapped, "_orig_mod"), f"no _orig_mod any more: {PRIVATE['_orig_mod']}"
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,19 @@ def test_an_inherited_configuration_trains_where_its_data_are(home, trained):
         start(home, "2d_small")
 
 
+def name_channels(home, *names):
+    named = {str(i): name for i, name in enumerate(names)}
+    content = {"channel_names": named, "labels": {"background": 0}}
+    write(home / "preprocessed" / DATASET / "dataset.json", content)
+
+
+def test_channels_that_were_added_after_the_planning_are_refused(home, trained):
+    name_channels(home, "T1", "T2")
+    with pytest.raises(UserError, match=r"names 2 channels \(T1, T2\), the plans have 1; plan"):
+        start(home)
+    assert not trained
+
+
 UNIT = "RGBTo01Normalization"
 
 
@@ -98,6 +111,7 @@ def test_each_channel_may_have_statistics_of_its_own(schemes, input_norm, mean, 
     plans["configurations"]["2d"]["normalization_schemes"] = schemes
     plans["foreground_intensity_properties_by_modality"] = {"0": {"mean": 7.0, "std": 2.0}}
     write(file, plans)
+    name_channels(home, *"abc"[: len(schemes)])
     start(home, file=config(home, model=CONFIG["model"] | {"input_norm": input_norm}))
     architecture = trained[0]["configurations"]["2d"]["architecture"]["arch_kwargs"]
     assert architecture["backbone_options"]["input_norm"]["mean"] == pytest.approx(mean)

@@ -23,6 +23,7 @@ from nnunet_vit_trainer.training.shortage.fitting import (
 from vit_backbone import UserError, load_weights
 
 from .costs import Seconds, tell_costs
+from .data import look_at_cases, look_at_validations
 from .examination import Examination
 from .measure import peak_memory, seconds_of
 from .problems import Problem, foreseeable, padded_size
@@ -45,6 +46,10 @@ def probe(found: Examination, request: Request, prepared: Prepared, workers: int
         read_dataset_json(data),
         torch.device(request.device),
     )
+    look_at_validations(Path(prepared.folder), found)
+    look_at_cases(trainer, found)
+    if found.is_fatal:
+        return
     if not fits_memory(lambda: _start(trainer, found), trainer.device):
         found.problems.append(
             Problem(

@@ -18,7 +18,7 @@ class Problem:
     """Something to change before the run.
 
     Attributes:
-        key: of the config.
+        key: of the config, or ``data``.
         text: one line: what is wrong, and what to do.
         fatal: the run would fail, or learn nothing worth having.
     """

@@ -3,10 +3,11 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from nnunet_vit_trainer.plans.datasets import read_splits
 from nnunet_vit_trainer.training.stop import is_there, stop_file_of
-from vit_backbone import UserError
+from vit_backbone import UserError, quoted, shorten
 
 from .request import TRAINERS, Request
 
@@ -58,23 +59,52 @@ def check_fold(fold: int | str, dataset_folder: Path, data_identifier: str) -> N
         data_identifier: its folder of preprocessed cases.
 
     Raises:
-        UserError: no such fold, too few cases to split, or a file of splits that is none.
+        UserError: no such fold, too few cases to split, a file of splits that is none, or one
+            that names cases which are not there.
     """
     if fold == "all":
         return
     splits = read_splits(dataset_folder)
-    if splits is None:
-        cases = sum(1 for _ in (dataset_folder / data_identifier).glob("*.pkl"))
-        if cases < _NNUNETS_SPLITS:
-            raise UserError(
-                f"{cases} cases cannot be split into {_NNUNETS_SPLITS} folds; train fold 'all', "
-                f"or write {dataset_folder / 'splits_final.json'}"
-            )
+    cases = {file.stem for file in (dataset_folder / data_identifier).glob("*.pkl")}
+    if splits is None and len(cases) < _NNUNETS_SPLITS:
+        raise UserError(
+            f"{len(cases)} cases cannot be split into {_NNUNETS_SPLITS} folds; train fold 'all', "
+            f"or write {dataset_folder / 'splits_final.json'}"
+        )
     count = _NNUNETS_SPLITS if splits is None else len(splits)
     if int(fold) >= count:
         raise UserError(
             f"fold {fold}: there are {count} splits (0 to {count - 1}) of {dataset_folder.name}; "
             "give one of them, or 'all'"
+        )
+    if splits is not None:
+        source = f"{dataset_folder / 'splits_final.json'}: fold {fold}"
+        _check_split(splits[int(fold)], cases, source)
+
+
+def _check_split(split: dict[str, Any], cases: set[str], source: str) -> None:
+    """Refuse a split that nnU-Net's data workers would die of."""
+    for part in ("train", "val"):
+        if not split[part]:
+            raise UserError(f"{source}: it has no case in {part!r}; write at least one")
+        if gone := sorted({*map(str, split[part])} - cases):
+            raise UserError(
+                f"{source}: {len(gone)} of {len(split[part])} cases in {part!r} are not among the "
+                f"preprocessed ones, such as {quoted(gone[0])}; preprocess anew, or mend the file"
+            )
+
+
+def check_channels(names: dict[str, str], schemes: list[str]) -> None:
+    """Refuse a dataset.json that was edited after the planning: the network would not fit the data.
+
+    Args:
+        names: the channel_names of dataset.json.
+        schemes: the plans' normalization_schemes, one per channel of the preprocessed data.
+    """
+    if len(names) != len(schemes):
+        raise UserError(
+            f"dataset.json names {len(names)} channels ({shorten(', '.join(names.values()), 60)}), "
+            f"the plans have {len(schemes)}; plan and preprocess anew, or mend dataset.json"
         )
 
 

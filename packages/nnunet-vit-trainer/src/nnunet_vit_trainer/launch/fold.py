@@ -83,12 +83,14 @@ def _load_checkpoint(trainer: "nnUNetTrainer", request: Request) -> None:
 
 
 def _take_steps(trainer: "nnUNetTrainer") -> None:
+    from nnunet_vit_trainer.training.cases import name_what_failed_in_workers
     from nnunet_vit_trainer.training.shortage.memory import within_memory
 
     try:
         within_memory(trainer, trainer.run_training)
-    except Exception:
+    except Exception as error:
         signals_wait(False)  # for a step that does not come
+        name_what_failed_in_workers(trainer, error)
         raise
     finally:
         _stop_data_workers(trainer)

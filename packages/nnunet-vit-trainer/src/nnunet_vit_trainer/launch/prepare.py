@@ -15,7 +15,14 @@ from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans, derived_pla
 from vit_backbone import UserError
 
 from .backbones import as_recorded, asked_backbone, find_backbone, recorded_backbone
-from .checks import check_arguments, check_batch, check_device, check_fold, check_stop_file
+from .checks import (
+    check_arguments,
+    check_batch,
+    check_channels,
+    check_device,
+    check_fold,
+    check_stop_file,
+)
 from .claim import check_plans_file, claim_results, owned_plans, write_json
 from .locks import hold_fold
 from .request import Prepared, Request
@@ -39,6 +46,7 @@ def prepare(request: Request) -> Prepared:
     plans = read_plans(dataset_folder, request.plans, request.configuration)
     settings = settings_of(plans, request.configuration)
     data = describe_data(dataset_folder, settings["data_identifier"])
+    check_channels(data["channel_names"], settings["normalization_schemes"])
     check_batch(config.train.batch_size or settings["batch_size"], request.processes)
     results = _results_folder(request, dataset_folder, plans["plans_name"])
     existing = owned_plans(results)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError
+from vit_backbone import UserError, shorten
 
 from .derive import settings_of
 
@@ -103,7 +103,7 @@ def read_dataset_json(dataset_folder: Path) -> dict[str, Any]:
     """Read a dataset's ``dataset.json``; ``modality``, as in nnU-Net v1, means channel_names.
 
     Raises:
-        UserError: missing, unreadable, or without channels or labels.
+        UserError: missing, unreadable, or without channels or labels as nnU-Net takes them.
     """
     file = dataset_folder / "dataset.json"
     content = read_json(file)
@@ -112,7 +112,29 @@ def read_dataset_json(dataset_folder: Path) -> dict[str, Any]:
     for key in ("channel_names", "labels"):
         if not isinstance(content.get(key), dict):
             raise UserError(f"{file} names no {key}; nnU-Net's dataset.json does")
+    _check_labels(content["labels"], file)
     return content
+
+
+def _check_labels(labels: dict[str, Any], file: Path) -> None:
+    """Refuse labels that nnU-Net has no outputs for; it says so only where it is told to look."""
+    said = f"{file}: labels {shorten(labels, 100)}"
+    try:
+        values = {int(v) for n in labels.values() for v in (n if isinstance(n, list) else [n])}
+        background = int(labels["background"])
+    except (KeyError, TypeError, ValueError):
+        background = None
+    if background != 0:
+        raise UserError(
+            f"{said}: names with numbers are expected, 'background': 0 among them, such as "
+            "{'background': 0, 'tumour': 1}"
+        )
+    regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
+    if not regions and values != {*range(len(values))}:
+        raise UserError(
+            f"{said}: 0, 1, 2, ... without a gap are expected; renumber them, in the masks too, "
+            "and preprocess anew"
+        )
 
 
 def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
@@ -128,8 +150,9 @@ def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
     if not isinstance(splits, list) or not splits:
         raise UserError(f"{file} cannot be read: a list of splits is expected in it")
     for split in splits:
-        if not isinstance(split, dict) or not {"train", "val"} <= split.keys():
-            raise UserError(f"{file} cannot be read: a split is a mapping with train and val")
+        parts = [split.get(part) for part in ("train", "val")] if isinstance(split, dict) else [0]
+        if not all(isinstance(part, list) for part in parts):
+            raise UserError(f"{file} cannot be read: a split is a mapping with lists train and val")
     return splits
 
 

@@ -5,6 +5,7 @@ ViT was trained with are for [0, 1] or Hounsfield units. Applying them to z-scor
 by several standard deviations, so the plans' ``normalization_schemes`` decide.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,6 +90,12 @@ def _automatic(
                 raise UserError(
                     f"model.input_norm auto: the plans say no mean and std of raw channel {i}; "
                     "give none, or mean and std"
+                )
+            if not (math.isfinite(found["mean"]) and math.isfinite(found["std"])):
+                raise UserError(
+                    f"model.input_norm auto: the plans' mean and std of raw channel {i} are not "
+                    "finite: an image holds NaN or infinite pixels, or no mask any foreground; "
+                    "mend the files in nnUNet_raw, then plan and preprocess anew"
                 )
             values, what = (
                 (found["mean"], max(found["std"], _SMALLEST_STD)),

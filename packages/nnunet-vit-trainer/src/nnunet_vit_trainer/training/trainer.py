@@ -22,11 +22,21 @@ from nnunet_vit_trainer.checkpoints.content import (
     write_atomically,
 )
 from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.plans.datasets import read_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, load_weights
 from vit_backbone.heads.recompute import set_recompute
 
 from .averaging import WeightAverage
+from .cases import (
+    EMPTY_MASKS,
+    faults_of,
+    have_foreground,
+    naming_bad_cases,
+    refuse_bad_cases,
+    refuse_infinite,
+    sample_of,
+)
 from .group import largest_of_ranks, local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .processes import EndsWithTrainer
@@ -40,6 +50,7 @@ from .step import (
 )
 from .stop import LastEpoch, Stopped, asked_by, is_there, signals_wait, stop_file_of
 from .validation import validated_whole
+from .verdict import find_emptiness
 from .watch import StepWatch, plateau_hint, refuse_idle_lora
 
 ADVICE = (
@@ -169,6 +180,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         super().on_epoch_start()
         signals_wait()
 
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        datasets = super().get_tr_and_val_datasets()
+        samples = [sample_of(dataset.identifiers) for dataset in datasets]
+        refuse_bad_cases(self, [*samples[0], *samples[1]], pixels=False)
+        if not have_foreground(self, samples[0]):
+            self.print_to_log_file(f"WARNING: {EMPTY_MASKS.format(len(samples[0]))}")
+        return datasets
+
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         # A run that was stopped in this epoch has taken some of its steps already.
@@ -179,15 +198,18 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
         more = range(self.recipe["accumulate_steps"] - 1)
         batches = [batch, *(next(self.dataloader_train) for _ in more)]
-        loss, taken = training_step(
-            self.network,
-            self.loss,
-            self.optimizer,
-            [tuple(to_device(b[key], self.device) for key in ("data", "target")) for b in batches],
-            gradient_clip=self.recipe["gradient_clip"],
-            amp_dtype=self.amp_dtype,
-            grad_scaler=self.grad_scaler,
-        )
+        with naming_bad_cases(self, batches):
+            loss, taken = training_step(
+                self.network,
+                self.loss,
+                self.optimizer,
+                [tuple(to_device(b[k], self.device) for k in ("data", "target")) for b in batches],
+                gradient_clip=self.recipe["gradient_clip"],
+                amp_dtype=self.amp_dtype,
+                grad_scaler=self.grad_scaler,
+            )
+        if not taken:
+            refuse_infinite(self, batches)
         if not self.gradients_seen:
             refuse_idle_lora(unwrap(self.network))
             self.gradients_seen = True
@@ -197,10 +219,6 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.losses.append(loss if taken else math.nan)
         self._end_if_asked()
         return {"loss": np.float32(self.losses[-1])}
-
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        self._end_if_asked()
-        return super().validation_step(batch)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
         train_outputs = [{"loss": np.float32(loss)} for loss in self.losses]
@@ -216,6 +234,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         super().on_validation_epoch_start()
         if self.average is not None:
             self.average.swap()
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        self._end_if_asked()
+        with naming_bad_cases(self, [batch]):
+            result = super().validation_step(batch)
+        if not np.isfinite(result["loss"]).all():
+            refuse_infinite(self, [batch])
+        return result
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         super().on_validation_epoch_end(val_outputs)
@@ -259,8 +285,17 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         raise Stopped(number, saved=not self.disable_checkpointing)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Validate as nnU-Net does, and say what makes its figures say nothing."""
+        for name, fault in faults_of(self, self.do_split()[1], pixels=True).items():
+            self.print_to_log_file(f"WARNING: validation case {name} {fault}")
         with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
             super().perform_actual_validation(save_probabilities)
+        summary = Path(self.output_folder, "validation", "summary.json")
+        # Other ranks would read it half written.
+        written = self.local_rank == 0 and summary.is_file()
+        line = find_emptiness(read_json(summary)) if written else None
+        if line is not None:
+            self.print_to_log_file(f"WARNING: {line}")
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""

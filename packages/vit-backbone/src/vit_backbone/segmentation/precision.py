@@ -31,7 +31,7 @@ def instead_of_float16(device_type: str, float16_as: str) -> AbstractContextMana
         device_type: of the image.
         float16_as: ``bfloat16`` (where the device has it), ``float32``, or ``float16`` itself.
     """
-    if float16_as == "float16" or not torch.amp.is_autocast_available(device_type):  # meta: none
+    if float16_as == "float16" or not has_autocast(device_type):
         return nullcontext()
     asked = torch.is_autocast_enabled(device_type)
     if not asked or torch.get_autocast_dtype(device_type) != torch.float16:
@@ -49,12 +49,19 @@ def without_autocast(device_type: str) -> AbstractContextManager[Any]:
     Args:
         device_type: of the tensors.
     """
-    if not torch.amp.is_autocast_available(device_type):
+    if not has_autocast(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
 
 
-# Dynamo cannot trace torch's answer: it takes it for a constant, instead of breaking the graph.
+# Dynamo cannot trace torch's answers (this one's until torch 2.6 at least): it takes them for
+# constants, instead of breaking the graph.
+@torch.compiler.assume_constant_result
+def has_autocast(device_type: str) -> bool:
+    """Say whether a kind of device has autocast; meta has none."""
+    return torch.amp.is_autocast_available(device_type)
+
+
 @torch.compiler.assume_constant_result
 def cuda_has_bfloat16() -> bool:
     """Say whether the CUDA device computes in bfloat16 itself, rather than emulating it."""

@@ -18,6 +18,9 @@ from batchgenerators.dataloading import nondet_multi_threaded_augmenter as augme
 from nnunet_vit_trainer.training.seeding import NNUNET, WORKERS
 from vit_backbone import UserError
 
+WORKER_FAILED = "a data worker failed"
+"""How a worker's error begins, in the process that trains."""
+
 _SECONDS_BETWEEN_LOOKS = 1
 _ERROR = "error of a data worker"
 _REMEDY = (
@@ -134,7 +137,7 @@ def _sendable(error: Exception) -> Exception:
         return error
     if isinstance(error, OSError) and error.errno:
         return OSError(error.errno, error.strerror, error.filename)
-    return RuntimeError(f"a data worker failed: {traceback.format_exc()}")
+    return RuntimeError(f"{WORKER_FAILED}: {traceback.format_exc()}")
 
 
 def shared(batch: Any) -> Any:

@@ -1,0 +1,52 @@
+"""What the data give away: a sample of the preprocessed cases, and validations that are done."""
+
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+from nnunet_vit_trainer.plans.datasets import read_json
+from nnunet_vit_trainer.training.cases import (
+    EMPTY_MASKS,
+    describe,
+    faults_of,
+    have_foreground,
+    sample_of,
+)
+from nnunet_vit_trainer.training.verdict import find_emptiness
+
+from .examination import Examination
+from .problems import Problem
+
+_KEY = "data"  # no key of the config mends them
+
+
+def look_at_cases(trainer: Any, found: Examination) -> None:
+    """Look at the channels, the pixels and the labels of a sample of the preprocessed cases.
+
+    Args:
+        trainer: constructed.
+        found: added to.
+    """
+    folder = trainer.preprocessed_dataset_folder
+    names = sorted(infer_dataset_class(folder).get_identifiers(folder))
+    sample = sample_of(names)
+    faults = faults_of(trainer, sample, pixels=True)
+    found.facts.append(("cases", f"{len(sample)} of {len(names)} looked at, {len(faults)} bad"))
+    if faults:
+        found.problems.append(Problem(_KEY, describe(faults)))
+    elif not have_foreground(trainer, sample):
+        found.problems.append(Problem(_KEY, EMPTY_MASKS.format(len(sample)), fatal=False))
+
+
+def look_at_validations(folder: Path, found: Examination) -> None:
+    """Look at what earlier runs of this config predicted in their final validations.
+
+    Args:
+        folder: of the results of all folds; it need not exist.
+        found: added to.
+    """
+    for file in sorted(folder.glob("fold_*/validation/summary.json")):
+        line = find_emptiness(read_json(file))
+        if line is not None:
+            found.problems.append(Problem(_KEY, f"{file.parts[-3]}: {line}", fatal=False))
