@@ -117,6 +117,15 @@ def test_a_damaged_weight_is_told_where_the_file_has_a_checksum(model, whole, tm
     assert "is damaged (in 'archive/data/" in refused(load_weights, model, tmp_path / "weights.pth")
 
 
+def test_a_file_that_was_saved_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"norm.bias": torch.ones(3)}, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_checkpoint(tmp_path / "a.pth").tensors["norm.bias"], torch.ones(3))
+
+
 class Lies:
     """A tensor that says it is larger than its storage."""
 
