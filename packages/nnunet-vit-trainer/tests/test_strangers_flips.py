@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_vit_trainer.sharing.archive import unpack
 from nnunet_vit_trainer.sharing.export import export_vit
 from nnunet_vit_trainer.sharing.install import import_vit
 from vit_backbone import UserError
@@ -114,15 +115,20 @@ def test_a_member_whose_name_was_damaged_is_not_left_out_in_silence(last, whole,
         import_vit(evil, tmp_path / "results")
 
 
-def test_sizes_that_are_declared_too_large_are_refused_before_anything_is_written(
-    whole, tmp_path, monkeypatch
-):
-    evil = tmp_path / "evil.zip"
-    evil.write_bytes(whole.read_bytes())
-    with zipfile.ZipFile(evil, "a", zipfile.ZIP_DEFLATED) as archive:
-        model = archive.namelist()[0].split("/fold_0")[0]
-        archive.writestr(f"{model}/x.json", b"{}")
-        archive.infolist()[-1].file_size = 1 << 40  # into the central directory
-    monkeypatch.setattr(Path, "open", lambda *_, **__: pytest.fail("something is written"))
-    with pytest.raises(UserError, match=r"unpacks to more than|cannot be read as a zip"):
-        import_vit(evil, tmp_path / "results")
+def test_sizes_that_are_declared_too_large_are_refused_before_anything_is_written(whole, tmp_path):
+    with zipfile.ZipFile(whole) as archive:
+        member = archive.infolist()[0]
+        member.file_size = 1 << 40
+        with pytest.raises(UserError, match="unpacks to more than"):
+            unpack(archive, {"a/x.json": member}, tmp_path, 10**9)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_empty_folder_of_a_data_set_stays_where_the_disk_refuses(whole, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(UserError, match=r"is not installed: .*No space left"):
+        import_vit(whole, tmp_path / "results")
+    assert not list((tmp_path / "results").iterdir())
