@@ -14,6 +14,18 @@ HERE = Path(__file__).parent
 NAME = "vit_small_patch16_224"  # 87 MB
 
 
+def in_parts(tensors):
+    """Keep q, k and v apart, as Hugging Face's files do."""
+    parts = {}
+    for name, tensor in tensors.items():
+        if ".qkv." in name:
+            for part, value in zip("qkv", tensor.chunk(3), strict=True):
+                parts[name.replace(".qkv.", f".{part}_proj.")] = value.clone()
+        else:
+            parts[name] = tensor
+    return parts
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """The same weights as files of every kind; in one of them a second model lies beside."""
@@ -24,6 +36,7 @@ def files(tmp_path_factory):
     torch.save(tensors, folder / "a.pth")
     student = {name: tensor.clone() for name, tensor in tensors.items()}
     torch.save({"teacher": tensors, "student": student}, folder / "two.pth")
+    save_file(in_parts(tensors), folder / "parts.safetensors")
     torch.save(tensors, folder / "legacy.pth", _use_new_zipfile_serialization=False)
     return folder
 
@@ -33,7 +46,13 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "most"),
     # Torch's format from before version 1.6 cannot be mapped, so it is held beside the backbone.
-    [("a.safetensors", 1.2), ("a.pth", 1.2), ("two.pth", 1.2), ("legacy.pth", 2.2)],
+    [
+        ("a.safetensors", 1.2),
+        ("a.pth", 1.2),
+        ("two.pth", 1.2),
+        ("parts.safetensors", 1.2),
+        ("legacy.pth", 2.2),
+    ],
 )
 def test_a_file_takes_its_backbone_and_a_fifth_more(name, most, files, record_property):
     command = [sys.executable, str(HERE / "load_and_measure.py"), NAME, str(files / name)]

@@ -13,7 +13,7 @@ from timm.models import get_pretrained_cfg
 from vit_backbone.errors import WeightsError, reason_of, shorten
 from vit_backbone.vits.families import MODEL_CONFIGS
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, parts_of
 from .layouts import recognise
 from .reading import read_file
 
@@ -119,7 +119,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path} is no backbone's weights: {reason_of(error)}") from error
     periods = {} if checkpoint.periods is None else {"of RoPE's periods": checkpoint.periods}
     for name, tensor in (checkpoint.tensors | periods).items():
-        if fault := _find_fault(tensor, size):
+        if fault := next(filter(None, (_find_fault(t, size) for t in parts_of(tensor))), None):
             raise WeightsError(
                 f"{path}: {shorten(name, 60)} is {fault}; a backbone is filled from finite "
                 "floating-point numbers only"
