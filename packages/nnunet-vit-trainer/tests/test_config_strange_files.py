@@ -107,6 +107,43 @@ def test_one_line(text, message, tmp_path):
     assert said.startswith(str(file))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {backbone_size: ''}", "model.backbone_size: backbone 'dinov3' has no size ''"),
+        ("lora: {r: !!int 010}", "'010' is not what !!int says before it (line 1, column 11)"),
+        ("train: {batch_size: !!null 8}", "'8' is not what !!null says"),
+        ("model: {input_norm: {mean: [0.5]}}", "model.input_norm: mean and std, each with values"),
+        ("model: {input_norm: {}}", "are expected, got none"),
+        ("model: {input_norm: {mean: [0], std: [0]}}", "model.input_norm.std: at least 1e-08"),
+        ("lora:", "lora: a mapping of keys and values is expected, got None"),
+    ],
+)
+def test_what_was_a_default_once_without_a_word(text, message, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert message in refusal(tmp_path / "mine.yaml")
+
+
+def test_mistakes_are_told_together(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "lora: {r: 0, r: -1}\ntrain: {lr: 1, betas: [.nan, .nan]}\nmodel: {tune: all, backbone: no}"
+    )
+    assert refusal(file).removeprefix(f"{file}: ") == (
+        "6 mistakes: (1) key 'r' is given twice (line 1, column 14); keep one of them "
+        "(2) train.betas: a finite number is expected, got nan "
+        "(3) train.lr: unknown key; did you mean 'initial_lr'? "
+        "(4) model.backbone: Input should be a valid string, got False and 2 more"
+    )
+    # What depends on a wrong key is not looked at: the size of no backbone, the options of no head.
+    file.write_text(
+        "model: {backbone: [], backbone_size: tiny, model_path: 3, decoder: {widht: 1}}"
+    )
+    said = refusal(file)
+    assert "2 mistakes: (1) model.model_path: " in said
+    assert "(2) model.backbone: " in said
+
+
 @pytest.mark.parametrize("content", [b"\x80\x81\xff", b"\x89PNG\r\n\x1a\n\0\0", b"\xff\xfe\xd8"])
 def test_bytes_that_are_no_text(content, tmp_path):
     file = tmp_path / "mine.yaml"

@@ -70,6 +70,11 @@ def a_view(size):
     return Reduced(np.ndarray, ((size,), np.dtype("u1"), b"x", 0, (0,)))
 
 
+def a_tensor(size, stored=1):
+    rebuild, arguments = torch.zeros(stored).__reduce_ex__(2)
+    return Reduced(rebuild, (arguments[0], 0, (size,), (1,), False, OrderedDict()))
+
+
 def a_list_of_lists(levels):
     inner = []
     for _ in range(levels):
@@ -86,6 +91,11 @@ def in_itself():
 JUNK = {
     "an array of no bytes": (lambda: an_array(1 << 27), "more than the file"),
     "an array of one byte": (lambda: a_view(1 << 27), "more than the file"),
+    "a tensor of one value": (lambda: a_tensor(1 << 27), "more than the file|cannot be read"),
+    "a tensor of no values": (
+        lambda: Reduced(torch.FloatTensor, (1 << 27,)),
+        "more than the file",
+    ),
     "zeros of no bytes": (lambda: Reduced(bytearray, (1 << 27,)), "a bytearray"),
     "a list a billion times": (lambda: a_list_of_lists(40), "more than the file"),
     "a list in itself": (in_itself, "deeper than 64"),

@@ -3,12 +3,11 @@
 No torch here: a typo is answered before anything heavy is imported.
 """
 
-import difflib
 import json
 import os
 import re
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -26,15 +25,22 @@ from vit_backbone import (
     shorten,
 )
 
+from .problems import (
+    Problem,
+    in_one_line,
+    is_told,
+    suggest,
+    unknown_keys,
+    wrong_choice,
+    wrong_types,
+)
 from .schema import DecoderConfig, ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
-from .synonyms import SYNONYMS
 from .yaml_file import read_yaml
 
 # nnU-Net's folder names hold the trainer's and the plans' names beside it, 255 bytes in all.
 _LONGEST_NAME = 100
-# What pydantic writes between the keys of a problem's place.
-_TYPES = re.compile(r"str|int|float|bool|none|literal|(function|list|dict|tuple|constrained)\W.*")
 _HEAD_OPTIONS = ConfigDict(strict=True, allow_inf_nan=False)
+_SMALLEST_STD = 1e-8
 
 
 class ConfigError(UserError):
@@ -84,23 +90,43 @@ def load_config(file_or_name: str | Path) -> ViTnnUNetConfig:
 
     Raises:
         ConfigError: unreadable, an unknown key, a wrong type, an impossible value or backbone
-            size, or a head that is not installed.
+            size, or a head that is not installed. Several mistakes are said together.
     """
     file = find_config(file_or_name)
     source = shorten(file, 200)
     try:
-        content = read_yaml(file)
+        content, problems = read_yaml(file)
     except UserError as error:
         raise ConfigError(f"{source}: {error}") from error
-    _refuse_unknown_keys(content, ViTnnUNetConfig, "", source)
+    problems += unknown_keys(content, ViTnnUNetConfig)
+    sections = {}
+    for name, schema in get_type_hints(ViTnnUNetConfig).items():
+        sections[name], wrong = _read_section(schema, content.get(name, {}), name)
+        problems += [problem for problem in wrong if not is_told(problem.key, problems)]
+    problems += _model_problems(sections["model"], problems)
+    problems += _train_problems(sections["train"], problems)
+    if problems:
+        raise ConfigError(in_one_line(problems, source))
+    return ViTnnUNetConfig(**sections)
+
+
+def _read_section(schema: type, content: Any, name: str) -> tuple[Any, list[Problem]]:
+    """Read what can be read of a section; a key that is wrong has its default then."""
+    if isinstance(content, dict):
+        known = {f.name for f in fields(schema)}
+        content = {key: value for key, value in content.items() if key in known}
     try:
-        # Strict validation takes nested mappings in JSON only, from Python it wants instances.
-        config = TypeAdapter(ViTnnUNetConfig).validate_json(json.dumps(content))
+        return _validated(schema, content), []
     except ValidationError as error:
-        raise ConfigError(_first_problem(error, "", source)) from error
-    check_model(config.model, source)
-    check_train(config.train, source)
-    return config
+        problems = wrong_types(error, name)
+        wrong = {found["loc"][0] for found in error.errors() if found["loc"]}
+    right = {key: content[key] for key in content if key not in wrong} if wrong else {}
+    return _validated(schema, right), problems
+
+
+def _validated(schema: type, content: Any) -> Any:
+    # Strict validation takes nested mappings in JSON only, from Python it wants instances.
+    return TypeAdapter(schema).validate_json(json.dumps(content, default=str))
 
 
 def check_model(model: ViTModelConfig, source: str | Path) -> None:
@@ -113,103 +139,93 @@ def check_model(model: ViTModelConfig, source: str | Path) -> None:
     Raises:
         ConfigError: see `load_config`.
     """
+    if problems := _model_problems(model, []):
+        raise ConfigError(in_one_line(problems, shorten(source, 200)))
+
+
+def _model_problems(model: ViTModelConfig, told: list[Problem]) -> list[Problem]:
+    """List what is wrong, but for keys that have a problem already."""
+    problems = []
+    if not is_told("model.backbone", told) and not is_told("model.backbone_size", told):
+        problems += _size_problems(model)
+    if not is_told("model.layer_indices", told):
+        problems += wrong_choice(model.layer_indices, tuple(LAYER_PRESETS), "model.layer_indices")
+    if not is_told("model.input_norm", told):
+        problems += _statistics_problems(model.input_norm)
+    if not is_told("model.model_path", told):
+        problems += _head_problems(model, told)
+    return problems
+
+
+def _size_problems(model: ViTModelConfig) -> list[Problem]:
+    key = "model.backbone_size"
     if model.backbone_size is not None and model.backbone not in MODEL_CONFIGS:
-        raise ConfigError(
-            f"{source}: model.backbone_size: {model.backbone!r} is no family "
-            f"({', '.join(MODEL_CONFIGS)}) and has its size in its name; leave the key away"
+        said = (
+            f"{shorten(model.backbone)!r} is no family ({', '.join(MODEL_CONFIGS)}) and has its "
+            "size in its name; leave the key away"
         )
+        return [Problem(key, said)]
     try:
         resolve_backbone(model.backbone, model.backbone_size)
     except UserError as error:
-        raise ConfigError(f"{source}: model.backbone_size: {error}") from error
-    _check_choice(model.layer_indices, tuple(LAYER_PRESETS), "model.layer_indices", source)
-    _check_choice(model.input_norm, INPUT_NORMS, "model.input_norm", source)
+        return [Problem(key, str(error))]
+    return []
+
+
+def _statistics_problems(norm: str | dict[str, list[float]]) -> list[Problem]:
+    key = "model.input_norm"
+    if isinstance(norm, str):
+        return wrong_choice(norm, INPUT_NORMS, key)
+    if set(norm) != {"mean", "std"} or not all(norm.values()):
+        keys = ", ".join(norm) or "none"
+        return [Problem(key, f"mean and std, each with values, are expected, got {shorten(keys)}")]
+    if min(norm["std"]) < _SMALLEST_STD:
+        said = f"at least {_SMALLEST_STD} is expected, got {min(norm['std'])}"
+        return [Problem(f"{key}.std", said)]
+    return []
+
+
+def _head_problems(model: ViTModelConfig, told: list[Problem]) -> list[Problem]:
     try:
         factory = find_head(model.model_path)
     except UserError as error:
-        raise ConfigError(f"{source}: model.model_path: {error}") from error
+        return [Problem("model.model_path", str(error))]
     known = head_options(factory)
     # By the class: an option that is named "options" hides the method until it is refused here.
     options = DecoderConfig.options(model.decoder)
+    problems = []
     for name, value in options.items():
         key = f"model.decoder.{shorten(name)}"
+        if is_told(key, told):
+            continue
         if name not in known:
-            raise ConfigError(f"{source}: {key}: {_suggest(name, list(known))}")
-        annotation = known[name].annotation
-        if annotation is not known[name].empty:
+            problems.append(Problem(key, suggest(name, list(known))))
+        elif known[name].annotation is not known[name].empty:
             try:
-                TypeAdapter(annotation, config=_HEAD_OPTIONS).validate_python(value)
+                TypeAdapter(known[name].annotation, config=_HEAD_OPTIONS).validate_python(value)
             except ValidationError as error:
-                raise ConfigError(_first_problem(error, key, source)) from error
+                problems += wrong_types(error, key)[:1]
     check = getattr(sys.modules[factory.__module__], "check_options", None)
-    if check is not None:
+    if check is not None and not problems and not is_told("model.decoder", told):
         try:
             check(**options)
         except UserError as error:
-            raise ConfigError(f"{source}: model.decoder.{error}") from error
+            problems.append(Problem("", f"model.decoder.{error}"))
+    return problems
 
 
-def check_train(train: ViTTrainConfig, source: str | Path) -> None:
-    """Check the keys of the recipe against each other.
-
-    Args:
-        train: the section to check.
-        source: the file it came from, for messages.
-
-    Raises:
-        ConfigError: two keys that say the same, or epochs that there are not.
-    """
+def _train_problems(train: ViTTrainConfig, told: list[Problem]) -> list[Problem]:
+    """List two keys that say the same, or epochs that there are not."""
+    problems = []
     if train.backbone_lr is not None and train.backbone_lr_scale is not None:
-        raise ConfigError(
-            f"{source}: train.backbone_lr: it excludes train.backbone_lr_scale; keep one of them"
-        )
+        said = "it excludes train.backbone_lr_scale; keep one of them"
+        problems.append(Problem("train.backbone_lr", said))
     begins = train.head_first_epochs + (train.warmup_epochs or 0)
-    if begins >= train.num_epochs:
-        raise ConfigError(
-            f"{source}: train.num_epochs: {train.num_epochs} epochs end before the "
-            f"{begins} of head_first_epochs and warmup_epochs do"
+    counted = ("num_epochs", "head_first_epochs", "warmup_epochs")
+    if begins >= train.num_epochs and not any(is_told(f"train.{key}", told) for key in counted):
+        said = (
+            f"{train.num_epochs} epochs end before the {begins} of head_first_epochs and "
+            "warmup_epochs do"
         )
-
-
-def _check_choice(value: Any, names: tuple[str, ...], key: str, source: str | Path) -> None:
-    if isinstance(value, str) and value not in names:
-        value = shorten(value)
-        near = difflib.get_close_matches(value, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(names)}"
-        raise ConfigError(f"{source}: {key}: unknown {value!r}; {hint}")
-
-
-def _refuse_unknown_keys(content: Any, schema: type, prefix: str, source: str) -> None:
-    if not isinstance(content, dict) or schema is DecoderConfig:
-        return  # a wrong type is pydantic's to name, and the head's options the head's
-    hints = get_type_hints(schema)
-    known = [f.name for f in fields(schema)]
-    for name, value in content.items():
-        if name not in known:
-            raise ConfigError(f"{source}: {prefix}{shorten(name)}: {_suggest(name, known)}")
-        if is_dataclass(hints[name]):
-            _refuse_unknown_keys(value, hints[name], f"{prefix}{name}.", source)
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    meant = {key: key for key in known}
-    meant |= {other: key for other, key in SYNONYMS.items() if key in known}
-    near = difflib.get_close_matches(shorten(name), meant, n=1, cutoff=0.6)
-    if near:
-        return f"unknown key; did you mean {meant[near[0]]!r}?"
-    valid = f"valid keys: {', '.join(known) or 'none'}"
-    for section, schema in get_type_hints(ViTnnUNetConfig).items():
-        keys = [f.name for f in fields(schema)]
-        if SYNONYMS.get(name, name) in keys and known != keys:
-            return f"unknown key; {SYNONYMS.get(name, name)!r} belongs under {section} ({valid})"
-    return f"unknown key; {valid}"
-
-
-def _first_problem(error: ValidationError, prefix: str, source: str | Path) -> str:
-    problems = error.errors(include_url=False)
-    # A value of several possible types has a problem with each; the best fit goes deepest.
-    same = [p for p in problems if p["loc"][:2] == problems[0]["loc"][:2]]
-    problem = max(same, key=lambda p: len(p["loc"]))
-    location = [shorten(part) for part in problem["loc"] if not _TYPES.fullmatch(str(part))]
-    key = ".".join(filter(None, [prefix, *location]))
-    return f"{source}: {key}: {problem['msg']}, got {shorten(repr(problem['input']))}"
+        problems.append(Problem("train.num_epochs", said))
+    return problems

@@ -13,6 +13,8 @@ import yaml
 
 from vit_backbone import UserError, shorten
 
+from .problems import Problem
+
 _MOST_BYTES = 100_000
 _MOST_VALUES = 10_000
 _MOST_KEYS = 200
@@ -21,9 +23,13 @@ _LARGEST = 10**18
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MERGE = "tag:yaml.org,2002:merge"
 _STRING = "tag:yaml.org,2002:str"
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+# What the text itself must say, also where somebody wrote the type before it (``!!int 010``).
+_SPOKEN = (_INT, _FLOAT, "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
+_MOST_DIGITS = 100
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
     """Read a YAML file whose document is a mapping; an empty file is an empty one.
 
     Anchors, aliases and merge keys work. Numbers are decimal, 1e-3 among them; keys are text.
@@ -31,9 +37,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Args:
         file: of at most 100 kB, in UTF-8 or UTF-16.
 
+    Returns:
+        The mapping, and what is wrong in it: keys given twice, and values that are not plain, not
+        finite or beyond 10**18.
+
     Raises:
-        UserError: unreadable, no mapping, a key given twice or of several parts, values that are
-            not plain, not finite or beyond 10**18, or more of them than a config has.
+        UserError: unreadable, no mapping, a key of several parts, a value that is not of the type
+            written before it, half a character, or more values or levels than a config has.
     """
     try:
         with file.open("rb") as stream:
@@ -43,7 +53,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if len(content) > _MOST_BYTES:
         raise UserError(f"over {_MOST_BYTES // 1000} kB; a config is a page of text")
     try:
-        tree = yaml.load(content, Loader=_Loader)
+        loader = _Loader(content)
+        tree = loader.get_single_data()
     except RecursionError:
         raise UserError("not readable as YAML: nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
@@ -51,8 +62,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise UserError("a mapping with model, lora and train is expected")
-    _check_values(tree)
-    return tree
+    return tree, loader.twice + _check_values(tree)
 
 
 def _reason(error: Exception) -> str:
@@ -66,9 +76,9 @@ def _reason(error: Exception) -> str:
     return f"{shorten(said, 200)} (line {mark.line + 1}, column {mark.column + 1})"
 
 
-def _check_values(tree: dict[str, Any]) -> None:
+def _check_values(tree: dict[str, Any]) -> list[Problem]:
     """Look at each value as often as it stands there: an alias may be used a billion times."""
-    seen = 0
+    seen, problems = 0, {}
     waiting: list[tuple[str, Any, int]] = [("", tree, 0)]
     while waiting:
         key, value, depth = waiting.pop()
@@ -84,19 +94,29 @@ def _check_values(tree: dict[str, Any]) -> None:
             waiting += [(key, item, depth + 1) for item in value]
         elif isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
             raise UserError(f"{shorten(key)}: half a character (a surrogate) in {shorten(value)!r}")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{shorten(key)}: a finite number is expected, got {value}")
-        elif isinstance(value, int | float) and abs(value) > _LARGEST:
-            raise UserError(f"{shorten(key)}: a number from -1e18 to 1e18 is expected")
-        elif value is not None and not isinstance(value, str | int | float):
-            raise UserError(
-                f"{shorten(key)}: text, a number, a list or a mapping is expected, "
-                f"got a {type(value).__name__}"
-            )
+        elif fault := _fault_of(value):
+            problems[key] = Problem(shorten(key), fault)  # of a list, its first such value
+    return [*problems.values()][::-1]  # the last was looked at first
+
+
+def _fault_of(value: Any) -> str:
+    """Say what is wrong with a single value; nothing is where that is for the schema to say."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"a finite number is expected, got {value}"
+    if isinstance(value, int | float) and abs(value) > _LARGEST:
+        return f"a number from -1e18 to 1e18 is expected, got {shorten(value)}"
+    if value is not None and not isinstance(value, str | int | float):
+        kind = type(value).__name__
+        return f"text, a number, a list or a mapping is expected, got a {kind}"
+    return ""
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with text for keys, each given once."""
+    """The safe loader with text for keys; it notes those that are given twice in ``twice``."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.twice: list[Problem] = []
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -108,8 +128,22 @@ class _Loader(yaml.SafeLoader):
                 continue
             key.tag = _STRING
             if key.value in seen:
-                raise _error(f"key {shorten(key.value)!r} is given twice", key)
+                where = f"line {key.start_mark.line + 1}, column {key.start_mark.column + 1}"
+                said = f"key {shorten(key.value)!r} is given twice ({where}); keep one of them"
+                self.twice.append(Problem("", said))
             seen.add(key.value)
+        return node
+
+    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if node.tag not in _SPOKEN:
+            return node
+        if len(node.value) > _MOST_DIGITS:  # Python refuses to count over 4300
+            raise _error(f"a number of {len(node.value)} digits", node)
+        spoken = self.resolve(yaml.ScalarNode, node.value, (True, False))
+        if spoken != node.tag and (spoken, node.tag) != (_INT, _FLOAT):
+            kind = node.tag.rpartition(":")[2]
+            raise _error(f"{shorten(node.value)!r} is not what !!{kind} says before it", node)
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:

@@ -1,5 +1,6 @@
 """Which backbone a run builds, and from which weight file: asked for, or recorded in plans."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def recorded_backbone(
     weights = ours["weights"]
     asked = resolve_backbone(model.backbone, model.backbone_size)
     if weights and model.checkpoint_path and not Path(weights["file"]).exists():
-        moved = Path(model.checkpoint_path).expanduser().resolve()
+        moved = Path(os.path.expanduser(model.checkpoint_path)).resolve()
         weights = weights | {"file": str(moved)}
     return ours["backbone"] | {"asked": asked}, weights
 

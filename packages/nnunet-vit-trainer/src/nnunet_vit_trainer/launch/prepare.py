@@ -12,7 +12,7 @@ from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.continuation import describe_data, leave_unnamed, refuse_other_model
 from nnunet_vit_trainer.plans.datasets import environment, find_dataset, read_plans
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans, derived_plans_name, settings_of
-from vit_backbone import UserError
+from vit_backbone import UserError, shorten
 
 from .backbones import as_recorded, asked_backbone, find_backbone, recorded_backbone
 from .checks import (
@@ -57,7 +57,8 @@ def prepare(request: Request) -> Prepared:
     if not resumes:
         check_fold(request.fold, dataset_folder, settings["data_identifier"])
     check_device(request.device, request.processes)
-    derived, tried = _derive(request, config, plans, existing, resumes)
+    with _naming(request.config):
+        derived, tried = _derive(request, config, plans, existing, resumes)
     derived[PLANS_KEY]["data"] = data
     derived = json.loads(json.dumps(derived))  # existing ones were: JSON has no tuples
     if existing is not None:
@@ -92,6 +93,15 @@ def claimed(prepared: Prepared, request: Request) -> Iterator[None]:
     ):
         write_json(plans, file)
         yield
+
+
+@contextlib.contextmanager
+def _naming(config: str | Path) -> Iterator[None]:
+    """Say whose the mistake is that only the backbone, the head or the data could tell."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{shorten(config, 100)}: {error}") from error
 
 
 def _results_folder(request: Request, dataset_folder: Path, plans_name: str) -> Path:

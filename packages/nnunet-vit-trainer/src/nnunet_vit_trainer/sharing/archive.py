@@ -65,8 +65,8 @@ def checked_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
     Raises:
         UserError: a name that is not its own normal form, that stands twice (also for a system that
-            ignores case) or that is a file and a folder; a link; a member that is encrypted or
-            compressed in an unusual way; or too many members.
+            ignores case), that is a file and a folder or that the member itself does not have; a
+            link; a member that is encrypted or compressed in an unusual way; or too many members.
     """
     members, source = archive.infolist(), str(archive.filename)
     if len(members) > MAX_MEMBERS:
@@ -83,6 +83,9 @@ def checked_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             f"{source}: {quoted(clash)} stands twice, as a file and a folder, or in two spellings; "
             "nothing is installed"
         )
+    for member in members:  # a damaged name would be left out as one that is not known
+        with readable_zip(source), archive.open(member):
+            pass
     return files
 
 
@@ -122,7 +125,8 @@ def unpack(
 ) -> None:
     """Write members of a zip below a folder, where there is none of them yet, up to a limit.
 
-    The bytes that come are counted; the sizes in a zip's headers are claims.
+    The sizes in a zip's headers are claims: nothing is written when they are too large already, and
+    the bytes that come are counted too.
 
     Args:
         archive: the zip.
@@ -135,6 +139,12 @@ def unpack(
         UserError: more than the limit, a place outside of the folder, or broken contents.
     """
     left = limit - taken
+    too_large = (
+        f"{archive.filename} unpacks to more than {limit / 1e6:.0f} MB, which no export of its "
+        "size does; nothing is installed"
+    )
+    if sum(member.file_size for member in places.values()) > left:
+        raise UserError(too_large)
     for place, member in places.items():
         target = folder / place
         if not target.resolve().is_relative_to(folder.resolve()):
@@ -148,10 +158,7 @@ def unpack(
             while block := source.read(_BLOCK):
                 left -= len(block)
                 if left < 0:
-                    raise UserError(
-                        f"{archive.filename} unpacks to more than {limit / 1e6:.0f} MB, which no "
-                        "export of its size does; nothing is installed"
-                    )
+                    raise UserError(too_large)
                 file.write(block)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -200,7 +201,7 @@ def _base_of(
             f"this export comes without its base weights; get {describe_weights(plans)}, and "
             f"give the file with {OPTION}"
         )
-    weights["file"] = str(Path(checkpoint_path).expanduser().resolve())
+    weights["file"] = str(Path(os.path.expanduser(checkpoint_path)).resolve())
     find_base_weights(weights, OPTION)
     network = network_of(plans, dataset)
     load_base_weights(network, weights)
@@ -215,6 +216,8 @@ def _put(staging: Path, target: Path) -> None:
     except OSError as error:
         if target.exists():
             raise UserError(f"{target} is there already; move it away first") from error
+        with contextlib.suppress(OSError):  # others' models are in it
+            target.parent.rmdir()
         raise
 
 

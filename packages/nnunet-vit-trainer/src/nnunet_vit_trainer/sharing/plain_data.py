@@ -22,7 +22,7 @@ def plain_copy(content: Any, limit: int, source: str) -> Any:
 
     Args:
         content: see `checkpoints.read_safely`.
-        limit: values and bytes of arrays together, of which each takes a byte of the file.
+        limit: values and bytes of arrays and tensors, of which each takes a byte of the file.
         source: what it is from, for messages.
 
     Raises:
@@ -51,12 +51,11 @@ class _Copier:
     def __init__(self, limit: int, source: str) -> None:
         self.left = limit
         self.source = source
+        self.storages: set[int] = set()
 
     def copy(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
-        self.left -= 1 + (value.nbytes if kind is np.ndarray else 0)
-        if self.left < 0:
-            raise UserError(f"{self.source} claims to hold more than the file is large")
+        self._take(1 + (value.nbytes if kind is np.ndarray else 0))
         if depth > _DEEPEST:
             raise UserError(f"{self.source} is nested deeper than {_DEEPEST} levels")
         if kind in (dict, OrderedDict):
@@ -68,8 +67,17 @@ class _Copier:
         if kind in _ATOMS or self._is_of_numbers(value):
             return value
         if is_plain_tensor(value):
+            storage = value.untyped_storage()
+            if storage.data_ptr() not in self.storages:  # tensors may share one
+                self.storages.add(storage.data_ptr())
+                self._take(storage.nbytes())
             return torch.Tensor.detach(value)  # leaves attributes behind
         raise UserError(f"{self.source} holds a {kind.__name__} that is no plain data")
+
+    def _take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise UserError(f"{self.source} claims to hold more than the file is large")
 
     def _key(self, name: Any) -> Any:
         if type(name) not in _ATOMS:

@@ -101,7 +101,7 @@ def resolve_backbone(model_name: str, model_size: str | None = None) -> str:
     family = MODEL_CONFIGS.get(model_name)
     if family is None:
         return model_name
-    size = model_size or family["default_size"]
+    size = family["default_size"] if model_size is None else model_size
     if size not in family["sizes"]:
         raise UserError(
             f"backbone {model_name!r} has no size {size!r}; it has {', '.join(family['sizes'])}"

@@ -12,7 +12,7 @@ from torch import nn
 from vit_backbone.errors import shorten
 from vit_backbone.vits.pos_embed import resample_position_embedding
 
-from .checkpoint import Checkpoint, Tensors
+from .checkpoint import Checkpoint, Tensors, as_tensor
 from .layouts import DROPPABLE, rename_tensors
 
 _PATCH_WEIGHT = "patch_embed.proj.weight"
@@ -44,6 +44,7 @@ def adapt_tensors(
     found = _fold_prefix_position(found, target)
     found = _fit_qkv_bias(found, target, backbone)
     if checkpoint.layout in ("timm", "unknown") and not target.keys() <= found.keys():
+        found = {name: as_tensor(value) for name, value in found.items()}
         converted = _rename_by_timm(found, backbone)
         notes += ["renamed by timm"] if converted.keys() != found.keys() else []
         found = converted

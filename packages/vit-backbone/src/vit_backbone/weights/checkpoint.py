@@ -2,10 +2,37 @@
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-Tensors = dict[str, torch.Tensor]
+
+class Joined(NamedTuple):
+    """A matrix of a backbone that a file holds in parts, such as q, k and v.
+
+    Joined one by one, while a backbone is filled, they take no memory to speak of; all of a
+    backbone's at once are a quarter of it.
+    """
+
+    parts: tuple[torch.Tensor, ...]
+
+    @property
+    def shape(self) -> torch.Size:
+        """The parts' rows together, and their columns."""
+        return torch.Size((sum(len(part) for part in self.parts), *self.parts[0].shape[1:]))
+
+
+Tensors = dict[str, torch.Tensor | Joined]
+
+
+def parts_of(value: torch.Tensor | Joined) -> tuple[torch.Tensor, ...]:
+    """Return the tensors that a file holds for one of a backbone."""
+    return value.parts if isinstance(value, Joined) else (value,)
+
+
+def as_tensor(value: torch.Tensor | Joined) -> torch.Tensor:
+    """Return one tensor, joined if need be."""
+    return torch.cat(value.parts) if isinstance(value, Joined) else value
 
 
 @dataclass(frozen=True)

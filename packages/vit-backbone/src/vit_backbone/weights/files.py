@@ -1,33 +1,22 @@
-"""Find a backbone's weight file, and read it without running any code in it."""
+"""Find a backbone's weight file, and see that its tensors can fill one."""
 
-import argparse
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 
 from vit_backbone.errors import WeightsError, reason_of, shorten
 from vit_backbone.vits.families import MODEL_CONFIGS
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, parts_of
 from .layouts import recognise
+from .reading import read_file
 
-# What the zoo's training checkpoints carry beside tensors, all of it data: RETFound's arguments,
-# and numpy's scalars under both names that numpy had for them.
-_SCALAR = np.float64(0).__reduce__()[0]
-_SAFE: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
-]
 _FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -59,9 +48,10 @@ def find_weights(
         WeightsError: no such file or folder, no hub within reach, or a family that no hub holds.
     """
     if checkpoint_path:
-        file = Path(checkpoint_path).expanduser()
-        if not file.exists():
-            raise WeightsError(f"checkpoint_path {str(file)!r} is not there")
+        # Neither raises, whatever a user's path is: Path's do for ~nobody, and for long names.
+        file = Path(os.path.expanduser(checkpoint_path))
+        if not os.path.exists(file):
+            raise WeightsError(f"checkpoint_path {shorten(file, 200)!r} is not there")
         return file
     if pretrained is False:
         return None
@@ -111,8 +101,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
             that are not finite floating-point numbers.
     """
     content: dict[str, Any] = {}
+    size = 0
     for file in weight_files(path):
-        part = _read_file(file)
+        part = read_file(file)
+        size += file.stat().st_size
         if not isinstance(part, Mapping):
             raise WeightsError(f"{file} holds {type(part).__name__}, not a dict of tensors")
         if twice := content.keys() & part.keys():
@@ -127,7 +119,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path} is no backbone's weights: {reason_of(error)}") from error
     periods = {} if checkpoint.periods is None else {"of RoPE's periods": checkpoint.periods}
     for name, tensor in (checkpoint.tensors | periods).items():
-        if fault := _find_fault(tensor):
+        if fault := next(filter(None, (_find_fault(t, size) for t in parts_of(tensor))), None):
             raise WeightsError(
                 f"{path}: {shorten(name, 60)} is {fault}; a backbone is filled from finite "
                 "floating-point numbers only"
@@ -135,13 +127,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _find_fault(tensor: torch.Tensor) -> str | None:
+def _find_fault(tensor: torch.Tensor, size_of_files: int) -> str | None:
     if tensor.dtype not in _DTYPES:
         return f"of type {str(tensor.dtype).removeprefix('torch.')}"
     if tensor.is_meta:
         return "without values (on the meta device)"
     if tensor.layout != torch.strided:
         return f"stored as {str(tensor.layout).removeprefix('torch.')}"
+    stored = tensor.untyped_storage().nbytes()
+    if tensor.numel() * tensor.element_size() > stored or stored > size_of_files:
+        return f"of {tensor.numel():.1e} values, more than are stored for it"
     return None if tensor.float().isfinite().all() else "not finite"
 
 
@@ -149,9 +144,12 @@ def weight_files(path: Path) -> list[Path]:
     """List the files that hold the tensors: the file itself, or a folder's (sharded) model.
 
     Raises:
-        WeightsError: a folder without a model in it, or an index of what is not beside it.
+        WeightsError: a folder without a model in it, an index of what is not beside it, or a pipe
+            or a device.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise WeightsError(f"{path} is neither a file nor a folder")  # a pipe would be endless
         return [path]
     found = next((path / name for name in _FOLDER_FILES if (path / name).is_file()), None)
     if found is None:
@@ -181,20 +179,3 @@ def sha256_of(path: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _read_file(file: Path) -> Any:
-    try:
-        with file.open("rb") as stream:
-            is_safetensors = stream.read(9)[8:] == b"{"  # a length of 8 bytes, then JSON
-        if is_safetensors:
-            return load_file(file)
-        with torch.serialization.safe_globals(_SAFE):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a stranger's bytes fail in any way
-        if "TorchScript" in str(error):
-            raise WeightsError(
-                f"{file} is a TorchScript program (as OpenAI's CLIP files are), no data alone; if "
-                "you trust it, save torch.jit.load(FILE).state_dict() and give that file"
-            ) from error
-        raise WeightsError(f"{file} cannot be read as a weight file: {reason_of(error)}") from error

@@ -13,7 +13,7 @@ import torch
 
 from vit_backbone.errors import shorten
 
-from .checkpoint import Checkpoint, Tensors
+from .checkpoint import Checkpoint, Joined, Tensors
 
 # Pretraining and classification parts that files of the zoo carry beside a backbone.
 DROPPABLE = re.compile(
@@ -252,6 +252,9 @@ def _fuse_qkv(tensors: Tensors) -> Tensors:
         wanted = needed if kind == "bias" else "qkv"
         if any(tensors.get(f"{stem}{part}_proj.{kind}") is None for part in wanted):
             continue  # the gate will name the missing tensor of qkv
+        if kind == "weight" and there[0].ndim == 2:
+            fused[joined] = Joined(tuple(there))
+            continue
         zeros = torch.zeros_like(there[0])
         fused[joined] = torch.cat([zeros if part is None else part for part in parts])
     gated = any(".mlp.gate_proj." in name for name in fused)

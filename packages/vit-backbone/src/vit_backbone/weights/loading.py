@@ -11,7 +11,7 @@ from vit_backbone.errors import WeightsError, reason_of, shorten
 from vit_backbone.vits.families import likeliest_backbone
 
 from .adapt import adapt_tensors
-from .checkpoint import Checkpoint, Tensors
+from .checkpoint import Checkpoint, Tensors, as_tensor
 from .files import read_checkpoint, sha256_of
 
 _BF16_TOLERANCE = 2**-7  # official files hold RoPE's periods as computed in bfloat16
@@ -69,7 +69,7 @@ def load_weights(
     untrained = _untrained_magnitudes(backbone)
     with torch.no_grad():
         for name, tensor in target.items():
-            tensor.copy_(found[name])
+            tensor.copy_(as_tensor(found[name]))
         for magnitude, layer in untrained:
             magnitude.copy_(layer.weight.norm(dim=1))
     return LoadReport(
