@@ -73,14 +73,12 @@ class Canvas:
         self.image, self._unpad = pad_nd_image(
             image, tuple(tile_size), "constant", {"value": 0}, True, None
         )
-        shape = self.image.shape[1:]
-        self.tiles = tiles_of(shape, tile_size, step)
+        self.tiles = tiles_of(self.image.shape[1:], tile_size, step)
         self._gaussian = compute_gaussian(
             tuple(tile_size), sigma_scale=1.0 / 8, value_scaling_factor=10, device=device
         )
-        half: dict[str, Any] = {"dtype": torch.half, "device": device}
-        self._logits = [torch.zeros((num_outputs, *shape), **half) for _ in range(members)]
-        self._weights = torch.zeros(shape, **half)
+        self._sums: list[torch.Tensor] = []  # as large as all classes of the image, so not before
+        self._num_outputs, self._members = num_outputs, members
         self._total = self._missing = len(self.tiles) * members
 
     @property
@@ -94,12 +92,21 @@ class Canvas:
 
     def add(self, tile: Tile, member: int, logits: torch.Tensor) -> bool:
         """Add a tile's logits, (K, height, width), and say whether it was the last one."""
-        logits = logits.to(self._weights.device)
-        self._logits[member][tile] += logits.mul_(self._gaussian)
+        if not self._sums:
+            self._begin()
+        self._sums[member][tile] += logits.to(self._gaussian.device).mul_(self._gaussian)
         if member == 0:
             self._weights[tile[1:]] += self._gaussian
         self._missing -= 1
         return self._missing == 0
+
+    def _begin(self) -> None:
+        shape = self.image.shape[1:]
+        half: dict[str, Any] = {"dtype": torch.half, "device": self._gaussian.device}
+        self._sums = [
+            torch.zeros((self._num_outputs, *shape), **half) for _ in range(self._members)
+        ]
+        self._weights = torch.zeros(shape, **half)
 
     @torch.inference_mode()
     def result(self) -> torch.Tensor:
@@ -109,12 +116,12 @@ class Canvas:
             UserError: a logit that is not finite in half precision.
         """
         mean: torch.Tensor | None = None
-        for logits in self._logits:
+        for logits in self._sums:
             torch.div(logits, self._weights, out=logits)
             if torch.any(torch.isinf(logits)):
                 raise UserError("the network's logits are infinite in half precision")
             own = logits[(slice(None), *self._unpad[1:])].to("cpu")
             mean = own if mean is None else mean.add_(own)
-        if len(self._logits) > 1:
-            mean /= len(self._logits)
+        if self._members > 1:
+            mean /= self._members
         return mean
