@@ -18,7 +18,7 @@ from .architecture import architecture_of, auxiliary_outputs, resolved_options
 
 PLANS_KEY = "vit"
 _RESAMPLING = "resampling_fn_probabilities"
-# As nnU-Net's planners "torchres" have it. Its default takes the classes one by one through skimage.
+# Of nnU-Net's planners "torchres". Its default takes the classes one by one through skimage.
 _TORCH_RESAMPLING = {
     _RESAMPLING: "resample_torch_fornnunet",
     f"{_RESAMPLING}_kwargs": {
