@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_vit_trainer.config.schema import ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
-from nnunet_vit_trainer.plans.continuation import refuse_other_model
+from nnunet_vit_trainer.plans.continuation import leave_unnamed, refuse_other_model
 from nnunet_vit_trainer.plans.derive import derive_plans
 from vit_backbone import UserError
 
@@ -101,6 +101,25 @@ def test_what_ends_a_run_early_may_come_and_change(plans):
     assert goes_on(other, plans)
     assert goes_on(other, earlier)
     assert goes_on(earlier, other)
+
+
+def test_results_of_an_earlier_release_go_on_being_resampled_as_they_were(plans):
+    earlier = copy.deepcopy(plans)
+    del earlier["vit"]["model"]["probability_resampling"]
+    its = earlier["configurations"]["2d"]
+    its["resampling_fn_probabilities"] = "resample_data_or_seg_to_shape"
+    its["resampling_fn_probabilities_kwargs"] = {"order": 1}
+    leave_unnamed(plans, earlier, set())
+    assert plans["configurations"]["2d"] == its
+    assert goes_on(plans, earlier)
+
+
+def test_resampling_that_both_record_counts(plans):
+    other = copy.deepcopy(plans)
+    other["configurations"]["2d"]["resampling_fn_probabilities"] = "resample_data_or_seg_to_shape"
+    leave_unnamed(plans, other, set())
+    with pytest.raises(UserError, match="resampling_fn_probabilities was 'resample_data_or_seg_to"):
+        goes_on(plans, other)
 
 
 def test_a_switch_that_both_record_counts(plans):

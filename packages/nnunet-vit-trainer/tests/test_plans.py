@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_vit_trainer.config.schema import (
     ViTLoRAConfig,
@@ -66,7 +67,7 @@ def kwargs_of(plans):
 
 
 def test_the_trained_configuration_stands_alone_with_our_architecture():
-    plans = derive()
+    plans = derive(model={"probability_resampling": "plans"})
     assert plans["plans_name"] == "nnUNetPlans_mine"
     assert list(plans["configurations"]) == ["2d"]
     settings = plans["configurations"]["2d"]
@@ -76,6 +77,14 @@ def test_the_trained_configuration_stands_alone_with_our_architecture():
     assert plans["vit"]["train"]["num_epochs"] == 1000
     assert plans["vit"]["versions"]["nnunetv2"].startswith("2.8")
     json.dumps(plans)
+
+
+def test_probabilities_are_resampled_by_torch_with_arguments_that_nnunet_takes():
+    (settings,) = derive()["configurations"].values()
+    resample = ConfigurationManager(settings).resampling_fn_probabilities
+    ones = resample(np.ones((2, 3, 8, 6), np.float16), (3, 16, 9), (5, 1, 1), (5, 0.5, 0.66))
+    assert ones.shape == (2, 3, 16, 9)
+    assert (ones == 1).all()
 
 
 def test_inheritance_is_flattened():

@@ -73,6 +73,23 @@ class Auxiliary(LinearHead):
         return [logits * 2, logits] if self.deep_supervision else logits
 
 
+class OnTheCpu(LinearHead):
+    def forward(self, features, image):
+        logits = super().forward(features, image)
+        return logits + torch.zeros(logits.shape[-1])
+
+
+class WithAConstant(LinearHead):
+    """Its constant is no buffer, so it stays where it was made."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.constant = torch.zeros(3, 1, 1)
+
+    def forward(self, features, image):
+        return super().forward(features, image) + self.constant
+
+
 class Initialising(LinearHead):
     def initialize(self):
         pass
@@ -118,6 +135,8 @@ FAULTS = [
     (Zooming, "test_output_lies_where_the_input_lies", [16], AssertionError),
     (BehindAGate, "test_output_lies_where_the_input_lies", [16], AssertionError),
     (Overflowing, "test_bfloat16_autocast_is_finite", [], AssertionError),
+    (OnTheCpu, "test_everything_is_on_the_cuda_device", [torch.float16], RuntimeError),
+    (WithAConstant, "test_everything_is_on_the_cuda_device", [torch.float16], AssertionError),
     (Initialising, "test_nnunet_finds_no_initialize_and_its_seg_layers", [], AssertionError),
     (Auxiliary, "test_deep_supervision_is_claimed_or_refused", [], AssertionError),
 ]

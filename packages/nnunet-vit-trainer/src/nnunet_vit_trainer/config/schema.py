@@ -52,6 +52,8 @@ class ViTModelConfig:
             for the last block of each quarter.
         input_norm: what the network does to nnU-Net's normalised channels: ``auto``, ``none``,
             ``imagenet`` or other statistics by name, or ``{mean: [...], std: [...]}``.
+        probability_resampling: how predictions get the images' size: ``torch``, by nnU-Net's
+            function for it, or ``plans``, by the one that the data set's plans name.
         tune: what of the backbone trains: ``lora``, ``frozen``, ``full``, ``last_N`` (the last N
             blocks); it wins over ``lora.enabled``, which decides where it is ``None``.
         decoder: the head's options.
@@ -65,6 +67,7 @@ class ViTModelConfig:
     patch_size: Annotated[int, Field(ge=1, le=256)] | None = None
     layer_indices: Annotated[list[Block], Field(min_length=4, max_length=4)] | str | None = None
     input_norm: str | dict[str, list[Statistic]] = "auto"
+    probability_resampling: Literal["torch", "plans"] = "torch"
     tune: Annotated[str, Field(pattern=r"^(lora|frozen|full|last_[1-9]\d{0,2})$")] | None = None
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 

@@ -10,7 +10,7 @@ from vit_backbone import UserError, shorten
 
 from .architecture import resolved_options
 from .datasets import read_dataset_json
-from .derive import PLANS_KEY
+from .derive import PLANS_KEY, keep_resampling
 
 # Options that a later run may change without making another model or another recipe of it.
 _FREE_OPTIONS = {
@@ -105,6 +105,7 @@ def leave_unnamed(plans: dict[str, Any], existing: dict[str, Any], given: set[st
     for name in options_of_old_plans(find_head(ours["head"])).keys() - theirs.keys() - given:
         ours.pop(name, None)
         plans[PLANS_KEY]["model"]["decoder"].pop(name, None)
+    keep_resampling(plans, existing)
 
 
 def _architecture(plans: dict[str, Any]) -> dict[str, Any]:

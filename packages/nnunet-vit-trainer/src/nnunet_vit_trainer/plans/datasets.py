@@ -10,6 +10,10 @@ from vit_backbone import UserError, shorten
 from .derive import settings_of
 
 _LARGEST_ID = 999
+_WHAT_FIRST = {
+    "nnUNet_preprocessed": "run first: nnUNetv2_plan_and_preprocess -d ID -c 2d",
+    "nnUNet_results": "train first, or install a model: nnUNetv2_import_vit FILE.zip",
+}
 _ARRAYS = ("b2nd", "npz")  # nnU-Net's endings, of now and of before
 _INTENSITIES = "foreground_intensity_properties_per_channel"
 _INTENSITIES_AT_FIRST = "foreground_intensity_properties_by_modality"
@@ -30,18 +34,20 @@ def environment(variable: str) -> str:
     return value
 
 
-def find_dataset(name_or_id: str | int) -> tuple[str, Path]:
-    """Find a preprocessed dataset's name and folder by its name or number.
+def find_dataset(name_or_id: str | int, variable: str = "nnUNet_preprocessed") -> tuple[str, Path]:
+    """Find a dataset's name and folder by its name or number.
 
     Args:
         name_or_id: ``Dataset042_Mine``, 42, ``"42"`` or ``"042"``.
+        variable: the environment variable that says where: ``nnUNet_preprocessed`` or
+            ``nnUNet_results``.
 
     Raises:
-        UserError: no folder of preprocessed data, or none or several of that number in it.
+        UserError: no such folder, or none or several of that number in it.
     """
-    root = Path(environment("nnUNet_preprocessed"))
+    root = Path(environment(variable))
     if not root.is_dir():
-        raise UserError(f"the environment variable nnUNet_preprocessed: there is no folder {root}")
+        raise UserError(f"the environment variable {variable}: there is no folder {root}")
     wanted = str(name_or_id).strip()
     names = sorted(
         folder.name for folder in root.glob("Dataset[0-9][0-9][0-9]_*") if folder.is_dir()
@@ -55,7 +61,7 @@ def find_dataset(name_or_id: str | int) -> tuple[str, Path]:
         raise UserError(
             f"dataset {wanted} {'is not in' if not found else 'is not unique in'} {root} "
             f"(there: {', '.join(found or names) or 'none'}); "
-            + ("give its name" if found else "run first: nnUNetv2_plan_and_preprocess -d ID -c 2d")
+            + ("give its name" if found else _WHAT_FIRST[variable])
         )
     return found[0], root / found[0]
 

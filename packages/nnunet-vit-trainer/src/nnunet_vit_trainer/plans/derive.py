@@ -17,6 +17,16 @@ from vit_backbone import UserError, patch_embedding_trains, quoted
 from .architecture import architecture_of, auxiliary_outputs, resolved_options
 
 PLANS_KEY = "vit"
+_RESAMPLING = "resampling_fn_probabilities"
+# Of nnU-Net's planners "torchres". Its default takes the classes one by one through skimage.
+_TORCH_RESAMPLING = {
+    _RESAMPLING: "resample_torch_fornnunet",
+    f"{_RESAMPLING}_kwargs": {
+        "is_seg": False,
+        "force_separate_z": False,
+        "memefficient_seg_resampling": False,
+    },
+}
 _RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
 
 
@@ -79,6 +89,7 @@ def derive_plans(
     options = backbone["options"] | _patch_embedding_option(
         config.tune, channels, backbone.get("in_chans")
     )
+    settings |= _TORCH_RESAMPLING if config.model.probability_resampling == "torch" else {}
     settings |= {
         "patch_size": list(train["patch_size"] or settings["patch_size"]),
         "batch_size": train["batch_size"] or settings["batch_size"],
@@ -100,6 +111,20 @@ def derive_plans(
             "versions": {name: version(name) for name in _RECORDED_VERSIONS},
         },
     }
+
+
+def keep_resampling(plans: dict[str, Any], existing: dict[str, Any]) -> None:
+    """Resample, in place, as existing plans do that are older than ``probability_resampling``.
+
+    Args:
+        plans: derived for this run.
+        existing: the plans that lie in the results folder.
+    """
+    if "probability_resampling" in existing[PLANS_KEY]["model"]:
+        return
+    (ours,), (theirs,) = (p["configurations"].values() for p in (plans, existing))
+    ours |= {key: value for key, value in theirs.items() if key in _TORCH_RESAMPLING}
+    del plans[PLANS_KEY]["model"]["probability_resampling"]
 
 
 def statistics_of(backbone: dict[str, Any]) -> dict[str, list[float]]:

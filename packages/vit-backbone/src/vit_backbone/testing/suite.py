@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vit_backbone.heads.finding import deep_supervision_strides
 from vit_backbone.segmentation.model import ViTSegmentationModel
 
+from .fake_cuda import run_on_fake_cuda
 from .tools import (
     FakeBackbone,
     one_process_group,
@@ -138,6 +139,13 @@ class HeadConformance:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         assert logits.isfinite().all()
         assert all(gradient.isfinite().all() for gradient in gradients)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    def test_everything_is_on_the_cuda_device(self, dtype: torch.dtype) -> None:
+        """A CUDA run under autocast, of fake tensors."""
+        logits = run_on_fake_cuda(self.make_model(), (2, 3, 33, 50), dtype)
+        assert (logits.device.type, logits.dtype) == ("cuda", torch.float32)
+        assert logits.shape == (2, self.num_classes, 33, 50)
 
     def test_torch_compile_equals_eager(self) -> None:
         """In one graph, values and gradients.

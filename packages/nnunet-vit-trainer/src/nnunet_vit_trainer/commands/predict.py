@@ -1,0 +1,155 @@
+"""The command that predicts: nnUNetv2_predict's arguments and files, in batches."""
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_backbone import UserError
+
+from .errors import one_line_errors
+
+if TYPE_CHECKING:
+    from nnunet_vit_trainer.prediction.files import Course
+
+_FAST_STEP, _STEP = 0.8, 0.5
+
+
+@one_line_errors
+def predict() -> None:
+    """``nnUNetv2_predict_vit``: nnUNetv2_predict's arguments and files, in batches."""
+    begun = time.perf_counter()
+    arguments = _parser().parse_args()
+    from nnunet_vit_trainer.launch.checks import check_device
+    from nnunet_vit_trainer.prediction.cases import find_cases, not_done, part_of
+    from nnunet_vit_trainer.prediction.files import predict_cases, write_companions
+    from nnunet_vit_trainer.prediction.predictor import Predictor
+
+    check_device(arguments.device, 1)
+    model = _model_folder(arguments)
+    predictor = Predictor(
+        model,
+        arguments.f,
+        arguments.chk,
+        arguments.device,
+        step=arguments.step_size or (_FAST_STEP if arguments.fast else _STEP),
+        mirror=not (arguments.disable_tta or arguments.fast),
+        batch_size=arguments.batch_size,
+        sum_on_device=not arguments.not_on_device,
+    )
+    ending = predictor.ensemble.dataset["file_ending"]
+    cases = part_of(find_cases(arguments.i, ending), arguments.part_id, arguments.num_parts)
+    found = len(cases)
+    arguments.o.mkdir(parents=True, exist_ok=True)
+    if arguments.continue_prediction:
+        wanted = arguments.save_probabilities
+        cases = not_done(cases, arguments.o, ending, probabilities=wanted)
+    write_companions(predictor, arguments.o, vars(arguments))
+    loaded = time.perf_counter()
+    with _progress(len(cases), arguments.disable_progress_bar) as on_progress:
+        course = predict_cases(
+            predictor,
+            cases,
+            arguments.o,
+            probabilities=arguments.save_probabilities,
+            readers=max(arguments.npp, 1),
+            writers=max(arguments.nps, 1),
+            on_progress=on_progress,
+        )
+    course.seconds["start and load"] = loaded - begun
+    _print_table(course, len(cases), found, time.perf_counter() - begun)
+    if course.failed:
+        name, why = next(iter(course.failed.items()))
+        more = f" (and {len(course.failed) - 1} more)" if len(course.failed) > 1 else ""
+        raise UserError(f"{len(course.failed)} of {len(cases)} cases failed: {name}: {why}{more}")
+
+
+def _model_folder(arguments: argparse.Namespace) -> Path:
+    """Return the model's folder: the one given, or that of the data set in nnUNet_results."""
+    if arguments.m is not None:
+        if arguments.d or arguments.p:
+            raise UserError("-m names the model's folder; leave -d and -p away, or -m")
+        return arguments.m
+    if not (arguments.d and arguments.p):
+        raise UserError("say which model: -d DATASET -p PLANS (as nnUNetv2_predict), or -m FOLDER")
+    from nnunet_vit_trainer.plans.datasets import find_dataset
+
+    _, folder = find_dataset(arguments.d, "nnUNet_results")
+    model = folder / f"{arguments.tr}__{arguments.p}__{arguments.c}"
+    if not model.is_dir():
+        there = ", ".join(sorted(f.name for f in folder.iterdir() if f.is_dir())) or "none"
+        raise UserError(f"there is no model {model.name} in {folder}; there are: {there}")
+    return model
+
+
+@contextlib.contextmanager
+def _progress(total: int, disabled: bool) -> Iterator[Callable[[float], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = ("predicting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    disabled = disabled or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disabled) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda cases: bar.update(task, completed=cases)
+
+
+def _print_table(course: "Course", predicted: int, found: int, seconds: float) -> None:
+    """Say where the time went: the stages of the main thread add up to the whole."""
+    from rich.console import Console
+    from rich.table import Table
+
+    spent = dict(course.seconds)
+    beside = {name: spent.pop(name, 0.0) for name in ("read and preprocess", "resample and write")}
+    spent["network"] = seconds - sum(spent.values())
+    table = Table(title=f"{predicted} of {found} cases in {seconds:.1f} s", title_justify="left")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    table.add_column("share", justify="right")
+    for name in ("start and load", "wait for images", "network", "wait for writing"):
+        table.add_row(name, f"{spent.get(name, 0.0):.1f}", f"{spent.get(name, 0.0) / seconds:.0%}")
+    table.add_section()
+    for name, value in beside.items():
+        table.add_row(f"{name} (beside it)", f"{value:.1f}", "")
+    Console().print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Predict with a trained model as nnUNetv2_predict does, with its arguments and "
+        "files, in batches across tiles, mirrors and cases. Takes stock nnU-Net's 2D models too.",
+        epilog="Example: nnUNetv2_predict_vit -i IMAGES -o MASKS -d 42 -p nnUNetPlans_my. "
+        "docs/prediction.md says what it does otherwise than nnUNetv2_predict, and how fast it is.",
+    )
+    add = parser.add_argument
+    add("-i", nargs="+", type=Path, required=True, metavar="IMAGES", help="a folder, or files")
+    add("-o", type=Path, required=True, metavar="FOLDER", help="where masks go")
+    add("-d", metavar="DATASET", help="dataset name or ID")
+    add(
+        "-tr",
+        default="nnUNetTrainerNoDeepSupervision_vit",
+        metavar="TRAINER",
+        help="trainer (default: %(default)s)",
+    )
+    add("-p", metavar="PLANS", help="plans, such as nnUNetPlans_my")
+    add("-c", default="2d", metavar="CONFIGURATION", help="configuration (default: %(default)s)")
+    add("-m", type=Path, metavar="FOLDER", help="the model's folder, instead of -d -tr -p -c")
+    add("-f", nargs="+", metavar="FOLD", help="folds (default: all that are there)")
+    add("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+    add("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
+    add("-step_size", type=float, metavar="SHARE", help=f"distance of tiles (default: {_STEP})")
+    add("--disable_tta", action="store_true", help="no mirroring: faster, a little less accurate")
+    add("--fast", action="store_true", help=f"no mirroring, step size {_FAST_STEP}")
+    add("--save_probabilities", action="store_true", help="write .npz too, for ensembling")
+    add("--continue_prediction", action="store_true", help="leave alone what is predicted already")
+    add("-npp", type=int, default=2, metavar="N", help="threads that read (default: %(default)s)")
+    add("-nps", type=int, default=2, metavar="N", help="threads that write (default: %(default)s)")
+    add("-num_parts", type=int, default=1, metavar="N", help="this is one of N such commands")
+    add("-part_id", type=int, default=0, metavar="I", help="which of them, from 0")
+    add("-batch_size", type=int, metavar="N", help="tiles at once (default: 4 on a CPU, else 32)")
+    add("--not_on_device", action="store_true", help="put logits together in the CPU's memory")
+    add("--disable_progress_bar", action="store_true", help="no bar; there is none in a pipe")
+    return parser

@@ -1,0 +1,96 @@
+"""What is to be predicted: the files of each case, and what of it is done already."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vit_backbone import UserError, quoted
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image: its name, as its mask is called, and its files, a channel or several each."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+def find_cases(inputs: Sequence[Path], file_ending: str) -> list[Case]:
+    """Find the cases of a folder, or of files, by name.
+
+    ``name_0000<ending>``, ``name_0001<ending>`` ... are the channels of one case, as everywhere in
+    nnU-Net. A single file may be called as it likes.
+
+    Args:
+        inputs: one folder, or files.
+        file_ending: of the data set's images, such as ``.nii.gz``.
+
+    Raises:
+        UserError: what is not there, has another ending or no channel number, or two files of one
+            name from different folders.
+    """
+    folder = len(inputs) == 1 and inputs[0].is_dir()
+    files = sorted(inputs[0].iterdir()) if folder else list(inputs)
+    if folder:  # nnU-Net takes what has the ending, and leaves other files alone
+        files = [file for file in files if file.name.endswith(file_ending) and file.is_file()]
+    if not files:
+        raise UserError(f"{inputs[0]} holds no image with the ending {file_ending!r}")
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"there is no image {file}")
+        if not file.name.endswith(file_ending):
+            raise UserError(f"{file}: the model was trained on images that end in {file_ending!r}")
+    if not folder and len(files) == 1:
+        name = files[0].name.removesuffix(file_ending)
+        return [Case(re.sub(r"_\d{4}$", "", name), (files[0],))]
+    return _grouped(files, file_ending)
+
+
+def _grouped(files: Sequence[Path], file_ending: str) -> list[Case]:
+    channels: dict[str, dict[str, Path]] = {}
+    for file in files:
+        matched = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(file_ending))
+        if matched is None:
+            raise UserError(
+                f"{file.name} has no channel number; call it "
+                f"{file.name.removesuffix(file_ending)}_0000{file_ending}"
+            )
+        name, channel = matched.groups()
+        same = channels.setdefault(name, {}).setdefault(channel, file)
+        if same is not file:
+            raise UserError(f"{same} and {file} would both become {name}{file_ending}")
+    return [
+        Case(name, tuple(of[channel] for channel in sorted(of)))
+        for name, of in sorted(channels.items())
+    ]
+
+
+def not_done(
+    cases: Sequence[Case], output: Path, file_ending: str, *, probabilities: bool
+) -> list[Case]:
+    """Leave out the cases whose results lie in a folder; what lies there is whole (`results`).
+
+    Args:
+        cases: to look for.
+        output: the folder.
+        file_ending: of masks.
+        probabilities: whether ``<name>.npz`` is to be there too.
+    """
+    endings = (file_ending, ".npz") if probabilities else (file_ending,)
+    return [
+        case
+        for case in cases
+        if not all((output / f"{case.name}{ending}").is_file() for ending in endings)
+    ]
+
+
+def part_of(cases: Sequence[Case], part: int, parts: int) -> list[Case]:
+    """Return the share of one of several machines, every ``parts``-th case.
+
+    Raises:
+        UserError: no such part.
+    """
+    if not 0 <= part < parts:
+        raise UserError(f"-part_id {quoted(part)}: it counts from 0 to -num_parts {parts} - 1")
+    return list(cases[part::parts])

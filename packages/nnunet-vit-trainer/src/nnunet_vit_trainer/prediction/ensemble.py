@@ -1,0 +1,114 @@
+"""A trained model's folder as networks that are ready to predict."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from vit_backbone import UserError, reason_of
+from vit_backbone.segmentation.model import ViTSegmentationModel
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The networks of a trained model's folds, and what nnU-Net knows of its data.
+
+    Attributes:
+        networks: one per fold, on their device, in evaluation mode, LoRA merged.
+        plans: nnU-Net's manager of the plans.
+        configuration: that of the configuration.
+        labels: that of the labels.
+        dataset: the content of ``dataset.json``.
+        mirror_axes: that the networks were trained to be mirrored along.
+    """
+
+    networks: list[nn.Module]
+    plans: PlansManager
+    configuration: ConfigurationManager
+    labels: LabelManager
+    dataset: dict[str, Any]
+    mirror_axes: tuple[int, ...] | None
+
+
+def load_ensemble(
+    folder: Path,
+    folds: Sequence[int | str] | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+    device: torch.device | str = "cpu",
+) -> Ensemble:
+    """Load a trained model, ours or stock nnU-Net's, with all its folds.
+
+    As with nnUNetv2_predict, a checkpoint is unpickled: open only what you trust.
+
+    Args:
+        folder: ``<trainer>__<plans>__<configuration>``.
+        folds: of those that are there; ``None`` is all of them.
+        checkpoint: file name in each fold's folder.
+        device: where the networks lie.
+
+    Raises:
+        UserError: no such folder or fold, or one that cannot be loaded.
+    """
+    if not (folder / "plans.json").is_file():
+        raise UserError(f"there is no trained model in {folder}: it has no plans.json")
+    folds = folds_of(folder, folds, checkpoint)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells what it does
+            loaded = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+            loaded.initialize_from_trained_model_folder(str(folder), folds, checkpoint)
+    except UserError:
+        raise
+    except Exception as error:  # whatever nnU-Net or a pickle runs into
+        raise UserError(
+            f"the model in {folder} cannot be loaded: {type(error).__name__}: {reason_of(error)}"
+        ) from error
+    networks = []
+    for weights in loaded.list_of_parameters:
+        network = copy.deepcopy(loaded.network)
+        network.load_state_dict(weights)
+        if isinstance(network, ViTSegmentationModel):
+            network.disable_lora()
+        networks.append(network.to(device).eval().requires_grad_(False))
+    return Ensemble(
+        networks,
+        loaded.plans_manager,
+        loaded.configuration_manager,
+        loaded.label_manager,
+        loaded.dataset_json,
+        loaded.allowed_mirroring_axes,
+    )
+
+
+def folds_of(folder: Path, asked: Sequence[int | str] | None, checkpoint: str) -> list[int | str]:
+    """Return the folds to load, once it is sure that they are there.
+
+    Args:
+        folder: see `load_ensemble`, as for the others.
+        asked: see there; ``None`` leaves ``all`` out where there are others, as nnU-Net does.
+        checkpoint: see there.
+
+    Raises:
+        UserError: none, or not those.
+    """
+    found = sorted(
+        file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}")
+    )
+    there = ", ".join(found) or "none"
+    if asked is None:
+        asked = [fold for fold in found if fold != "all"] or found
+    missing = [str(fold) for fold in asked if str(fold) not in found]
+    if missing or not asked:
+        raise UserError(
+            f"{folder} has no {checkpoint} of fold {', '.join(missing) or 'any'}; "
+            f"there are: {there}"
+        )
+    return list(asked)

@@ -1,0 +1,127 @@
+"""The sliding window of nnU-Net, taken apart: which tiles, and how their logits are put together.
+
+Everything is computed in the order and the precision of nnU-Net's own predictor, so that only the
+network's rounding in larger batches can differ.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.sliding_window_prediction import (
+    compute_gaussian,
+    compute_steps_for_sliding_window,
+)
+
+from vit_backbone import UserError
+
+Tile = tuple[slice | int, ...]
+
+
+def tiles_of(shape: Sequence[int], tile_size: Sequence[int], step: float) -> list[Tile]:
+    """List the tiles of an image, slice by slice.
+
+    Args:
+        shape: (slices, height, width), at least the tile's height and width.
+        tile_size: (height, width).
+        step: distance of tiles as a share of their size, above 0, at most 1.
+    """
+    rows, columns = compute_steps_for_sliding_window(tuple(shape[1:]), tuple(tile_size), step)
+    height, width = tile_size
+    return [
+        (slice(None), index, slice(row, row + height), slice(column, column + width))
+        for index in range(shape[0])
+        for row in rows
+        for column in columns
+    ]
+
+
+def mirrors_of(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
+    """List what a tile is flipped along before it is predicted, the first time along nothing.
+
+    Args:
+        axes: that the model was trained to be mirrored along, 0 is the height; ``None`` is none.
+    """
+    of_batch = [axis + 2 for axis in axes or ()]
+    counts = range(len(of_batch) + 1)
+    return [flips for n in counts for flips in itertools.combinations(of_batch, n)]
+
+
+class Canvas:
+    """A case on its way: its padded image, and the logits of the tiles that came back so far.
+
+    Args:
+        image: (C, slices, height, width), preprocessed.
+        tile_size: (height, width).
+        step: see `tiles_of`.
+        num_outputs: output channels of the network.
+        members: networks of the ensemble; each has logits of its own until the end, as in nnU-Net.
+        device: where the logits are summed.
+    """
+
+    def __init__(
+        self,
+        image: torch.Tensor,
+        tile_size: Sequence[int],
+        step: float,
+        num_outputs: int,
+        members: int,
+        device: torch.device,
+    ) -> None:
+        self.image, self._unpad = pad_nd_image(
+            image, tuple(tile_size), "constant", {"value": 0}, True, None
+        )
+        self.tiles = tiles_of(self.image.shape[1:], tile_size, step)
+        self._gaussian = compute_gaussian(
+            tuple(tile_size), sigma_scale=1.0 / 8, value_scaling_factor=10, device=device
+        )
+        self._sums: list[torch.Tensor] = []  # as large as all classes of the image, so not before
+        self._num_outputs, self._members = num_outputs, members
+        self._total = self._missing = len(self.tiles) * members
+
+    @property
+    def share_done(self) -> float:
+        """How much of the case is predicted, 0 to 1."""
+        return 1 - self._missing / self._total
+
+    def tile(self, tile: Tile) -> torch.Tensor:
+        """Cut out a tile, (C, height, width)."""
+        return self.image[tile]
+
+    def add(self, tile: Tile, member: int, logits: torch.Tensor) -> bool:
+        """Add a tile's logits, (K, height, width), and say whether it was the last one."""
+        if not self._sums:
+            self._begin()
+        self._sums[member][tile] += logits.to(self._gaussian.device).mul_(self._gaussian)
+        if member == 0:
+            self._weights[tile[1:]] += self._gaussian
+        self._missing -= 1
+        return self._missing == 0
+
+    def _begin(self) -> None:
+        shape = self.image.shape[1:]
+        half: dict[str, Any] = {"dtype": torch.half, "device": self._gaussian.device}
+        self._sums = [
+            torch.zeros((self._num_outputs, *shape), **half) for _ in range(self._members)
+        ]
+        self._weights = torch.zeros(shape, **half)
+
+    @torch.inference_mode()
+    def result(self) -> torch.Tensor:
+        """Return the members' mean logits, (K, slices, height, width), half, on the CPU.
+
+        Raises:
+            UserError: a logit that is not finite in half precision.
+        """
+        mean: torch.Tensor | None = None
+        for logits in self._sums:
+            torch.div(logits, self._weights, out=logits)
+            if torch.any(torch.isinf(logits)):
+                raise UserError("the network's logits are infinite in half precision")
+            own = logits[(slice(None), *self._unpad[1:])].to("cpu")
+            mean = own if mean is None else mean.add_(own)
+        if self._members > 1:
+            mean /= self._members
+        return mean

@@ -1,0 +1,257 @@
+"""Our predictor against nnU-Net's own on the same model: the same masks, files and sums."""
+
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from PIL import Image
+from trained_results import TRAINER, call, write_results
+
+from nnunet_vit_trainer.commands.predict import predict as predict_command
+from nnunet_vit_trainer.prediction import Predictor
+from nnunet_vit_trainer.prediction.cases import Case, find_cases
+from nnunet_vit_trainer.prediction.files import predict_cases
+from vit_backbone import UserError
+
+SIZES = {"large": (70, 45), "small": (20, 17), "one_tile": (32, 32), "a.b_0001": (33, 64)}
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def model(exporter):
+    """A model of two folds with different weights."""
+    folder = write_results(exporter, "two_folds")
+    content = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    torch.manual_seed(3)
+    weights = content["network_weights"]
+    content["network_weights"] = {
+        name: tensor + 0.05 * torch.randn_like(tensor) if "head" in name else tensor
+        for name, tensor in weights.items()
+    }
+    (folder / "fold_1").mkdir()
+    torch.save(content, folder / "fold_1" / "checkpoint_final.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for name, size in SIZES.items():
+        pixels = random.integers(0, 255, size, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}_0000.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stocks(model, images, tmp_path_factory):
+    """What nnU-Net's own predictor makes of them, with both folds, mirroring and probabilities."""
+    output = tmp_path_factory.mktemp("stock")
+    stock = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    stock.initialize_from_trained_model_folder(str(model), (0, 1))
+    files = [[str(images / f"{name}_0000.png")] for name in SIZES]
+    outputs = [str(output / name) for name in SIZES]
+    stock.predict_from_files_sequential(files, outputs, save_probabilities=True)
+    return output
+
+
+def read(folder, name):
+    return np.asarray(Image.open(folder / f"{name}.png"))
+
+
+def command(images, output, model, *arguments):
+    files = images if isinstance(images, list) else [images]
+    call(predict_command, "-i", *files, "-o", output, "-m", model, "-device", "cpu", *arguments)
+
+
+def test_masks_and_files_are_stocks(model, images, stocks, tmp_path, capsys):
+    command(images, tmp_path, model, "--save_probabilities", "-batch_size", "5")
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in stocks.iterdir()}
+    for name in SIZES:
+        assert (read(tmp_path, name) == read(stocks, name)).all()
+        ours, theirs = (
+            np.load(folder / f"{name}.npz")["probabilities"] for folder in (tmp_path, stocks)
+        )
+        # nnU-Net sums in float16, where merged adapters and other batches go a step another way.
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    said = capsys.readouterr().out
+    assert "4 of 4 cases" in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_without_mirroring_and_at_another_step(model, images, tmp_path):
+    command(images, tmp_path, model, "--fast", "-f", "1")
+    stock = nnUNetPredictor(0.8, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    stock.initialize_from_trained_model_folder(str(model), (1,))
+    files = [[str(images / f"{name}_0000.png")] for name in SIZES]
+    stock.predict_from_files_sequential(files, [str(tmp_path / f"stock_{n}") for n in SIZES])
+    for name in SIZES:
+        assert (read(tmp_path, name) == read(tmp_path, f"stock_{name}")).all()
+
+
+def test_a_finished_case_is_not_predicted_again_and_a_half_one_is(model, images, stocks, tmp_path):
+    (tmp_path / ".unfinished" / "small").mkdir(parents=True)
+    (tmp_path / ".unfinished" / "small" / "small.npz").write_bytes(b"of a killed run")
+    (tmp_path / "large.png").write_bytes(b"whole, as it seems")
+    command(images, tmp_path, model, "--continue_prediction")
+    assert (tmp_path / "large.png").read_bytes() == b"whole, as it seems"
+    assert (read(tmp_path, "small") == read(stocks, "small")).all()
+    assert not (tmp_path / "small.npz").exists()
+    assert not (tmp_path / ".unfinished").exists()
+
+
+def test_what_fails_is_named_and_does_not_stop_the_others(model, images, tmp_path, capsys):
+    broken = shutil.copytree(images, tmp_path / "images")
+    (broken / "b_0000.png").write_bytes(b"no image")
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(broken / "rgb_0000.png")
+    with pytest.raises(SystemExit) as stopped:
+        command(broken, tmp_path / "out", model)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert len(said.strip().splitlines()) == 1
+    assert "2 of 6 cases failed: b: " in said
+    assert len(list((tmp_path / "out").glob("*.png"))) == len(SIZES)
+    with pytest.raises(SystemExit):
+        command([broken / "rgb_0000.png"], tmp_path / "out", model)
+    assert "it has 3 channels; the model takes 1" in capsys.readouterr().err
+
+
+def test_parts_share_the_cases(model, images, tmp_path):
+    for part in ("0", "1", "2"):
+        command(images, tmp_path / part, model, "-num_parts", "3", "-part_id", part, "--fast")
+    found = [file.stem for part in "012" for file in (tmp_path / part).glob("*.png")]
+    assert sorted(found) == sorted(SIZES)
+
+
+def test_a_model_is_found_by_its_dataset(exporter, model, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_results", str(exporter / "results"))
+    arguments = ["-i", images / "small_0000.png", "-o", tmp_path, "-device", "cpu"]
+    call(predict_command, *arguments, "-d", "900", "-p", "nnUNetPlans_two_folds")
+    assert (tmp_path / "small.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["-m", "nowhere"], "there is no trained model in nowhere"),
+        (["-d", "900", "-p", "nnUNetPlans_other"], f"no model {TRAINER}__nnUNetPlans_other__2d in"),
+        (["-d", "901", "-p", "nnUNetPlans_two_folds"], "dataset 901 is not in"),
+        (["-d", "900"], "say which model"),
+        (["-m", "MODEL", "-p", "nnUNetPlans_two_folds"], "leave -d and -p away"),
+        (["-m", "MODEL", "-f", "2"], "no checkpoint_final.pth of fold 2; there are: 0, 1"),
+        (["-m", "MODEL", "-step_size", "1.5"], "step size 1.5"),
+        (["-m", "MODEL", "-num_parts", "2", "-part_id", "2"], "-part_id"),
+        (["-m", "MODEL", "-batch_size", "0"], "batch size 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(
+    arguments, match, exporter, model, images, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("nnUNet_results", str(exporter / "results"))
+    given = [str(model) if argument == "MODEL" else argument for argument in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        call(predict_command, "-i", images, "-o", tmp_path / "o", "-device", "cpu", *given)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert match in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_cases_are_found_as_nnunet_names_them(images, tmp_path):
+    names = {case.name for case in find_cases([images], ".png")}
+    assert names == set(SIZES)
+    for name in ("x_0001.png", "x_0000.png", "y_0000.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert find_cases([tmp_path], ".png") == [
+        Case("x", (tmp_path / "x_0000.png", tmp_path / "x_0001.png")),
+        Case("y", (tmp_path / "y_0000.png",)),
+    ]
+    (tmp_path / "free.png").touch()
+    assert find_cases([tmp_path / "free.png"], ".png") == [Case("free", (tmp_path / "free.png",))]
+    with pytest.raises(UserError, match=r"call it free_0000\.png"):
+        find_cases([tmp_path], ".png")
+    with pytest.raises(UserError, match="no image"):
+        find_cases([tmp_path / "not there_0000.png"], ".png")
+    with pytest.raises(UserError, match=r"end in '\.png'"):
+        find_cases([tmp_path / "notes.txt"], ".png")
+    other = tmp_path / "other" / "y_0000.png"
+    other.parent.mkdir()
+    other.touch()
+    with pytest.raises(UserError, match="would both become"):
+        find_cases([tmp_path / "y_0000.png", other], ".png")
+
+
+def test_arrays_give_what_files_give_from_several_threads(model, images, stocks):
+    predictor = Predictor(model, batch_size=3)
+    assert not any("lora" in name for name, _ in predictor.ensemble.networks[0].named_modules())
+    pixels = {name: np.asarray(Image.open(images / f"{name}_0000.png"))[None] for name in SIZES}
+    begin = threading.Barrier(4)
+
+    def predict(name):
+        begin.wait()
+        return predictor.predict(pixels[name], probabilities=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(SIZES, pool.map(predict, SIZES), strict=True))
+    for name, (labels, probabilities) in found.items():
+        assert (labels == read(stocks, name)).all()
+        assert probabilities.shape == (3, *SIZES[name])
+        assert (predictor.predict(pixels[name]) == labels).all()
+
+
+def test_a_volume_is_its_slices(model):
+    predictor = Predictor(model, (0,), mirror=False, batch_size=7)
+    random = np.random.default_rng(1)
+    volume = random.normal(size=(1, 3, 40, 36)).astype(np.float32)
+    labels = predictor.predict(volume)
+    stock = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    stock.initialize_from_trained_model_folder(str(model), (0,))
+    properties = {"spacing": [1.0, 1.0, 1.0]}
+    assert (labels == stock.predict_single_npy_array(volume, properties)).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 2, 3, 8, 8)])
+def test_arrays_of_another_form_are_refused(shape, model):
+    with pytest.raises(UserError, match="is expected"):
+        Predictor(model).predict(np.zeros(shape))
+
+
+def test_a_batch_that_is_too_large_is_halved(model, images, stocks, tmp_path):
+    predictor = Predictor(model, batch_size=8)
+    seen = []
+
+    def with_little_memory(network):
+        forward = network.forward
+
+        def run(images):
+            seen.append(len(images))
+            if len(images) > limit:
+                raise torch.OutOfMemoryError
+            return forward(images)
+
+        network.forward = run
+
+    for network in predictor.ensemble.networks:
+        with_little_memory(network)
+    limit = 2
+    course = predict_cases(predictor, find_cases([images], ".png"), tmp_path)
+    assert not course.failed
+    assert {8, 4, 2} <= set(seen)
+    assert all((read(tmp_path, name) == read(stocks, name)).all() for name in SIZES)
+    limit = 0
+    with pytest.raises(UserError, match="too small for one tile of 32 x 32 px"):
+        predict_cases(predictor, find_cases([images], ".png"), tmp_path)
+
+
+def test_progress_counts_cases_and_never_goes_back(model, images, tmp_path):
+    told = []
+    predictor = Predictor(model, batch_size=3)
+    predict_cases(predictor, find_cases([images], ".png"), tmp_path, on_progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == len(SIZES)
+    assert len(told) > len(SIZES)
