@@ -112,7 +112,7 @@ def stop_file_of(name: str, fold_folder: str | Path) -> Path | None:
         name: ``train.stop_file``: a path, ``~`` is the home; a relative one is below the next.
         fold_folder: of the fold's results.
     """
-    return Path(fold_folder, os.path.expanduser(name)) if name else None  # noqa: PTH111 - no raise
+    return Path(fold_folder, os.path.expanduser(name)) if name else None
 
 
 def is_there(stop_file: Path | None) -> bool:
