@@ -43,7 +43,7 @@ UNDOCUMENTED = {
     "save_summary_json": (evaluate_predictions, "writes the summary, here to a temporary file"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
-OWN_METHODS = {"_complete", "_resume", "_load_pretrained"}
+OWN_METHODS = {"_complete", "_resume", "_load_pretrained", "_end_if_asked"}
 """Of the trainer; each other one overrides nnU-Net's, which must call it."""
 
 SET_ATTRIBUTES = {
@@ -61,6 +61,7 @@ SET_ATTRIBUTES = {
     "enable_deep_supervision": "decided by the class",
     "disable_checkpointing": "--disable_checkpointing",
     "_best_ema": PRIVATE["_best_ema"],
+    "current_epoch": "a checkpoint in the midst of an epoch counts it as not finished",
 }
 """Of nnU-Net's trainer, that we set: under another name nobody would read them."""
 
