@@ -24,7 +24,7 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnunet_vit_trainer.commands import train as command
 from nnunet_vit_trainer.training import trainer as trainers
-from nnunet_vit_trainer.training import validation
+from nnunet_vit_trainer.training.oversight import validation
 from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from nnunet_vit_trainer.training import processes
-from nnunet_vit_trainer.training.processes import EndsWithTrainer, sigterm_raises
+from nnunet_vit_trainer.training.ending import processes
+from nnunet_vit_trainer.training.ending.processes import EndsWithTrainer, sigterm_raises
 
 processes.SECONDS_AFTER_SIGTERM = 1  # nnU-Net's workers look for a flag, these wait for it
 

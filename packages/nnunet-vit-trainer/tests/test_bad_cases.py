@@ -8,7 +8,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_vit_trainer.training.cases import (
+from nnunet_vit_trainer.training.oversight.cases import (
     describe,
     faults_of,
     have_foreground,
@@ -18,8 +18,8 @@ from nnunet_vit_trainer.training.cases import (
     refuse_infinite,
     sample_of,
 )
+from nnunet_vit_trainer.training.oversight.verdict import find_emptiness
 from nnunet_vit_trainer.training.shortage.workers import WORKER_FAILED
-from nnunet_vit_trainer.training.verdict import find_emptiness
 from vit_backbone import UserError
 
 # Of blosc2's blocks, which nnU-Net tells it where it preprocesses itself.

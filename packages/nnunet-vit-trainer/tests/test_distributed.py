@@ -21,7 +21,7 @@ from PIL import Image
 from nnunet_vit_trainer.commands.train import train as train_command
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.launch import ranks, run
-from nnunet_vit_trainer.training.stop import Stopped
+from nnunet_vit_trainer.training.ending.stop import Stopped
 from vit_backbone import UserError
 
 HERE = Path(__file__).parent

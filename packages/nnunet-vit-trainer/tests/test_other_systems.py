@@ -73,7 +73,7 @@ def test_every_module_is_imported():
     here = another_system.import_everything()  # what they import from others too, before the fork
     there = elsewhere(another_system.import_everything)
     assert there == here
-    assert "nnunet_vit_trainer.training.processes" in there
+    assert "nnunet_vit_trainer.training.ending.processes" in there
     assert "vit_backbone.weights.files" in there
 
 

@@ -13,7 +13,11 @@ import yaml
 
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.launch.run import DEFAULT_TRAINER
-from nnunet_vit_trainer.training.processes import EndsWithTrainer, end_with_parent, sigterm_raises
+from nnunet_vit_trainer.training.ending.processes import (
+    EndsWithTrainer,
+    end_with_parent,
+    sigterm_raises,
+)
 
 HERE = Path(__file__).parent
 PATIENCE = 900  # seconds, for machines that do other work too

@@ -8,8 +8,12 @@ from a_network import IMAGE, TARGET, network, optimizer_of, take_step
 from torch import nn
 
 from nnunet_vit_trainer.checkpoints.content import random_states, set_random_states
+from nnunet_vit_trainer.training.oversight.watch import (
+    MAX_SKIPPED_STEPS,
+    StepWatch,
+    refuse_idle_lora,
+)
 from nnunet_vit_trainer.training.step import resolve_amp_dtype
-from nnunet_vit_trainer.training.watch import MAX_SKIPPED_STEPS, StepWatch, refuse_idle_lora
 from vit_backbone import UserError
 
 

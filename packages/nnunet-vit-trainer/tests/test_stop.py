@@ -12,9 +12,9 @@ from an_airy_run import EPOCHS, STEPS, in_the_air, make_trainer, seed
 from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
 from nnunet_vit_trainer.commands import train as command
 from nnunet_vit_trainer.launch.checks import check_stop_file
-from nnunet_vit_trainer.training import stop
-from nnunet_vit_trainer.training.stop import Stopped, asked_by, signals_stop, signals_wait
-from nnunet_vit_trainer.training.watch import plateau_hint
+from nnunet_vit_trainer.training.ending import stop
+from nnunet_vit_trainer.training.ending.stop import Stopped, asked_by, signals_stop, signals_wait
+from nnunet_vit_trainer.training.oversight.watch import plateau_hint
 from vit_backbone import UserError
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1 here")

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from nnunet_vit_trainer.training.oversight.validation import EVALUATION, Pools, validated_whole
 from nnunet_vit_trainer.training.seeding import NNUNET
-from nnunet_vit_trainer.training.validation import EVALUATION, Pools, validated_whole
 from vit_backbone import UserError
 
 pytestmark = [

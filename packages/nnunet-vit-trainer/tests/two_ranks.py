@@ -27,9 +27,9 @@ from nnunet_vit_trainer.config.schema import (
 )
 from nnunet_vit_trainer.launch import ranks
 from nnunet_vit_trainer.plans.derive import derive_plans
+from nnunet_vit_trainer.training.ending.processes import EndsWithTrainer
+from nnunet_vit_trainer.training.ending.stop import Stopped, asked_by, signals_wait
 from nnunet_vit_trainer.training.group import largest_of_ranks
-from nnunet_vit_trainer.training.processes import EndsWithTrainer
-from nnunet_vit_trainer.training.stop import Stopped, asked_by, signals_wait
 from vit_backbone import UserError
 
 DATASET = "Dataset901_Fixed"

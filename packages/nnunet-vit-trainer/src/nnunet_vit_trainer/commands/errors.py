@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-from nnunet_vit_trainer.training.processes import sigterm_raises
+from nnunet_vit_trainer.training.ending.processes import sigterm_raises
 from vit_backbone import UserError
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from nnunet_vit_trainer.training.stop import Stopped, signals_stop
+from nnunet_vit_trainer.training.ending.stop import Stopped, signals_stop
 
 from .arguments import add_what_to_train
 from .errors import one_line_errors

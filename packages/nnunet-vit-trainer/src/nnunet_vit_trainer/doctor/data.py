@@ -6,14 +6,14 @@ from typing import Any
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_vit_trainer.plans.datasets import read_json
-from nnunet_vit_trainer.training.cases import (
+from nnunet_vit_trainer.training.oversight.cases import (
     EMPTY_MASKS,
     describe,
     faults_of,
     have_foreground,
     sample_of,
 )
-from nnunet_vit_trainer.training.verdict import find_emptiness
+from nnunet_vit_trainer.training.oversight.verdict import find_emptiness
 
 from .examination import Examination
 from .problems import Problem

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.plans.datasets import read_splits
-from nnunet_vit_trainer.training.stop import is_there, stop_file_of
+from nnunet_vit_trainer.training.ending.stop import is_there, stop_file_of
 from vit_backbone import UserError, quoted, shorten
 
 from .request import TRAINERS, Request

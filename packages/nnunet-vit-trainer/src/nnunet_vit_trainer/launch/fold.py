@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.plans.datasets import environment, read_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.training.ending.stop import signals_wait
 from nnunet_vit_trainer.training.shortage.disk import check_writable, disk_in_one_line
-from nnunet_vit_trainer.training.stop import signals_wait
 from vit_backbone import UserError
 
 from .request import Request
@@ -83,7 +83,7 @@ def _load_checkpoint(trainer: "nnUNetTrainer", request: Request) -> None:
 
 
 def _take_steps(trainer: "nnUNetTrainer") -> None:
-    from nnunet_vit_trainer.training.cases import name_what_failed_in_workers
+    from nnunet_vit_trainer.training.oversight.cases import name_what_failed_in_workers
     from nnunet_vit_trainer.training.shortage.memory import within_memory
 
     try:

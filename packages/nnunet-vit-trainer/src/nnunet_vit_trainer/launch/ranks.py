@@ -25,15 +25,15 @@ from torch.multiprocessing import (
     start_processes,
 )
 
-from nnunet_vit_trainer.training.group import process_group
-from nnunet_vit_trainer.training.processes import end_with_parent
-from nnunet_vit_trainer.training.stop import (
+from nnunet_vit_trainer.training.ending.processes import end_with_parent
+from nnunet_vit_trainer.training.ending.stop import (
     EXIT_CODES,
     Stopped,
     asked_by,
     signals_stop,
     signals_wait,
 )
+from nnunet_vit_trainer.training.group import process_group
 from vit_backbone import UserError
 
 # Rank 0 may download weights meanwhile.

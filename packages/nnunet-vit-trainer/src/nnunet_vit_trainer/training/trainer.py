@@ -28,7 +28,11 @@ from vit_backbone import UserError, load_weights
 from vit_backbone.heads.recompute import set_recompute
 
 from .averaging import WeightAverage
-from .cases import (
+from .ending.processes import EndsWithTrainer
+from .ending.stop import LastEpoch, Stopped, asked_by, is_there, signals_wait, stop_file_of
+from .group import largest_of_ranks, local_device, wrap
+from .optimization import Schedule, build_optimizer, default_warmup
+from .oversight.cases import (
     EMPTY_MASKS,
     faults_of,
     have_foreground,
@@ -37,9 +41,9 @@ from .cases import (
     refuse_infinite,
     sample_of,
 )
-from .group import largest_of_ranks, local_device, wrap
-from .optimization import Schedule, build_optimizer, default_warmup
-from .processes import EndsWithTrainer
+from .oversight.validation import validated_whole
+from .oversight.verdict import find_emptiness
+from .oversight.watch import StepWatch, plateau_hint, refuse_idle_lora
 from .seeding import seed_generators, seeded_data_workers
 from .shortage.workers import watched_data_workers
 from .step import (
@@ -48,10 +52,6 @@ from .step import (
     to_device,
     training_step,
 )
-from .stop import LastEpoch, Stopped, asked_by, is_there, signals_wait, stop_file_of
-from .validation import validated_whole
-from .verdict import find_emptiness
-from .watch import StepWatch, plateau_hint, refuse_idle_lora
 
 ADVICE = (
     "the weights of the last good epochs lie in checkpoint_best.pth and checkpoint_latest.pth; "

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.training.shortage.workers import refuse_dead
 
 from .seeding import NNUNET
-from .shortage.workers import refuse_dead
 
 EVALUATION = importlib.import_module("nnunetv2.evaluation.evaluate_predictions")
 

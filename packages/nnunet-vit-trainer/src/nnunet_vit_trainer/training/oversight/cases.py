@@ -14,9 +14,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunet_vit_trainer.training.shortage.workers import WORKER_FAILED
 from vit_backbone import UserError, reason_of, shorten
-
-from .shortage.workers import WORKER_FAILED
 
 SAMPLE = 20
 """Cases that are looked at before a training."""
