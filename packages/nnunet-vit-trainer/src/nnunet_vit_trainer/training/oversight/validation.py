@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.training.seeding import NNUNET
 from nnunet_vit_trainer.training.shortage.workers import refuse_dead
-
-from .seeding import NNUNET
 
 EVALUATION = importlib.import_module("nnunetv2.evaluation.evaluate_predictions")
 
