@@ -209,6 +209,48 @@ def killed(preprocessed, tmp_path_factory):
     return paths, config, fold, said, [machine.returncode for machine in machines]
 
 
+@pytest.mark.integration
+def test_a_group_that_is_asked_to_end_saves_together_and_goes_on(preprocessed, tmp_path):
+    """The launcher alone gets the signal; the second start goes on in the epoch of the first."""
+    model = {"model_path": "linear", "backbone": "test_vit", "pretrained": False}
+    train = {"num_epochs": 1000, "num_iterations_per_epoch": 3, "num_val_iterations_per_epoch": 1}
+    content = {"model": model, "train": train | {"batch_size": 2, "patch_size": [48, 48]}}
+    config = tmp_path / "asked.yaml"
+    config.write_text(yaml.safe_dump(content))
+    own = {"nnUNet_results": str(tmp_path / "results"), "nnUNet_n_proc_DA": "1"}
+    command = [PROGRAMS / "nnUNetv2_train_vit", DATASET, "2d", "0", "--config", config, "--c"]
+    finished = 0
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGUSR1, 0)):
+        with subprocess.Popen(
+            [*map(str, command), "-device", "cpu", "-num_gpus", "2"],
+            env=os.environ | preprocessed | own | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as launcher:
+            said = list(iter_until("Epoch time:", launcher.stdout))
+            launcher.send_signal(number)
+            said += launcher.stdout.readlines()
+        assert launcher.returncode == code, "".join(said)
+        assert sum("Go on with" in line for line in said) == 1
+        assert not any("Traceback" in line for line in said)
+        (file,) = tmp_path.rglob("checkpoint_latest.pth")
+        content = torch.load(file, weights_only=False)
+        epochs = [int(line.split()[-1]) for line in said if re.search(r" Epoch \d+", line)]
+        assert epochs[0] == finished
+        finished = content["current_epoch"]
+        assert finished == epochs[-1] > 0
+        assert {len(values) for values in content["logging"].values()} == {finished}
+
+
+def iter_until(words, lines):
+    """Yield lines up to the first that holds the words."""
+    for line in lines:
+        yield line
+        if words in line:
+            return
+
+
 def only_child(pid):
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(child)

@@ -97,8 +97,11 @@ def kill_again_and_again(kills, folder, preprocessed, is_alive):
             wait_for(process, lambda: last_saved(runs.said()) >= 3)
             longest = time.monotonic() - begin
         if moment == "any":
-            time.sleep(chance.uniform(0, longest))
+            time.sleep(chance.uniform(0, 2 * longest))
         else:
+            if moment == "checkpoint":  # of the first, second or third epoch
+                epoch = last_saved(before) + chance.randrange(3)
+                wait_for(process, lambda epoch=epoch: last_saved(runs.said()) >= epoch)
             name = f"{moment}_" if moment == "checkpoint" else f".{moment}."
             wait_for(
                 process,
@@ -120,6 +123,7 @@ def kill_again_and_again(kills, folder, preprocessed, is_alive):
         counts["before an epoch"] += not epochs
         if epochs:
             assert epochs[0] >= last_saved(before)
+    counts["epochs"] = last_saved(runs.said())
     finish(runs, config)
     return counts
 
@@ -141,8 +145,8 @@ def test_a_run_that_is_killed_four_times_comes_to_its_end(preprocessed, is_alive
 
 
 @pytest.mark.torture
-def test_a_run_that_is_killed_sixty_times_comes_to_its_end(preprocessed, is_alive, tmp_path):
-    counts = kill_again_and_again(60, tmp_path, preprocessed, is_alive)
+def test_a_run_that_is_killed_eighty_times_comes_to_its_end(preprocessed, is_alive, tmp_path):
+    counts = kill_again_and_again(80, tmp_path, preprocessed, is_alive)
     sys.stdout.write(f"{counts}\n")
     assert counts["checkpoint"] >= 10
     assert counts["left a half file"] >= 10
