@@ -4,11 +4,16 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_vit_trainer.training.seeding import NNUNET
+from nnunet_vit_trainer.training.shortage.tiles import PREDICTION, told_tiles
 from nnunet_vit_trainer.training.validation import EVALUATION, Pools, validated_whole
 from vit_backbone import UserError
 
@@ -133,3 +138,35 @@ def test_nnunets_own_look_at_the_pool_tells_it_too():
 
     with pytest.raises(UserError, match="SIGKILL"):
         look()
+
+
+def test_a_tile_that_does_not_reach_the_device_is_told(monkeypatch):
+    """nnU-Net's own thread prints its error, and the predictor waits for its next tile."""
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    predictor.network, predictor.allowed_mirroring_axes = torch.nn.Identity(), None
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=1)
+    predictor.configuration_manager = SimpleNamespace(patch_size=[4, 4])
+    image = torch.zeros(1, 1, 8, 8)
+
+    def predict():
+        with told_tiles():
+            return predictor.predict_sliding_window_return_logits(image)
+
+    assert predict().shape == image.shape
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "clone", full)
+    found = []
+
+    def wait():
+        with pytest.raises(torch.OutOfMemoryError):
+            predict()
+        found.append("told")
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    waiting.join(NOTICED)
+    assert found == ["told"]
+    assert PREDICTION.Thread is threading.Thread
