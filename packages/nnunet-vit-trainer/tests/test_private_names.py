@@ -15,6 +15,7 @@ import pytest
 from batchgenerators.dataloading import nondet_multi_threaded_augmenter as augmenter
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.evaluation import evaluate_predictions
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import _dynamo, distributed, nn
 
@@ -162,6 +163,11 @@ def test_their_constructors_still_make_these_attributes(owner, names):
 def test_nnunets_trainer_still_has_what_the_validation_replaces():
     names = nnUNetTrainer.perform_actual_validation.__code__.co_names
     assert {"multiprocessing", "get_context", "Pool", "compute_metrics_on_folder"} <= {*names}
+
+
+def test_nnunets_predictor_still_fills_a_queue_by_a_thread():
+    names = nnUNetPredictor._internal_predict_sliding_window_return_logits.__wrapped__
+    assert {"Queue", "Thread"} <= {*names.__code__.co_names}
 
 
 def test_torchs_store_still_takes_a_socket_that_listens():

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
@@ -22,10 +23,11 @@ pytestmark = [
     # Python 3.12 warns of forks beside threads, which nnU-Net does.
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
+KILLS = 50
 NOTICED = 30  # seconds, on a machine that does other work too
 
 
-def start(loader, processes=2):
+def start(loader, processes=2, pin_memory=False):
     """Start workers as nnU-Net does."""
     start = getattr(NNUNET, WORKERS)
     return start(
@@ -34,15 +36,15 @@ def start(loader, processes=2):
         num_processes=processes,
         num_cached=3,
         seeds=None,
-        pin_memory=False,
+        pin_memory=pin_memory,
         wait_time=0.002,
     )
 
 
 @contextlib.contextmanager
-def started(*loaders, processes=2):
+def started(*loaders, **options):
     with watched_data_workers():
-        group = [start(loader, processes) for loader in loaders]
+        group = [start(loader, **options) for loader in loaders]
         for workers in group:
             workers._start()
     try:
@@ -60,7 +62,7 @@ def take_until_told(workers):
     """Take batches until an error comes, and return it with the seconds that it took."""
     start = time.monotonic()
     try:
-        while time.monotonic() - start < 10 * NOTICED:
+        while time.monotonic() - start < 2 * NOTICED:
             next(workers)
     except UserError as error:
         return str(error), time.monotonic() - start
@@ -87,6 +89,22 @@ def test_a_killed_worker_is_told_in_one_line_and_nobody_is_left(kind, capfd):
     assert seconds < NOTICED
     assert not {child.pid for child in multiprocessing.active_children()} & {*others}
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("kind", ["tensors", "arrays"])
+def test_workers_that_are_killed_at_any_moment_are_told_every_time(kind, capfd):
+    chance, worst = random.Random(0), 0.0
+    for _ in range(KILLS):
+        with started(Loader(kind=kind)) as (workers,):
+            next(workers)
+            time.sleep(chance.random() / 4)
+            os.kill(chance.choice(workers._processes).pid, signal.SIGKILL)
+            worst = max(worst, take_until_told(workers)[1])
+        assert not multiprocessing.active_children()
+    assert worst < NOTICED
+    assert capfd.readouterr().err == ""
+    print(f"{KILLS} kills, told after {worst:.1f} s at the most")  # noqa: T201
 
 
 def test_a_killed_worker_of_the_validation_is_told_at_the_next_batch_of_the_training():
@@ -134,6 +152,22 @@ def test_a_workers_error_reaches_who_trains_and_is_not_printed(error, kind, said
     ):
         next(workers)
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_of_the_thread_that_hands_batches_on_is_raised(monkeypatch, capfd):
+    def pin(*_):
+        raise RuntimeError("CUDA error: cannot pin")
+
+    monkeypatch.setattr(watching.augmenter, "pin_memory_of_all_eligible_items_in_dict", pin)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    with (
+        started(Loader(), pin_memory=True) as (workers,),
+        pytest.raises(RuntimeError, match="cannot pin"),
+    ):
+        next(workers)
+    assert capfd.readouterr().err == ""
 
 
 def test_shared_memory_that_is_full_is_told(monkeypatch):

@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.training.seeding import NNUNET
+from nnunet_vit_trainer.training.shortage.tiles import told_tiles
 from nnunet_vit_trainer.training.shortage.workers import refuse_dead
 
 EVALUATION = importlib.import_module("nnunetv2.evaluation.evaluate_predictions")
@@ -45,7 +46,8 @@ def validated_whole(folder: Path, first: bool = True) -> Iterator[None]:
     NNUNET.multiprocessing = EVALUATION.multiprocessing = pools
     NNUNET.compute_metrics_on_folder = compute_and_write
     try:
-        yield
+        with told_tiles():
+            yield
     finally:
         NNUNET.multiprocessing, NNUNET.compute_metrics_on_folder = plain
         EVALUATION.multiprocessing = multiprocessing

@@ -22,6 +22,7 @@ WORKER_FAILED = "a data worker failed"
 """How a worker's error begins, in the process that trains."""
 
 _SECONDS_BETWEEN_LOOKS = 1
+_SECONDS_TO_END = 5
 _ERROR = "error of a data worker"
 _REMEDY = (
     "free memory, or start fewer (nnUNet_n_proc_DA; 0 loads without any), then continue with --c"
@@ -60,9 +61,11 @@ class WatchedWorkers(augmenter.NonDetMultiThreadedAugmenter):
 
     Attributes:
         group: those that are watched together: a dead one of any is told at the next batch.
+        trouble: the error of the thread that hands batches on.
     """
 
     group: "list[WatchedWorkers]"
+    trouble: Exception | None = None
 
     def __next__(self) -> dict[str, Any]:
         """Return a batch.
@@ -75,19 +78,36 @@ class WatchedWorkers(augmenter.NonDetMultiThreadedAugmenter):
             self._start()
         while True:
             for workers in self.group:
-                refuse_dead(workers._processes)
+                workers.refuse_trouble()
             with contextlib.suppress(Empty):
                 batch = self.results_loop_queue.get(timeout=_SECONDS_BETWEEN_LOOKS)
                 if _ERROR in batch:
                     raise batch[_ERROR]
                 return batch
 
+    def refuse_trouble(self) -> None:
+        """Refuse to go on when a worker has ended, or the thread that hands its batches on.
+
+        Raises:
+            UserError: a worker was ended, which mostly is the thread's trouble too.
+            Exception: the thread's own.
+        """
+        if self.trouble is None:
+            refuse_dead(self._processes)
+            return
+        for process in self._processes:
+            process.join(_SECONDS_TO_END)
+        refuse_dead([process for process in self._processes if process.exitcode])
+        raise self.trouble
+
     def _start(self) -> None:
         plain = augmenter.results_loop
 
         def quietly(*arguments: Any) -> None:
-            with contextlib.suppress(Exception):  # a dead worker, which `__next__` tells
+            try:
                 plain(*arguments)
+            except Exception as error:
+                self.trouble = error
 
         augmenter.results_loop = quietly
         try:
@@ -108,7 +128,7 @@ class WatchedWorkers(augmenter.NonDetMultiThreadedAugmenter):
             process.join()
         self._processes, self._queue, self.results_loop_queue = [], None, None
         self.results_loop_thread = self.abort_event = self.pause_event = None
-        self.initialized = False
+        self.initialized, self.trouble = False, None
 
 
 class ErrorsAsBatches:
