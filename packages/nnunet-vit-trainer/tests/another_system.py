@@ -8,6 +8,7 @@ Run with the arguments of nnUNetv2_train_vit, it trains in disguise.
 """
 
 import importlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -102,14 +103,19 @@ def _is_asked_by_us() -> bool:
 
 
 def main() -> None:
-    """Train; nnU-Net's pools are threads, as in the other tests."""
+    """Train with data workers that are spawned; nnU-Net's pools are threads, as in other tests."""
+    # Python's own, which is imported when it is needed: before the disguise.
+    from multiprocessing import popen_spawn_posix, queues, synchronize  # noqa: F401
+
     import conftest
 
+    multiprocessing.set_start_method("spawn")
     import_everything()
     disguise()
     from nnunet_vit_trainer.commands.train import train
 
     with conftest.environment_of({}):
+        os.environ["nnUNet_n_proc_DA"] = "1"
         train()
 
 

@@ -78,6 +78,27 @@ def test_an_inherited_configuration_trains_where_its_data_are(home, trained):
         start(home, "2d_small")
 
 
+@pytest.mark.parametrize(
+    ("file", "fits"),
+    [
+        (".DS_Store", False),
+        ("notes.txt", False),
+        ("case0.npz", False),
+        ("README", False),
+        ("case0.npy", True),
+        ("case0_seg.b2nd", True),
+    ],
+)
+def test_other_files_among_the_cases_are_named(file, fits, home, trained):
+    (home / "preprocessed" / DATASET / SETTINGS["data_identifier"] / file).touch()
+    if fits:
+        start(home)
+        return
+    with pytest.raises(UserError, match=rf"nnUNetPlans_2d holds '{file}': nnU-Net expects"):
+        start(home)
+    assert not trained
+
+
 def name_channels(home, *names):
     named = {str(i): name for i, name in enumerate(names)}
     content = {"channel_names": named, "labels": {"background": 0}}

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError, shorten
+from vit_backbone import UserError, quoted, shorten
 
 from .derive import settings_of
 
@@ -102,7 +102,20 @@ def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dic
             f"there are no preprocessed cases in {data}; run nnUNetv2_preprocess "
             f"-d ID -c {configuration} -plans_name {identifier}"
         )
+    _refuse_other_files(data)
     return plans
+
+
+def _refuse_other_files(data: Path) -> None:
+    """Refuse a folder of cases with more in it, by which nnU-Net cannot tell how they are kept."""
+    files = {f.name.split(".")[-1]: f.name for f in data.iterdir() if f.is_file()}
+    kinds = files.keys() - {"pkl", "npy"}
+    if len(kinds) > 1:
+        other = min(kinds, key=lambda kind: (kind in _ARRAYS, kind == _ARRAYS[0]))
+        raise UserError(
+            f"{data} holds {quoted(files[other])}: nnU-Net expects preprocessed cases of one kind "
+            f"there ({' or '.join(_ARRAYS)}) and no other file; move it away"
+        )
 
 
 def read_dataset_json(dataset_folder: Path) -> dict[str, Any]:
