@@ -200,6 +200,30 @@ NO_CODE = {
 }
 
 
+def a_tuple_of_tuples(levels):
+    """Ten times the one before it, at each level; its hash is taken when it becomes a key."""
+    inner = b")q\0"
+    for level in range(levels):
+        inner += b"(" + b"h%c" % level * 10 + b"tq%c" % (level + 1)
+    return b"\x80\x02}" + inner + b"K\x01s."
+
+
+def a_size(levels):
+    """The same by torch.Size, which is a tuple."""
+    inner = b")q\0"
+    for level in range(levels):
+        more = b"ctorch\nSize\n(" + b"h%c" % level * 10 + b"t\x85R"
+        inner += more + b"q%c" % (level + 1)
+    return b"\x80\x02}" + inner + b"K\x01s."
+
+
+NO_CODE |= {
+    "a tuple in a tuple for ever": a_tuple_of_tuples(30),
+    "a size in a size for ever": a_size(30),
+    "a terabyte of nothing": b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x01\x85R.",
+}
+
+
 def as_legacy(content):
     return b"".join(pickle.dumps(part, 2) for part in (MAGIC, 1001, {})) + content
 
