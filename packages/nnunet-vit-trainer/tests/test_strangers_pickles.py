@@ -152,11 +152,11 @@ def test_lists_in_each_other_without_end_are_refused(checkpoint, installed, tmp_
 
 def test_a_key_whose_hash_would_take_for_ever_is_refused(checkpoint, installed, tmp_path):
     """A tuple that holds the one before it ten times, thirty times over."""
-    inner = b")r\0\0\1\0"
+    made = b"])r\0\0\1\0a"
     for level in range(30):
-        inner += b"(" + b"j%c\0\1\0" % level * 10 + b"tr%c\0\1\0" % (level + 1)
+        made += b"(" + b"j%c\0\1\0" % level * 10 + b"tr%c\0\1\0a" % (level + 1)
     torch.save(checkpoint, tmp_path / "a.pth")
-    evil = ending(tmp_path / "a.pth", b"}" + inner + b"K\x01s")
+    evil = ending(tmp_path / "a.pth", made + b"}j\x1e\0\1\0K\x01sa")
     refused(installed, evil, "means far more than it holds")
 
 
