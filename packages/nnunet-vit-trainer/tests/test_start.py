@@ -64,8 +64,10 @@ def test_what_needs_no_weights_is_said_before_they_are_fetched(
     sections, said, home, trained, monkeypatch
 ):
     monkeypatch.setattr(preparation, "find_backbone", lambda *_: pytest.fail("weights fetched"))
-    with pytest.raises(UserError, match=said):
-        start(home, file=config(home, **sections))
+    file = config(home, **sections)
+    with pytest.raises(UserError, match=said) as caught:
+        start(home, file=file)
+    assert str(caught.value).startswith(f"{file}: ")
     assert not plans_of(home).exists()
 
 

@@ -130,7 +130,12 @@ def test_data_that_are_not_plain_are_refused_or_left_behind(case, checkpoint, in
 
 def nested(source, levels):
     """Let a checkpoint's pickle end with ``logging``: lists in each other, deeper than Python's."""
-    deep = b"X\x07\0\0\0logging" + b"]" * levels + b"a" * (levels - 1) + b"u."
+    return ending(source, b"]" * levels + b"a" * (levels - 1))
+
+
+def ending(source, value):
+    """Let a checkpoint's pickle end with ``logging``, which is a piece of a pickle."""
+    deep = b"X\x07\0\0\0logging" + value + b"u."
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(source.with_name("n.pth"), "w") as new:
         for record in old.infolist():
             content = old.read(record)
@@ -143,6 +148,16 @@ def nested(source, levels):
 def test_lists_in_each_other_without_end_are_refused(checkpoint, installed, tmp_path):
     torch.save(checkpoint, tmp_path / "a.pth")
     refused(installed, nested(tmp_path / "a.pth", 5000), "nested deeper than 64|cannot be read")
+
+
+def test_a_key_whose_hash_would_take_for_ever_is_refused(checkpoint, installed, tmp_path):
+    """A tuple that holds the one before it ten times, thirty times over."""
+    made = b"])r\0\0\1\0a"
+    for level in range(30):
+        made += b"(" + b"j%c\0\1\0" % level * 10 + b"tr%c\0\1\0a" % (level + 1)
+    torch.save(checkpoint, tmp_path / "a.pth")
+    evil = ending(tmp_path / "a.pth", made + b"}j\x1e\0\1\0K\x01sa")
+    refused(installed, evil, "means far more than it holds")
 
 
 @pytest.mark.parametrize("value", [np.zeros(3), torch.zeros(3), ["2d"], {}], ids=repr)

@@ -200,6 +200,22 @@ NO_CODE = {
 }
 
 
+def a_key_that_takes_for_ever(kind=b""):
+    """Tuples of ten times the one before, thirty of them; the last becomes a key: it is hashed."""
+    made = b"])q\0a"
+    for level in range(30):
+        tens = b"(" + b"h%c" % level * 10 + b"t"
+        made += (kind + tens + b"\x85R" if kind else tens) + b"q%ca" % (level + 1)
+    return b"\x80\x02" + made + b"}h\x1eK\x01sa."
+
+
+NO_CODE |= {
+    "a tuple in a tuple for ever": a_key_that_takes_for_ever(),
+    "a size in a size for ever": a_key_that_takes_for_ever(b"ctorch\nSize\n"),
+    "a terabyte of nothing": b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x01\x85R.",
+}
+
+
 def as_legacy(content):
     return b"".join(pickle.dumps(part, 2) for part in (MAGIC, 1001, {})) + content
 

@@ -12,6 +12,7 @@ from torch import nn
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, read_safely
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, quoted, reason_of
+from vit_backbone.weights.pickles import check_torch_zip
 
 from .plain_data import is_plain_tensor, plain_copy
 
@@ -70,17 +71,14 @@ def read_foreign_checkpoint(file: Path, configuration: str, source: str) -> dict
 
 
 def _check_records(file: Path, source: str) -> None:
-    """Refuse what torch would unpack, or read twice, into more memory than the file is large."""
+    """Refuse what torch would unpack, read twice or build into more than the file is large."""
     try:
         with zipfile.ZipFile(file) as archive:
-            records = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            damaged = check_torch_zip(archive, file.stat().st_size)
+    except Exception as error:  # a stranger's bytes fail in any way
         raise UserError(f"{source} cannot be read as a checkpoint: {reason_of(error)}") from error
-    # torch stores them; it would unpack compressed ones into memory, up to a thousandfold.
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise UserError(f"{source} is compressed inside, which torch.save never does")
-    if sum(record.file_size for record in records) > file.stat().st_size:
-        raise UserError(f"{source}: its tensors claim to be larger than the file")
+    if damaged is not None:
+        raise UserError(f"{source} is damaged (in {quoted(damaged)})")
 
 
 def check_form(content: dict[str, Any], source: str) -> None:

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from vit_backbone.errors import WeightsError, quoted, reason_of
 
+from .pickles import check_pickle, check_torch_zip
+
 # What the zoo's training checkpoints carry beside tensors, all of it data: RETFound's arguments,
 # and numpy's scalars under both names that numpy had for them.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -22,6 +24,7 @@ _SAFE: list[Any] = [
     *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
 ]
 _ZIP = b"PK\x03\x04"
+_LEGACY_PICKLES = 5  # a magic number, a version, the machine, the content, the storages' keys
 
 
 def read_file(file: Path) -> Any:
@@ -44,6 +47,8 @@ def read_file(file: Path) -> Any:
         is_zip = start.startswith(_ZIP)
         if is_zip:
             _check_records(file)
+        else:
+            _check_pickles(file)
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except WeightsError:
@@ -58,20 +63,16 @@ def read_file(file: Path) -> Any:
 
 
 def _check_records(file: Path) -> None:
-    """Refuse what torch would map as it lies there: packed records, and damaged ones.
-
-    torch itself looks at no checksum, so a byte that a download changed would be a weight.
-    """
     with zipfile.ZipFile(file) as archive:
-        records = archive.infolist()
-        if any(record.filename.endswith("/constants.pkl") for record in records):
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             return  # TorchScript, which torch.load refuses
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise WeightsError(
-                f"{file} is compressed inside, which torch.save never does; unzip it, or save its "
-                "content anew"
-            )
-        # torch.serialization.set_crc32_options(False) leaves all of them 0.
-        damaged = archive.testzip() if any(record.CRC for record in records) else None
+        damaged = check_torch_zip(archive, file.stat().st_size)
     if damaged is not None:
         raise WeightsError(f"{file} is damaged (in {quoted(damaged)}); copy or download it anew")
+
+
+def _check_pickles(file: Path) -> None:
+    """Look through the pickles that torch wrote one after the other before version 1.6."""
+    with file.open("rb") as stream:
+        for _ in range(_LEGACY_PICKLES):
+            check_pickle(stream)
