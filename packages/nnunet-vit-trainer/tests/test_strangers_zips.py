@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 import zipfile
 
 import pytest
@@ -234,6 +235,21 @@ def test_a_zip_that_was_cut_off_is_one_line(part, refused, whole, tmp_path):
     evil = tmp_path / "cut.zip"
     evil.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
     refused.file(evil, match="cannot be read as a zip")
+
+
+def test_a_member_that_begins_before_the_file_is_one_line(whole, tmp_path):
+    content = bytearray(whole.read_bytes())
+    offset = content.rindex(b"PK\x05\x06") + 16  # of the directory, as the zip's end says
+    content[offset : offset + 4] = struct.pack(
+        "<I", struct.unpack_from("<I", content, offset)[0] + 9
+    )
+    evil = tmp_path / "evil.zip"
+    evil.write_bytes(content)
+    with (
+        zipfile.ZipFile(evil) as archive,
+        pytest.raises(UserError, match=r"evil\.zip cannot be read as a zip: "),
+    ):
+        install.checked_members(archive)
 
 
 def test_damage_anywhere_in_the_directory_is_one_line_or_nothing(whole, tmp_path):

@@ -1,5 +1,6 @@
 """Read a stranger's zip: its names, its kinds of members and its size are checked, not believed."""
 
+import errno
 import re
 import stat
 import unicodedata
@@ -57,6 +58,10 @@ def readable_zip(file: str | Path | None) -> Iterator[None]:
         zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
         OverflowError,
     ) as error:  # fmt: skip
+        raise UserError(f"{file} cannot be read as a zip: {reason_of(error)}") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which is a member that begins before the file does
+            raise
         raise UserError(f"{file} cannot be read as a zip: {reason_of(error)}") from error
 
 
