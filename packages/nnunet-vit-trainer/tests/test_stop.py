@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from an_airy_run import EPOCHS, STEPS, in_the_air, make_trainer, seed
+from in_the_air import EPOCHS, STEPS, in_the_air, make_trainer, seed
 
 from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
 from nnunet_vit_trainer.commands import train as command

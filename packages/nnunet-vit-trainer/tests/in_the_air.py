@@ -57,7 +57,7 @@ def make_plans(**train):
 
 
 def make_trainer(**train):
-    """Make a trainer below the folders of `in_the_air`."""
+    """Make a trainer below the folders of the next function."""
     plans = make_plans(**train) | {"continue_training": False}
     return nnUNetTrainerNoDeepSupervision_vit(plans, "2d", 0, DATASET_JSON, torch.device("cpu"))
 
