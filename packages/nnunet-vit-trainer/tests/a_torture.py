@@ -63,6 +63,7 @@ class Run:
         assert left == [], "processes that outlived their trainer"
         if (self.folder / "happened").exists():
             self.noticed = ended - float((self.folder / "happened").read_text())
+            print(f"{trouble} {parameter or ''}: ended {self.noticed:.1f} s later")  # noqa: T201
         return code, (self.folder / "err").read_text().splitlines()
 
     def fails(self, trouble, parameter=None, **environment):
