@@ -161,6 +161,14 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_torch_that_exports_nothing_is_named(monkeypatch, tmp_path):
+    """2.6 would lay it to the head."""
+    model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))
+    monkeypatch.setattr(torch, "__version__", "2.6.0+cu124")
+    with pytest.raises(UserError, match=r"needs torch 2\.8 or newer, here is 2\.6\.0"):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
 def test_a_program_needs_no_onnx_and_no_peft():
     code = (
         "import sys; sys.modules['peft'] = sys.modules['onnx'] = None\n"

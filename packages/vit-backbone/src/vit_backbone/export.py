@@ -17,6 +17,7 @@ from vit_backbone.segmentation.model import ViTSegmentationModel
 from .errors import UserError
 
 TOLERANCE = 1e-4
+_OLDEST_TORCH = (2, 8)  # 2.6 exports neither: it takes a variable batch for a constraint violated
 # Sides of 1 would be taken for constants, by pyramid heads sides of 2 too; not square, so that
 # no equality of H and W is either.
 _EXAMPLE_GRID = (5, 7)
@@ -41,11 +42,16 @@ def export_program(
         A program from (B, C, H, W) to logits (B, K, H, W). At the grid that a learned position
         embedding was trained for, timm takes a short cut that a trace cannot: for that size, and
         for sides below 3 p, call ``program.module(check_guards=False)``, which is right there
-        too.
+        too (torch 2.8 does not know the argument yet).
 
     Raises:
-        UserError: a wrapped model, an impossible size, or a head that cannot be traced.
+        UserError: a wrapped model, an impossible size, a head that cannot be traced, or a torch
+            before 2.8.
     """
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST_TORCH:
+        raise UserError(
+            f"exporting needs torch 2.8 or newer, here is {torch.__version__}; update torch"
+        )
     merged = _plain_copy(model)
     if any(".lora_" in name for name in merged.state_dict()):
         merged.disable_lora()
