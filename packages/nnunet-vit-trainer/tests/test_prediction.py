@@ -120,6 +120,13 @@ def test_what_fails_is_named_and_does_not_stop_the_others(model, images, tmp_pat
     assert "it has 3 channels; the model takes 1" in capsys.readouterr().err
 
 
+def test_a_file_in_the_place_of_the_folder_is_one_line(model, images, tmp_path, capsys):
+    (tmp_path / "masks").touch()
+    with pytest.raises(SystemExit):
+        command(images, tmp_path / "masks", model, "--fast")
+    assert "masks cannot be written to: " in capsys.readouterr().err
+
+
 def test_parts_share_the_cases(model, images, tmp_path):
     for part in ("0", "1", "2"):
         command(images, tmp_path / part, model, "-num_parts", "3", "-part_id", part, "--fast")

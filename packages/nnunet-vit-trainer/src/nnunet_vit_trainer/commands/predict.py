@@ -24,7 +24,7 @@ def predict() -> None:
     arguments = _parser().parse_args()
     from nnunet_vit_trainer.launch.checks import check_device
     from nnunet_vit_trainer.prediction.cases import find_cases, not_done, part_of
-    from nnunet_vit_trainer.prediction.files import predict_cases, write_companions
+    from nnunet_vit_trainer.prediction.files import predict_cases, prepare_output
     from nnunet_vit_trainer.prediction.predictor import Predictor
 
     check_device(arguments.device, 1)
@@ -42,11 +42,10 @@ def predict() -> None:
     ending = predictor.ensemble.dataset["file_ending"]
     cases = part_of(find_cases(arguments.i, ending), arguments.part_id, arguments.num_parts)
     found = len(cases)
-    arguments.o.mkdir(parents=True, exist_ok=True)
     if arguments.continue_prediction:
         wanted = arguments.save_probabilities
         cases = not_done(cases, arguments.o, ending, probabilities=wanted)
-    write_companions(predictor, arguments.o, vars(arguments))
+    prepare_output(predictor, arguments.o, vars(arguments))
     loaded = time.perf_counter()
     with _progress(len(cases), arguments.disable_progress_bar) as on_progress:
         course = predict_cases(

@@ -169,12 +169,12 @@ def _write(
         course.failed[case.name] = reason_of(error)
 
 
-def write_companions(predictor: Predictor, output: Path, arguments: dict[str, Any]) -> None:
-    """Write what nnU-Net lays beside masks, for its ensembling and postprocessing.
+def prepare_output(predictor: Predictor, output: Path, arguments: dict[str, Any]) -> None:
+    """Make the folder of masks, with what nnU-Net lays beside them to ensemble and postprocess.
 
     Args:
         predictor: the model.
-        output: an existing folder.
+        output: a folder, which need not exist.
         arguments: of the command, for ``predict_from_raw_data_args.json``.
 
     Raises:
@@ -187,6 +187,7 @@ def write_companions(predictor: Predictor, output: Path, arguments: dict[str, An
         "predict_from_raw_data_args.json": arguments,
     }
     try:
+        output.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             (output / name).write_text(json.dumps(content, indent=4, default=str))
     except OSError as error:
