@@ -7,13 +7,19 @@ import re
 import signal
 import threading
 import time
+from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
 
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunet_vit_trainer.training.oversight.validation import EVALUATION, Pools, validated_whole
+from nnunet_vit_trainer.training.oversight.validation import (
+    EVALUATION,
+    Pools,
+    WatchedPool,
+    validated_whole,
+)
 from nnunet_vit_trainer.training.seeding import NNUNET
 from nnunet_vit_trainer.training.shortage.tiles import PREDICTION, told_tiles
 from vit_backbone import UserError
@@ -118,6 +124,13 @@ def test_a_pool_does_what_nnunets_does():
         with pytest.raises(TypeError):
             watched.starmap(double, [(1,)])
     assert not multiprocessing.active_children()
+
+
+def test_a_pool_of_threads_ends_too():
+    """The integration tests' pools are threads, which end with the pool and cannot be killed."""
+    for _ in range(20):
+        with WatchedPool(ThreadPool(2)) as watched:
+            assert watched.starmap(double, [(1, 0), (2, 0)]) == [2, 4]
 
 
 @pytest.mark.parametrize("idle", [0, 1])

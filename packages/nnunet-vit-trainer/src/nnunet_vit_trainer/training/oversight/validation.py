@@ -111,9 +111,10 @@ class WatchedPool:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        whole = all(process.is_alive() for process in self.processes)
         ending = threading.Thread(target=self.pool.terminate, daemon=True)
         ending.start()
-        if all(process.is_alive() for process in self.processes):
+        if whole:
             ending.join()
             return
         # It may wait for a lock that the dead process held.
