@@ -19,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vit_backbone import UserError
 
+from .ending.stop import Stopped
+
 TIMEOUT_VARIABLE = "nnUNet_vit_timeout"
 _TIMEOUT = 600
 
@@ -49,7 +51,13 @@ def process_group(device: str, store: dist.Store) -> Iterator[None]:
         timeout=_timeout(),
         device_id=bound if bound.type == "cuda" else None,
     )
-    yield
+    try:
+        yield
+    except Stopped:
+        # Where Python ends with gloo's threads, it may abort the process (7 times in 20).
+        if bound.type != "cuda":
+            dist.destroy_process_group()
+        raise
     dist.destroy_process_group()  # not after an error: nccl's would wait for the others
 
 
