@@ -22,4 +22,5 @@ def optimizer_of(model, **options):
 
 def take_step(model, optimizer, batches=((IMAGE, TARGET),), loss=None, **options):
     loss = loss or nn.functional.cross_entropy
-    return training_step(model, loss, optimizer, batches, **{"gradient_clip": 12.0} | options)
+    options = {"gradient_clip": 12.0} | options
+    return training_step(model, loss, optimizer, batches, **options).read()

@@ -346,7 +346,8 @@ def test_a_lora_step_of_dinov3_large_fits_a_small_card(home):
     target = torch.zeros(2, 512, 512, dtype=torch.long, device="cuda")
     loss = torch.nn.functional.cross_entropy
     recipe = {"gradient_clip": 12.0, "amp_dtype": torch.bfloat16}
-    steps = [training_step(model, loss, optimizer, [(image, target)], **recipe) for _ in range(6)]
+    begun = [training_step(model, loss, optimizer, [(image, target)], **recipe) for _ in range(6)]
+    steps = [outcome.read() for outcome in begun]
     assert all(taken for _, taken in steps)
     assert steps[-1][0] < steps[0][0]
     assert torch.cuda.max_memory_allocated() < 24e9

@@ -16,6 +16,7 @@ from batchgenerators.dataloading import nondet_multi_threaded_augmenter as augme
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading import data_loader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import _dynamo, distributed, nn
 
@@ -42,9 +43,11 @@ UNDOCUMENTED = {
     "NonDetMultiThreadedAugmenter": (NNUNET, "its data workers, which get seeds by this name"),
     "results_loop": (augmenter, "the thread of data workers, whose error would be printed"),
     "save_summary_json": (evaluate_predictions, "writes the summary, here to a temporary file"),
+    "threadpool_limits": (data_loader, "limits threads for each batch; ours knows the libraries"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
 OWN_METHODS = {"_complete", "_resume", "_load_pretrained", "_end_if_asked"}
+OWN_METHODS |= {"_figures", "read_outcomes"}
 """Of the trainer; each other one overrides nnU-Net's, which must call it."""
 
 SET_ATTRIBUTES = {

@@ -10,6 +10,7 @@ import yaml
 
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.launch.run import run_training_vit
+from nnunet_vit_trainer.training.step import Outcome
 from vit_backbone import UserError
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
@@ -214,8 +215,8 @@ def test_gradients_that_stay_bad_stop_the_run_with_advice(runs, home, monkeypatc
     step = trainer.training_step
 
     def burst(*args, **options):
-        loss, _ = step(*args, **options)
-        return loss, False
+        loss, _ = step(*args, **options).read()
+        return Outcome(torch.tensor(loss), torch.tensor(False))
 
     monkeypatch.setattr(trainer, "training_step", burst)
     with pytest.raises(UserError, match=r"not finite in 20 steps in a row; .*train\.initial_lr"):

@@ -45,6 +45,35 @@ def test_accumulated_batches_give_the_gradient_of_the_whole():
         assert a.grad is None or torch.allclose(a.grad, b.grad, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_first_step_that_is_not_taken_leaves_nothing_behind(kind):
+    """The trap: torch's fused SGD would go on with a momentum that nobody has written."""
+    clean, bad = network(), network()
+    options = {"optimizer": kind, "initial_lr": 1e-2}
+    optimizers = optimizer_of(clean, **options), optimizer_of(bad, **options)
+    assert take_step(bad, optimizers[1], [(torch.full_like(IMAGE, torch.nan), TARGET)])[1] is False
+    for _ in range(3):
+        losses = [take_step(m, o)[0] for m, o in zip((clean, bad), optimizers, strict=True)]
+    assert losses[0] == losses[1]
+
+
+def test_a_state_of_0_1_0_goes_on_in_the_fused_kernel():
+    """The trap: torch takes the kernel from the state, and none but the fused leaves steps out."""
+    model = network()
+    optimizer = optimizer_of(model)
+    take_step(model, optimizer)
+    old = optimizer.state_dict()
+    for group in old["param_groups"]:
+        group |= {"fused": None, "foreach": None}
+    again = optimizer_of(model)
+    again.load_state_dict(old)
+    assert {(group["fused"], group["foreach"]) for group in again.param_groups} == {(True, None)}
+    before = copy.deepcopy(model.state_dict())
+    _, taken = take_step(model, again, [(torch.full_like(IMAGE, torch.nan), TARGET)])
+    assert not taken
+    assert all(torch.equal(p, before[n]) for n, p in model.state_dict().items())
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_step_with_a_bad_gradient_is_not_taken(bad):
     model = network()
@@ -57,8 +86,9 @@ def test_a_step_with_a_bad_gradient_is_not_taken(bad):
     assert not taken
     assert all(torch.equal(p, before[n]) for n, p in model.state_dict().items())
     assert all(
-        torch.equal(now["exp_avg"], moments["state"][i]["exp_avg"])
+        torch.equal(now[name], value)
         for i, now in optimizer.state_dict()["state"].items()
+        for name, value in moments["state"][i].items()
     )
 
 

@@ -52,6 +52,7 @@ def _run(arguments: argparse.Namespace) -> Path:
         disable_checkpointing=arguments.disable_checkpointing,
         val_with_best=arguments.val_best,
         device=arguments.device,
+        quiet=arguments.quiet,
     )
 
 
@@ -94,5 +95,6 @@ def _train_parser() -> argparse.ArgumentParser:
     add("--val", action="store_true", help="only validate a finished training")
     add("--val_best", action="store_true", help="validate with checkpoint_best")
     add("--npz", action="store_true", help="save validation probabilities, for ensembling")
+    add("--quiet", action="store_true", help="only warnings here; the log file is whole")
     add("--disable_checkpointing", action="store_true", help="write no checkpoints")
     return parser

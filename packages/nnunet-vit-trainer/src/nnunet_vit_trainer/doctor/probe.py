@@ -138,11 +138,11 @@ def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
     batch = next(trainer.dataloader_train)
     loading = time.perf_counter() - start
     trainer.dataloader_train = itertools.repeat(batch)  # accumulate_steps takes more from it
-    losses: list[float] = []
     seconds: list[float] = []
 
     def step() -> None:
-        losses.append(float(trainer.train_step(batch)["loss"]))
+        trainer.train_step(batch)
+        trainer.read_outcomes()
 
     def steps() -> None:
         step()
@@ -155,7 +155,7 @@ def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
         return
     memory = peak_memory(trainer.device)
     if fitted:
-        _check_step(trainer, losses, found)
+        _check_step(trainer, trainer.losses, found)
         tell_costs(trainer, batch, Seconds(seconds[0], loading), workers, found)
     found.facts.append(("peak memory", memory if fitted else "more than there is"))
     remedy = _try_batches(trainer, batch, found)

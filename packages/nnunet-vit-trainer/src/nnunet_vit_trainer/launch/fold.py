@@ -9,6 +9,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from nnunet_vit_trainer.plans.datasets import environment, read_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.training.ending.stop import signals_wait
@@ -102,6 +104,7 @@ def _make_trainer(
     import torch
 
     from nnunet_vit_trainer.training import trainer as trainers
+    from nnunet_vit_trainer.training.progress import SHOWN, shown_on
 
     data = Path(environment("nnUNet_preprocessed"), dataset)
     for needed in (data, Path(folder)):
@@ -111,6 +114,7 @@ def _make_trainer(
                 "nnUNet_results must lie where all machines see them"
             )
     check_writable(Path(folder, f"fold_{request.fold}"))
+    SHOWN.set(shown_on(Console(), request.quiet))
     trainer = getattr(trainers, request.trainer)(
         plans=plans | {"continue_training": request.mode == "continue"},
         configuration=request.configuration,

@@ -31,6 +31,7 @@ class Request:
         checkpoints: whether checkpoints are written.
         with_best: validate with checkpoint_best.
         probabilities: save those of the validation (nnU-Net's ``--npz``).
+        quiet: nothing but warnings on the console; the log is whole.
     """
 
     dataset: str | int
@@ -46,6 +47,7 @@ class Request:
     checkpoints: bool = True
     with_best: bool = False
     probabilities: bool = False
+    quiet: bool = False
 
     @property
     def deep_supervision(self) -> bool:

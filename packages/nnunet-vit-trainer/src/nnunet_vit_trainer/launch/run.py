@@ -29,6 +29,7 @@ def run_training_vit(
     disable_checkpointing: bool = False,
     val_with_best: bool = False,
     device: str = "cuda",
+    quiet: bool = False,
 ) -> Path:
     """Train one fold (or resume, or only validate it) and return its results folder.
 
@@ -48,6 +49,7 @@ def run_training_vit(
         disable_checkpointing: write no checkpoints.
         val_with_best: validate with checkpoint_best.
         device: ``cuda``, ``cpu`` or ``mps``.
+        quiet: nothing but warnings on the console; the log file is whole.
 
     Raises:
         UserError: anything that the user can mend; nothing has been trained then, unless a
@@ -68,6 +70,7 @@ def run_training_vit(
         checkpoints=not disable_checkpointing,
         with_best=val_with_best,
         probabilities=export_validation_probabilities,
+        quiet=quiet,
     )
     results = _train_under_torchrun(request) if torchruns else _train(request)
     return Path(results, f"fold_{request.fold}")

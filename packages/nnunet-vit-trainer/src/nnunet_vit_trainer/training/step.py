@@ -1,4 +1,8 @@
-"""One optimizer step: precision, accumulation, clipping, and what is done with a bad gradient."""
+"""One optimizer step: precision, accumulation, clipping, and what is done with a bad gradient.
+
+The device decides whether the step is taken, and the outcome is read when it is wanted: in between
+a CUDA device is not waited for.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -44,7 +48,7 @@ def training_step(
     gradient_clip: float,
     amp_dtype: torch.dtype | None = None,
     grad_scaler: torch.amp.GradScaler | None = None,
-) -> tuple[float, bool]:
+) -> "Outcome":
     """Take one step on the mean loss of some batches, unless the loss or a gradient is not finite.
 
     A step that is not taken leaves weights and optimizer as they were, on all ranks alike.
@@ -78,19 +82,62 @@ def training_step(
     norm = nn.utils.clip_grad_norm_(network.parameters(), gradient_clip)
     total = torch.stack(values).sum()
     finite = _on_every_rank(torch.isfinite(norm) & torch.isfinite(total))
-    if finite:
-        optimizer.step() if grad_scaler is None else grad_scaler.step(optimizer)
+    _step_if(finite, optimizer, grad_scaler)
+    return Outcome(total, finite)
+
+
+class Outcome:
+    """What a step came to, on its way from the device.
+
+    Args:
+        loss: a number on the device.
+        taken: a truth value there.
+    """
+
+    def __init__(self, loss: torch.Tensor, taken: torch.Tensor) -> None:
+        values = torch.stack([loss.float(), taken.float()])
+        self._values = values.to("cpu", non_blocking=values.is_cuda)
+        stream = torch.cuda.current_stream(values.device) if values.is_cuda else None
+        self._arrival = stream and stream.record_event()
+
+    def read(self) -> tuple[float, bool]:
+        """Wait for this step, not for what was begun after it; return loss, and whether taken."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        loss, taken = self._values.tolist()
+        return loss, bool(taken)
+
+
+def _step_if(
+    condition: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    grad_scaler: torch.amp.GradScaler | None,
+) -> None:
+    """Step where a condition on the device holds.
+
+    AdamW's fused kernel asks there. So would SGD's, but where it leaves out its first step its
+    momentum holds whatever was in memory.
+    """
     if grad_scaler is not None:
+        if condition:
+            grad_scaler.step(optimizer)
         grad_scaler.update()
-    return total.item(), finite
+    elif isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["fused"]:
+        # As torch's GradScaler hands it over.
+        optimizer.grad_scale, optimizer.found_inf = None, (~condition).float()
+        optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf
+    elif condition:
+        optimizer.step()
 
 
-def _on_every_rank(condition: torch.Tensor) -> bool:
+def _on_every_rank(condition: torch.Tensor) -> torch.Tensor:
     """Decide together: ranks that go different ways would have different weights."""
-    if dist.is_available() and dist.is_initialized():
-        condition = condition.int()
-        dist.all_reduce(condition, dist.ReduceOp.MIN)
-    return bool(condition)
+    if not (dist.is_available() and dist.is_initialized()):
+        return condition
+    condition = condition.int()
+    dist.all_reduce(condition, dist.ReduceOp.MIN)
+    return condition.bool()
 
 
 def deep_supervision_weights(outputs: int) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,17 @@ from .oversight.cases import (
 from .oversight.validation import validated_whole
 from .oversight.verdict import find_emptiness
 from .oversight.watch import StepWatch, plateau_hint, refuse_idle_lora
+from .progress import EpochDisplay, Figures, is_shown
 from .seeding import seed_generators, seeded_data_workers
 from .shortage.workers import watched_data_workers
 from .step import (
+    Outcome,
     deep_supervision_weights,
     resolve_amp_dtype,
     to_device,
     training_step,
 )
+from .threads import FindsLibrariesOnce
 
 ADVICE = (
     "the weights of the last good epochs lie in checkpoint_best.pth and checkpoint_latest.pth; "
@@ -107,7 +111,12 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.average: WeightAverage | None = None
         self.watch = StepWatch()
         self.gradients_seen = False
-        self.losses: list[float] = []  # of the epoch that is under way
+        # Of the epoch that is under way: what its steps came to, and those that are not read yet.
+        self.losses: list[float] = []
+        self.unread: deque[tuple[Outcome, list[dict[str, Any]]]] = deque()
+        self.display = EpochDisplay(
+            self.device, self.configuration_manager.batch_size * train["accumulate_steps"]
+        )
         self.resumed_from: Path | None = None
         self.holds_base_weights = False
 
@@ -164,6 +173,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             super().run_training()
         except LastEpoch:
             self.on_train_end()
+        finally:
+            self.display.close()
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         seed = self.recipe["seed"]
@@ -194,12 +205,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.num_iterations_per_epoch = self.recipe["num_iterations_per_epoch"] - len(self.losses)
         for group in self.optimizer.param_groups:
             self.print_to_log_file(f"  {group['name']}: {group['lr']:.3g}")
+        if self.local_rank == 0:
+            steps = self.num_iterations_per_epoch + self.num_val_iterations_per_epoch
+            self.display.begin(self.current_epoch, self.num_epochs, steps)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        self.display.begin_step()
         more = range(self.recipe["accumulate_steps"] - 1)
         batches = [batch, *(next(self.dataloader_train) for _ in more)]
         with naming_bad_cases(self, batches):
-            loss, taken = training_step(
+            outcome = training_step(
                 self.network,
                 self.loss,
                 self.optimizer,
@@ -208,19 +223,35 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 amp_dtype=self.amp_dtype,
                 grad_scaler=self.grad_scaler,
             )
-        if not taken:
-            refuse_infinite(self, batches)
+        self.unread.append((outcome, batches))
         if not self.gradients_seen:
             refuse_idle_lora(unwrap(self.network))
             self.gradients_seen = True
-        self.watch.count(taken, f"{ADVICE} ({self.output_folder})")
-        if taken and self.average is not None:
+        if self.average is not None:
             self.average.update()
-        self.losses.append(loss if taken else math.nan)
+        # CUDA gets the next step before the outcome of this one is asked for.
+        self.read_outcomes(ahead=1 if self.device.type == "cuda" else 0)
         self._end_if_asked()
-        return {"loss": np.float32(self.losses[-1])}
+        loss = self.losses[-1] if self.losses else math.nan
+        self.display.end_step(loss)
+        return {"loss": np.float32(loss)}
+
+    def read_outcomes(self, ahead: int = 0) -> None:
+        """Wait for the steps that are not read yet, but for the last ``ahead``; note their losses.
+
+        Raises:
+            UserError: see `refuse_infinite` and `StepWatch`.
+        """
+        while len(self.unread) > ahead:
+            outcome, batches = self.unread.popleft()
+            loss, taken = outcome.read()
+            if not taken:
+                refuse_infinite(self, batches)
+            self.watch.count(taken, f"{ADVICE} ({self.output_folder})")
+            self.losses.append(loss if taken else math.nan)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
+        self.read_outcomes()
         train_outputs = [{"loss": np.float32(loss)} for loss in self.losses]
         taken = [output for output in train_outputs if np.isfinite(output["loss"])]
         if len(taken) < len(train_outputs):
@@ -236,11 +267,13 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             self.average.swap()
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        self.display.begin_step()
         self._end_if_asked()
         with naming_bad_cases(self, [batch]):
             result = super().validation_step(batch)
         if not np.isfinite(result["loss"]).all():
             refuse_infinite(self, [batch])
+        self.display.end_step()
         return result
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
@@ -250,6 +283,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.losses = []
 
     def on_epoch_end(self) -> None:
+        if self.local_rank == 0:
+            self.print_to_log_file(self.display.end(self._figures()))
         super().on_epoch_end()
         # The figure of progress.png holds 65 MB in a circle of references; up to 1 GB gathers.
         gc.collect()
@@ -260,6 +295,21 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if largest_of_ranks(int(is_there(stop_file)), self.device):
             self.print_to_log_file(f"train.stop_file: {stop_file} is there, no epoch follows")
             raise LastEpoch
+
+    def _figures(self) -> Figures:
+        names = ("train_losses", "val_losses", "lrs", "dice_per_class_or_region")
+        loss, val_loss, rate, dice = (self.logger.get_value(name, step=-1) for name in names)
+        return Figures(self.current_epoch, self.num_epochs, loss, val_loss, rate, dice)
+
+    def print_to_log_file(
+        self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True
+    ) -> None:
+        """Write to nnU-Net's log, and to the console what is to be seen there."""
+        super().print_to_log_file(
+            *args,
+            also_print_to_console=also_print_to_console and is_shown(args),
+            add_timestamp=add_timestamp,
+        )
 
     def on_train_end(self) -> None:
         super().on_train_end()
@@ -277,6 +327,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         number = largest_of_ranks(asked_by(), self.device)
         if not number:
             return
+        self.read_outcomes()
         if self.average is not None and self.average.swapped:
             self.average.swap()
         self.current_epoch -= 1  # nnU-Net counts on as it saves
@@ -305,12 +356,12 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     @staticmethod
     def get_training_transforms(*args: Any, **kwargs: Any) -> ComposeTransforms:
         transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
-        return ComposeTransforms([EndsWithTrainer(), transforms])
+        return ComposeTransforms([EndsWithTrainer(), FindsLibrariesOnce(), transforms])
 
     @staticmethod
     def get_validation_transforms(*args: Any, **kwargs: Any) -> ComposeTransforms:
         transforms = nnUNetTrainer.get_validation_transforms(*args, **kwargs)
-        return ComposeTransforms([EndsWithTrainer(), transforms])
+        return ComposeTransforms([EndsWithTrainer(), FindsLibrariesOnce(), transforms])
 
     def _build_loss(self) -> nn.Module:
         loss = super()._build_loss()
