@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,6 +113,8 @@ def test_a_tab_runs_nothing_where_argcomplete_is_not_installed(monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("_ARGCOMPLETE", "1")
     monkeypatch.setitem(sys.modules, "argcomplete", None)
+    demo = SimpleNamespace(run_demo=lambda folder: pytest.fail("the demo began"))
+    monkeypatch.setitem(sys.modules, "nnunet_vit_trainer.demo", demo)
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_demo_vit"])
     with pytest.raises(SystemExit) as ended:
         function_of("nnUNetv2_demo_vit")()
