@@ -185,7 +185,8 @@ def one_head(session: nox.Session, head: str) -> None:
     sync(session, "nnunet-vit-trainer", head)
     must_not_import(session, *({"vit_heads_unetr", "vit_heads_segformer"} - {f"vit_heads_{head}"}))
     folder = "packages/nnunet-vit-trainer/tests"
-    tests = [f"{folder}/test_one_head.py", f"{folder}/test_old_plans.py"]
+    names = ("one_head", "old_plans", "shipped_configs", "reference")
+    tests = [f"{folder}/test_{name}.py" for name in names]
     session.run("pytest", *tests, *session.posargs)
 
 
@@ -278,3 +279,4 @@ def wheels(session: nox.Session) -> None:
     must_not_import(session, "vit_heads_unetr", "pytest")
     session.chdir(session.create_tmp())
     session.run("nnUNetv2_demo_vit", "demo")
+    session.run("nnUNetv2_configs_vit", "--show", "recommended_retfound_cfp")

@@ -174,9 +174,19 @@ def test_a_name_that_nnunet_would_misparse_is_refused(name, write):
         find_config(write("", name))
 
 
-def test_a_missing_file_lists_the_shipped_configs():
-    with pytest.raises(ConfigError, match=r"no such file.*segformer_tiny, unetr"):
-        load_config("nowhere.yaml")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nowhere.yaml", "see nnUNetv2_configs_vit --list"),
+        ("recomended_tiny", "did you mean 'recommended_tiny'?"),
+        ("not/written/yet/unetr_light.yaml", "did you mean 'unetr_light'?"),
+        ("x" * 5000, "see nnUNetv2_configs_vit --list"),
+    ],
+)
+def test_a_missing_file_is_told_the_nearest_shipped_config(given, said):
+    with pytest.raises(ConfigError, match="no such file, and no shipped config") as caught:
+        load_config(given)
+    assert said in str(caught.value)
 
 
 def test_a_typo_is_answered_by_the_command_before_torch_is_imported(write):

@@ -18,7 +18,7 @@ from a_start import (
 )
 
 from nnunet_vit_trainer.launch import prepare as preparation
-from vit_backbone import UserError
+from vit_backbone import UserError, WeightsError
 
 
 @pytest.fixture
@@ -164,6 +164,20 @@ def test_a_file_that_would_end_the_run_at_once_is_refused_but_for_a_validation(h
     start(home, file=file, only_run_validation=True)
     start(home, file=file, fold=1)
     assert len(trained) == 3
+
+
+def test_a_shipped_config_without_its_weights_says_how_to_give_them(home, trained, monkeypatch):
+    def missing(*_):
+        raise WeightsError("checkpoint_path 'gone.pth' is not there")
+
+    monkeypatch.setattr(preparation, "find_backbone", missing)
+    for file, remedy in (
+        ("linear", "linear: .*not there: nnUNetv2_configs_vit --write linear --checkpoint_path"),
+        (config(home), r"my\.yaml: .*not there$"),
+    ):
+        with pytest.raises(WeightsError, match=remedy):
+            start(home, file=file)
+    assert not trained
 
 
 def test_a_head_that_has_nothing_to_compute_anew_is_refused(home, trained):

@@ -1,21 +1,27 @@
-"""The arguments that the commands share which look at a run."""
+"""The arguments that the commands share which look at a run, and what a shell completes them to."""
 
 import argparse
+import glob
+import os
+from pathlib import Path
+from typing import Any
 
-from nnunet_vit_trainer.config.reading import shipped_configs
+from nnunet_vit_trainer.config.catalogue import shipped_configs
 
 
 def add_what_to_train(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what is trained, and where: data set, config, trainer, device."""
     add = parser.add_argument
-    add("dataset_name_or_id", metavar="DATASET", help="dataset name or ID, preprocessed")
+    dataset = add("dataset_name_or_id", metavar="DATASET", help="dataset name or ID, preprocessed")
+    dataset.completer = complete_dataset
     add("configuration", metavar="CONFIGURATION", help="a 2D configuration, such as 2d")
-    add(
+    config = add(
         "--config",
         required=True,
         metavar="FILE_OR_NAME",
-        help=f"YAML file, or a shipped config: {', '.join(shipped_configs())}",
+        help="YAML file, or a shipped config's name (listed by nnUNetv2_configs_vit --list)",
     )
+    config.completer = complete_config
     add(
         "-tr",
         default="nnUNetTrainerNoDeepSupervision_vit",
@@ -34,3 +40,35 @@ def add_what_to_train(parser: argparse.ArgumentParser) -> None:
         choices=("cuda", "cpu", "mps"),
         help="where to train (default: %(default)s)",
     )
+
+
+def complete_shipped(prefix: str, **_: Any) -> list[str]:
+    """List the shipped configs that a word may become.
+
+    Args:
+        prefix: of the word.
+    """
+    return [name for name in shipped_configs() if name.startswith(prefix)]
+
+
+def complete_config(prefix: str, **_: Any) -> list[str]:
+    """List the shipped configs, YAML files and folders that a word may become.
+
+    Args:
+        prefix: of the word.
+    """
+    typed = glob.glob(f"{glob.escape(prefix)}*")  # noqa: PTH207 - as it is typed
+    found = [f"{file}/" if Path(file).is_dir() else file for file in typed]
+    files = [file for file in found if file.endswith(("/", ".yaml", ".yml"))]
+    return complete_shipped(prefix) + sorted(files)
+
+
+def complete_dataset(prefix: str, **_: Any) -> list[str]:
+    """List the data sets in nnUNet_preprocessed that a word may become.
+
+    Args:
+        prefix: of the word.
+    """
+    folder = os.environ.get("nnUNet_preprocessed")
+    names = [file.name for file in Path(folder).glob("Dataset*")] if folder else []
+    return sorted(name for name in names if name.startswith(prefix))

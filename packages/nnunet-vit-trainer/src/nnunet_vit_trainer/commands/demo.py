@@ -1,16 +1,19 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command that runs the demo."""
 
-import argparse
-
 from .errors import one_line_errors
+from .parser import CommandParser
 
 
 @one_line_errors
 def demo() -> None:
     """``nnUNetv2_demo_vit``: the main job on an embedded data set."""
-    parser = argparse.ArgumentParser(
-        description="Train a tiny ViT on a small procedural data set and predict with stock "
-        "nnU-Net: offline, on a CPU, in about two minutes."
+    parser = CommandParser(
+        "nnUNetv2_demo_vit",
+        example="nnUNetv2_demo_vit",
+        about="Train a tiny ViT on a small procedural data set and predict with stock "
+        "nnU-Net: offline, on a CPU, in about two minutes.",
+        read_on="README.md (Your own data)",
     )
     parser.add_argument(
         "folder",

@@ -1,9 +1,11 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command that looks at a run before it is started."""
 
 import argparse
 
 from .arguments import add_what_to_train
 from .errors import one_line_errors
+from .parser import CommandParser
 
 
 @one_line_errors
@@ -29,10 +31,13 @@ def doctor() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Look before the long run: build, load, take a few training steps on the data "
-        "set, predict one tile, and print what it costs and what is wrong. Nothing is left "
-        "behind. Exit code 1: something fatal was found."
+    parser = CommandParser(
+        "nnUNetv2_doctor_vit",
+        example="nnUNetv2_doctor_vit 42 2d --config my.yaml",
+        about="Look before the long run: build, load, take a few training steps on the data set, "
+        "predict one tile, and print what it costs and what is wrong. Nothing is left behind. "
+        "Exit code 1: something fatal was found.",
+        read_on="README.md (Look before the long run)",
     )
     add_what_to_train(parser)
     return parser

@@ -1,9 +1,11 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command that exports a trained model."""
 
 import argparse
 from pathlib import Path
 
 from .errors import one_line_errors
+from .parser import CommandParser
 
 
 @one_line_errors
@@ -30,9 +32,12 @@ def export() -> None:
 
 
 def _export_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Export a trained model as a zip, in the layout of nnU-Net's own export. "
-        "Without a flag it is whole."
+    parser = CommandParser(
+        "nnUNetv2_export_vit",
+        example="nnUNetv2_export_vit RESULTS model.zip --merged",
+        about="Export a trained model as a zip, in the layout of nnU-Net's own export. Without a "
+        "flag it is whole.",
+        read_on="README.md (Share a model), docs/security.md",
     )
     add = parser.add_argument
     add(

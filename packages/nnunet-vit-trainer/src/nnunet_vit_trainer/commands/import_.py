@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command that installs what somebody exported."""
 
 import argparse
@@ -8,6 +9,7 @@ from nnunet_vit_trainer.plans.datasets import environment
 from vit_backbone import quoted
 
 from .errors import one_line_errors
+from .parser import CommandParser
 
 
 @one_line_errors
@@ -36,17 +38,20 @@ def import_() -> None:
 
 
 def _import_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Install an export of nnUNetv2_export_vit into nnUNet_results. Checkpoints "
-        "are read as data only: no code in them is run, or installed. Plans may name nnU-Net's own "
-        "classes and installed heads."
+    parser = CommandParser(
+        "nnUNetv2_import_vit",
+        example="nnUNetv2_import_vit model.zip",
+        about="Install an export of nnUNetv2_export_vit into nnUNet_results. Checkpoints are read "
+        "as data only: no code in them is run, or installed. Plans may name classes of nnU-Net and "
+        "installed heads.",
+        read_on="README.md (Share a model), docs/security.md",
     )
     parser.add_argument("zip", type=Path, metavar="FILE.zip", help="the export")
     parser.add_argument(
         "--checkpoint_path",
         type=Path,
         metavar="FILE",
-        help="the base weights, for an export made with --adapter-only",
+        help="the base weights, for an --adapter-only export",
     )
     parser.add_argument(
         "--head",

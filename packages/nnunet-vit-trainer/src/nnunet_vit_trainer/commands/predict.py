@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command that predicts: nnUNetv2_predict's arguments and files, in batches."""
 
 import argparse
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from vit_backbone import UserError
 
 from .errors import one_line_errors
+from .parser import CommandParser
 
 if TYPE_CHECKING:
     from nnunet_vit_trainer.prediction.files import Course
@@ -117,11 +119,12 @@ def _print_table(course: "Course", predicted: int, found: int, seconds: float) -
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Predict with a trained model as nnUNetv2_predict does, with its arguments and "
+    parser = CommandParser(
+        "nnUNetv2_predict_vit",
+        example="nnUNetv2_predict_vit -i IMAGES -o MASKS -d 42 -p nnUNetPlans_my",
+        about="Predict with a trained model as nnUNetv2_predict does, with its arguments and "
         "files, in batches across tiles, mirrors and cases. Takes stock nnU-Net's 2D models too.",
-        epilog="Example: nnUNetv2_predict_vit -i IMAGES -o MASKS -d 42 -p nnUNetPlans_my. "
-        "docs/prediction.md says what it does otherwise than nnUNetv2_predict, and how fast it is.",
+        read_on="docs/prediction.md (what it does otherwise, and how fast it is)",
     )
     add = parser.add_argument
     add("-i", nargs="+", type=Path, required=True, metavar="IMAGES", help="a folder, or files")

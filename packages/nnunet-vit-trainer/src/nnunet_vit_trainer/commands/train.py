@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command that trains: nnUNetv2_train's arguments, and a config."""
 
 import argparse
@@ -11,6 +12,7 @@ from nnunet_vit_trainer.training.ending.stop import Stopped, signals_stop
 
 from .arguments import add_what_to_train
 from .errors import one_line_errors
+from .parser import CommandParser
 
 
 @one_line_errors
@@ -76,9 +78,12 @@ def _how_to_go_on(stopped: Stopped, pretrained_weights: str | None) -> str:
 
 
 def _train_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Train nnU-Net with a vision transformer. Takes nnUNetv2_train's arguments "
-        "and a config; the results are predicted with stock nnUNetv2_predict."
+    parser = CommandParser(
+        "nnUNetv2_train_vit",
+        example="nnUNetv2_train_vit 42 2d 0 --config recommended_dinov2_base",
+        about="Train nnU-Net with a vision transformer. Takes nnUNetv2_train's arguments and a "
+        "config; the results are predicted with stock nnUNetv2_predict.",
+        read_on="docs/configuration.md (the config), docs/recipe.md, docs/distributed.md",
     )
     add = parser.add_argument
     add_what_to_train(parser)

@@ -5,10 +5,8 @@ No torch here: a typo is answered before anything heavy is imported.
 
 import json
 import os
-import re
 import sys
 from dataclasses import fields
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,6 +23,8 @@ from vit_backbone import (
     shorten,
 )
 
+from .catalogue import nearest_shipped, shipped_configs, shipped_file
+from .names import ConfigError, check_name
 from .problems import (
     Problem,
     in_one_line,
@@ -37,20 +37,8 @@ from .problems import (
 from .schema import DecoderConfig, ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
 from .yaml_file import read_yaml
 
-# nnU-Net's folder names hold the trainer's and the plans' names beside it, 255 bytes in all.
-_LONGEST_NAME = 100
 _HEAD_OPTIONS = ConfigDict(strict=True, allow_inf_nan=False)
 _SMALLEST_STD = 1e-8
-
-
-class ConfigError(UserError):
-    """A config that cannot be meant; the message names the file, the key and the remedy."""
-
-
-def shipped_configs() -> list[str]:
-    """Return the names of the configs that come with the package, sorted."""
-    folder = resources.files(__package__) / "shipped"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir())
 
 
 def find_config(file_or_name: str | Path) -> Path:
@@ -62,23 +50,15 @@ def find_config(file_or_name: str | Path) -> Path:
     Raises:
         ConfigError: neither is there, or the file's stem cannot name an nnU-Net plans file.
     """
-    file, given = Path(file_or_name), shorten(file_or_name, 200)
+    file = Path(file_or_name)
     if not os.path.isfile(file) and str(file_or_name) in shipped_configs():
-        file = Path(str(resources.files(__package__) / "shipped" / f"{file_or_name}.yaml"))
+        file = shipped_file(str(file_or_name))
     if not os.path.isfile(file):
         raise ConfigError(
-            f"{given}: no such file, and no shipped config of that name "
-            f"({', '.join(shipped_configs())})"
+            f"{shorten(file_or_name, 200)}: no such file, and no shipped config of that name; "
+            f"{nearest_shipped(str(file_or_name))}"
         )
-    if file.stem.endswith("_ds"):
-        raise ConfigError(f"{given}: the ending '_ds' is kept for runs with deep supervision")
-    if len(file.stem) > _LONGEST_NAME or not re.fullmatch(
-        r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*", file.stem
-    ):
-        raise ConfigError(
-            f"{given}: the file's name becomes part of the plans' and the results' names, so use "
-            f"up to {_LONGEST_NAME} letters, digits, '.', '-' and single '_' between them"
-        )
+    check_name(file, file_or_name)
     return file
 
 

@@ -1,6 +1,7 @@
-"""The schema of a config: model, lora, train. `config_file` reads and checks a file by it.
+"""The schema of a config: model, lora, train. `reading` reads and checks a file by it.
 
 No torch here. Below this edge there are no config objects, only flat keyword arguments.
+docs/configuration.md is made of these docstrings.
 """
 
 from dataclasses import field
@@ -42,16 +43,18 @@ class ViTModelConfig:
 
     Attributes:
         model_path: an installed head, or a module with ``create_segmentation_model``.
-        backbone: a family of `vit_backbone.MODEL_CONFIGS`, or a timm model name.
+        backbone: a family (dinov3, dinov2, retfound, visionfm), or a timm ViT's name.
         backbone_size: a size of the family; ``None`` is its default.
-        checkpoint_path: local weight file; empty means none. It wins over ``pretrained``.
+        checkpoint_path: local weight file (.safetensors, .pth) or folder; empty means none. It wins
+            over ``pretrained``.
         pretrained: ``None`` is the family's released weights, ``False`` random initialisation.
         patch_size: side of a patch in pixels that the patch embedding is resampled to, 1 to 256;
-            ``None`` is the backbone's own.
+            ``None`` is the backbone's own. A patch-14 backbone takes 16, too.
         layer_indices: the four blocks that the head taps: a list, a preset's name, or ``None``
             for the last block of each quarter.
-        input_norm: what the network does to nnU-Net's normalised channels: ``auto``, ``none``,
-            ``imagenet`` or other statistics by name, or ``{mean: [...], std: [...]}``.
+        input_norm: what the network does to nnU-Net's normalised channels: ``auto`` (nothing to
+            z-scored ones, the backbone's own mean and std to those in [0, 1]), ``none``, other
+            statistics by name, or ``{mean: [...], std: [...]}``.
         probability_resampling: how predictions get the images' size: ``torch``, by nnU-Net's
             function for it, or ``plans``, by the one that the data set's plans name.
         tune: what of the backbone trains: ``lora``, ``frozen``, ``full``, ``last_N`` (the last N

@@ -125,8 +125,9 @@ On your own data (nnU-Net's raw format, say Dataset042_Mine):
   nnUNetv2_train_vit 42 2d 0 --config recommended_tiny -device cpu
   nnUNetv2_predict -d 42 -c 2d -f 0 -tr {DEFAULT_TRAINER} \\
     -p nnUNetPlans_recommended_tiny -i IMAGES -o OUTPUT -device cpu
-With a GPU and a foundation model: copy the config 'recommended',
-set model.checkpoint_path to your weight file, and leave -device away."""
+With a GPU and a foundation model, without -device:
+  nnUNetv2_configs_vit --write recommended --checkpoint_path FILE
+  nnUNetv2_train_vit 42 2d 0 --config recommended.yaml"""
 
 
 def _make_room(folder: Path) -> None:

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nnunet_vit_trainer.config.catalogue import shipped_configs
 from nnunet_vit_trainer.config.reading import find_config, load_config
 from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.continuation import describe_data, leave_unnamed, refuse_other_model
 from nnunet_vit_trainer.plans.datasets import environment, find_dataset, read_plans
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans, derived_plans_name, settings_of
-from vit_backbone import UserError, shorten
+from vit_backbone import UserError, WeightsError, shorten
 
 from .backbones import as_recorded, asked_backbone, find_backbone, recorded_backbone
 from .checks import (
@@ -101,7 +102,10 @@ def _naming(config: str | Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise type(error)(f"{shorten(config, 100)}: {error}") from error
+        remedy = ""
+        if isinstance(error, WeightsError) and str(config) in shipped_configs():
+            remedy = f": nnUNetv2_configs_vit --write {config} --checkpoint_path FILE"
+        raise type(error)(f"{shorten(config, 100)}: {error}{remedy}") from error
 
 
 def _results_folder(request: Request, dataset_folder: Path, plans_name: str) -> Path:
