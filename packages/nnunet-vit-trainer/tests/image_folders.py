@@ -4,6 +4,9 @@ import numpy as np
 import SimpleITK
 from PIL import Image
 
+from nnunet_vit_trainer.images.importing import Request, import_images
+
+NAME = "Dataset042_Mine"
 SHAPE = (10, 12)
 
 
@@ -73,3 +76,28 @@ def series(folder, values, *, uid="1.2.3", modality="CT", at=None, along=(0, 0, 
         writer.SetFileName(str(folder / f"{uid}_{number}.dcm"))
         writer.Execute(image)
     return folder
+
+
+def two_photos(folder):
+    """Save two photos with masks of 0 and 255, and return the folder."""
+    for number, name in enumerate(("a", "b (1)")):
+        picture(folder / "images" / f"{name}.png", noise(*SHAPE, 3, seed=number))
+        picture(folder / "masks" / f"{name}_mask.png", mask(255))
+    return folder
+
+
+def imported(folder, *, check=False, **request):
+    """Import a folder as data set 42, into ``raw`` beside it."""
+    raw = folder.parent / "raw"
+    return import_images(Request(folder, 42, "Mine", **request), raw, check=check)
+
+
+def written(folder):
+    """List what lies in that ``raw``."""
+    root = folder.parent / "raw"
+    return sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+
+
+def read(file):
+    """Return a picture's values as PIL reads them."""
+    return np.asarray(Image.open(file))

@@ -1,5 +1,6 @@
 """Which images and masks a folder holds, and which belong together."""
 
+import os
 import unicodedata
 
 import pytest
@@ -91,6 +92,7 @@ def test_the_layouts_of_the_field_are_found(names, expected, tmp_path):
             "it may be labels, masks; say which one: --m",
         ),
         (["images/a.txt", "masks/a.png"], "images: there is nothing to read; expected: PNG"),
+        (["images/x/a.png", "masks/a.png"], "nothing to read .in it: x/: --images DIR"),
         (
             ["images/a.png", "images/a.jpg", "masks/a.png"],
             "images/a.jpg, images/a.png have the same",
@@ -136,6 +138,13 @@ def test_folders_and_a_suffix_of_ones_own_are_taken(tmp_path):
         find_images(root, "z", "y")
 
 
+def test_one_folder_may_hold_both_under_any_name(tmp_path):
+    root = folder_of(tmp_path, "images/a.png", "images/a_mask.png")
+    with pytest.raises(UserError, match="--masks DIR says which it is, the same one too"):
+        find_images(root)
+    assert pairs(root, masks="images") == {"a": ("a.png", "a_mask.png")}
+
+
 def test_what_is_left_alone_is_told(tmp_path):
     names = ["images/a.png", "images/Thumbs.db", "masks/a.png", "masks/.a.png", "read.me", "old/b"]
     found = find_images(folder_of(tmp_path, *names))
@@ -155,4 +164,5 @@ def test_dicom_is_known_by_its_content(tmp_path):
     (tmp_path / "notes").write_bytes(b"DICM")
     listing = list_folder(tmp_path)
     assert [(item.name, item.format) for item in listing.items] == [("IM0001", "DICOM")]
-    assert listing.left_alone == ["notes"]
+    os.mkfifo(tmp_path / "pipe")  # whoever opened it would wait
+    assert list_folder(tmp_path).left_alone == ["notes", "pipe"]

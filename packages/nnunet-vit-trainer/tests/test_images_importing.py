@@ -1,59 +1,40 @@
 """A folder becomes a data set that holds what the folder held: whole, or not at all."""
 
-import io
 import json
 import os
-import shutil
-import sys
 
 import numpy as np
 import pytest
 import SimpleITK
-from image_folders import SHAPE, coloured, mask, noise, picture, series, volume
-from PIL import Image
-from rich.console import Console
+from image_folders import (
+    NAME,
+    SHAPE,
+    coloured,
+    imported,
+    mask,
+    noise,
+    picture,
+    read,
+    series,
+    two_photos,
+    volume,
+    written,
+)
 
 from nnunet_vit_trainer.checkpoints import files
-from nnunet_vit_trainer.commands.import_images import import_images as command
 from nnunet_vit_trainer.images import importing
-from nnunet_vit_trainer.images.importing import Request, import_images
-from nnunet_vit_trainer.images.page import print_page
 from vit_backbone import UserError
-
-NAME = "Dataset042_Mine"
-
-
-@pytest.fixture(autouse=True)
-def no_other_data_sets(monkeypatch):
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Two photos with masks of 0 and 255."""
-    for number, name in enumerate(("a", "b (1)")):
-        picture(tmp_path / "in" / "images" / f"{name}.png", noise(*SHAPE, 3, seed=number))
-        picture(tmp_path / "in" / "masks" / f"{name}_mask.png", mask(255))
-    return tmp_path / "in"
-
-
-def imported(folder, *, check=False, **request):
-    raw = folder.parent / "raw"
-    return import_images(Request(folder, 42, "Mine", **request), raw, check=check)
+def folder(tmp_path, monkeypatch):
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
+    return two_photos(tmp_path / "in")
 
 
 def described(result):
     return json.loads((result.target / "dataset.json").read_text())
-
-
-def read(file):
-    return np.asarray(Image.open(file))
-
-
-def written(folder):
-    root = folder.parent / "raw"
-    return sorted(path.name for path in root.iterdir()) if root.is_dir() else []
 
 
 def test_photos_and_masks_become_a_data_set(folder):
@@ -167,103 +148,6 @@ def test_test_images_are_written_alike(folder):
     assert described(result)["numTraining"] == 2
 
 
-def spoil_size(folder):
-    picture(folder / "masks" / "a_mask.png", mask(255, shape=(9, 12)))
-
-
-def spoil_value(folder):
-    picture(folder / "masks" / "a_mask.png", mask(254))
-
-
-def spoil_pair(folder):
-    (folder / "masks" / "a_mask.png").unlink()
-
-
-def spoil_mode(folder):
-    picture(folder / "images" / "a.png", noise())
-
-
-def spoil_depth(folder):
-    for name in ("a", "b (1)"):
-        picture(
-            folder / "images" / f"{name}.png",
-            noise().astype(np.uint16 if name == "a" else np.uint8),
-        )
-
-
-def spoil_bytes(folder):
-    file = folder / "images" / "a.png"
-    file.write_bytes(file.read_bytes()[:-30])
-
-
-def spoil_empty(folder):
-    for file in (folder / "masks").iterdir():
-        picture(file, mask(0))
-
-
-def spoil_test(folder):
-    picture(folder / "test" / "t.png", noise())
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (spoil_size, "masks/a_mask.png is 12x9, images/a.png is 12x10"),
-        (spoil_value, "values 0, 254, 255 .*254 in 1 of 2 masks, such as masks/a_mask.png"),
-        (spoil_pair, r"1 images have no mask: images/a.png \(--skip_unpaired"),
-        (spoil_mode, r"2 kinds: 1 grey, 8 bit \(images/a.png\); 1 RGB, 8 bit \(images/b \(1\).png"),
-        (spoil_depth, r"2 kinds: 1 grey, 16 bit \(images/a.png\); 1 grey, 8 bit"),
-        (spoil_bytes, "images/a.png cannot be read"),
-        (spoil_empty, "all 2 masks are background"),
-        (spoil_test, r"2 kinds: 2 RGB, 8 bit .*; 1 grey, 8 bit \(test/t.png"),
-    ],
-)
-def test_what_is_doubtful_is_refused_by_name_and_nothing_is_written(spoil, said, folder):
-    spoil(folder)
-    with pytest.raises(UserError, match=said):
-        imported(folder)
-    assert written(folder) == []
-
-
-def test_unpaired_files_are_left_out_where_that_is_said(folder):
-    spoil_pair(folder)
-    result = imported(folder, skip_unpaired=True)
-    assert [f.name for f in (result.target / "labelsTr").iterdir()] == ["b (1).png"]
-    assert "left out, for want of a mask: images/a.png" in page_of(result)
-
-
-@pytest.mark.parametrize("number", [0, 1000, -3])
-def test_an_id_that_nnunet_has_not_is_refused(number, folder):
-    with pytest.raises(UserError, match="an ID from 1 to 999"):
-        import_images(Request(folder, number, "Mine"), folder.parent / "raw")
-
-
-@pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "ä", "a/b"])
-def test_a_name_that_commands_would_stumble_over_is_refused(name, folder):
-    with pytest.raises(UserError, match="letters, digits"):
-        import_images(Request(folder, 42, name), folder.parent / "raw")
-
-
-@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
-def test_an_id_that_is_taken_is_refused_with_a_free_one(variable, folder, monkeypatch):
-    """nnU-Net looks for the number in all three, and stops where there are two names."""
-    root = folder.parent / variable.removeprefix("nnUNet_")
-    monkeypatch.setenv(variable, str(root))
-    for taken in ("Dataset042_Other", "Dataset043_x"):
-        (root / taken).mkdir(parents=True)
-    with pytest.raises(UserError, match=r"Dataset042_Other is there already; 44 is free"):
-        imported(folder)
-
-
-def test_a_name_of_channels_for_each_is_expected(folder):
-    with pytest.raises(
-        UserError, match=r"--channels names 1, the images have 3 channels \(R, G, B"
-    ):
-        imported(folder, channels=["CT"])
-    result = imported(folder, channels=["rgb_to_0_1"] * 3)
-    assert described(result)["channel_names"]["2"] == "rgb_to_0_1"
-
-
 def test_a_full_disk_leaves_nothing(folder, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -305,73 +189,3 @@ def test_a_folder_that_another_machine_writes_is_left_for_a_day(tmp_path):
     with files.folder_written_whole(tmp_path / "b"):
         pass
     assert not other.exists()
-
-
-def page_of(result, *, check=False):
-    console = Console(file=io.StringIO(), width=200, record=True)
-    print_page(result, check=check, console=console)
-    return console.export_text()
-
-
-def test_the_page_says_what_was_found_within_80_columns(folder):
-    picture(folder / "masks" / "a_mask.png", mask(0))
-    (folder / "Thumbs.db").write_text("")
-    page = page_of(imported(folder))
-    assert max(map(len, page.splitlines())) <= 80
-    words = " ".join(page.split())
-    for said in (
-        "cases 2: images in images/, masks in masks/",
-        "such as a.png with a_mask.png",
-        "images 2 PNG, 12x10 px",
-        "channels R, G, B (8 bit)",
-        "left alone Thumbs.db",
-        "foreground 1 255 8.33% 1",
-        "note: 1 of 2 masks are background alone",
-        "note: 2 cases cannot be split into nnU-Net's 5 folds",
-        "nnUNetv2_plan_and_preprocess -d 42 -c 2d --verify_dataset_integrity",
-    ):
-        assert said in words, page
-
-
-@pytest.mark.parametrize(
-    ("change", "request_", "said"),
-    [
-        (
-            {"mask": lambda: 255 - mask(255)},
-            {},
-            "'foreground' is 83% of all pixels: is it the backg",
-        ),
-        ({}, {"labels": ["a=255", "b=7"]}, "no mask holds 'b'"),
-        (
-            {"image": lambda: np.dstack([noise(*SHAPE, 3), mask(0)])},
-            {},
-            "2 images: alpha, the same",
-        ),
-        ({}, {"threshold": 100}, "foreground 1 from 100"),
-    ],
-)
-def test_what_is_worth_a_look_is_noted(change, request_, said, folder):
-    for kind, values in change.items():
-        for file in (folder / f"{kind}s").iterdir():
-            picture(file, values())
-    assert said in " ".join(page_of(imported(folder, **request_)).split())
-
-
-def test_values_of_ct_are_noted(tmp_path):
-    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4) - 1000
-    volume(tmp_path / "in" / "images" / "a.nii", values)
-    volume(tmp_path / "in" / "masks" / "a.nii", (values > -990).astype(np.uint8))
-    assert "the values look like CT's: --channels CT" in page_of(imported(tmp_path / "in"))
-    shutil.rmtree(tmp_path / "raw")
-    assert "look like CT" not in page_of(imported(tmp_path / "in", channels=["CT"]))
-
-
-def test_the_command_prints_a_page_or_one_line(folder, monkeypatch, capsys):
-    monkeypatch.setenv("nnUNet_raw", str(folder.parent / "raw"))
-    monkeypatch.setattr(sys, "argv", ["import_images", str(folder), "-d", "42", "-n", "Mine"])
-    command()
-    assert NAME in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stopped:
-        command()
-    assert stopped.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -123,6 +123,7 @@ def test_turned_pictures_are_refused_or_done_with_as_told(ending, tmp_path):
     [
         ({"save_all": True, "append_images": [Image.fromarray(noise())]}, "has 2 pages"),
         ({"mode": "CMYK"}, "neither grey nor RGB, but CMYK"),
+        ({"values": DEEP, "tiffinfo": {262: 0}}, "has white as 0"),
     ],
 )
 def test_other_pictures_are_refused(save, said, tmp_path):

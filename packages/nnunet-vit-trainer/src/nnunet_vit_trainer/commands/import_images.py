@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nnunet_vit_trainer.plans.datasets import environment
+from vit_backbone import UserError
 
 from .errors import one_line_errors
 
@@ -14,15 +16,43 @@ from .errors import one_line_errors
 def import_images() -> None:
     """``nnUNetv2_import_images_vit``: a folder of images and masks as a raw data set."""
     arguments = _parser().parse_args()
-    raw = environment("nnUNet_raw")
+    raw = Path(environment("nnUNet_raw"))
+    if arguments.o is not None:
+        _convert(arguments, raw)
+        return
+    if arguments.n is None:
+        raise UserError("-n NAME is needed, such as -n Vessels")
     from nnunet_vit_trainer.images.importing import Request, import_images
     from nnunet_vit_trainer.images.page import print_page
 
-    given = {key: value for key, value in vars(arguments).items() if key not in ("check", "d", "n")}
+    others = ("check", "d", "n", "o")
+    given = {key: value for key, value in vars(arguments).items() if key not in others}
     request = Request(number=arguments.d, name=arguments.n, **given)
     with _progress() as on_cases:
-        imported = import_images(request, Path(raw), check=arguments.check, on_cases=on_cases)
+        imported = import_images(request, raw, check=arguments.check, on_cases=on_cases)
     print_page(imported, check=arguments.check)
+
+
+def _convert(arguments: argparse.Namespace, raw: Path) -> None:
+    """Write images alone, for a prediction."""
+    takes = ("folder", "d", "o", "exif")
+    idle = [key for key, value in vars(arguments).items() if value and key not in takes]
+    if idle:
+        raise UserError(f"-o writes images alone; leave {idle[0]} away")
+    from nnunet_vit_trainer.images.inputs import convert_images
+
+    with _progress() as on_cases:
+        name, count = convert_images(
+            arguments.folder,
+            arguments.d,
+            raw,
+            arguments.o,
+            exif=arguments.exif,
+            on_cases=on_cases,
+        )
+    print(f"{count} images as {name} has them: {arguments.o}")
+    print(f"Predict: nnUNetv2_predict_vit -i {shlex.quote(str(arguments.o))} -o MASKS "
+          f"-d {arguments.d} -p PLANS")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -45,16 +75,17 @@ def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Make a raw data set of nnU-Net from a folder of images and masks: PNG, JPEG, "
-        "TIFF, BMP, GIF, NIfTI, NRRD, MetaImage or DICOM. What is doubtful is refused with the "
-        "file's name, and then nothing is written.",
-        epilog="Example: nnUNetv2_import_images_vit PHOTOS -d 42 -n Vessels --labels vessel=255. "
-        "docs/own-data.md tells which folders it understands.",
+        description="Example: nnUNetv2_import_images_vit PHOTOS -d 42 -n Vessels --check. Makes a "
+        "raw data set of nnU-Net from a folder of images and masks: PNG, JPEG, TIFF, BMP, GIF, "
+        "NIfTI, NRRD, MetaImage or DICOM. What is doubtful is refused with the file's name, and "
+        "then nothing is written.",
+        epilog="docs/own-data.md tells which folders it understands.",
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="of images and masks")
     add("-d", type=int, required=True, metavar="ID", help="the data set's, a free one")
-    add("-n", required=True, metavar="NAME", help="the data set's, such as Vessels")
+    add("-n", metavar="NAME", help="the data set's, such as Vessels")
+    add("-o", type=Path, metavar="OUT", help="convert images alone, for prediction, as ID has them")
     add("--images", metavar="DIR", help="the folder of images (default: found by its name)")
     add("--masks", metavar="DIR", help="the folder of masks (default: found by its name)")
     add("--test", metavar="DIR", help="images without masks (default: imagesTs or test)")

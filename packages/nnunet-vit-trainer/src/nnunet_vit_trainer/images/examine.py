@@ -97,7 +97,7 @@ def check_alike(looks: Sequence[tuple[Case, Look]], *, named: bool) -> None:
     kinds: dict[tuple[object, ...], list[tuple[Case, Look]]] = {}
     for case, look in looks:
         # The scale of a picture's values is that of its bits; a volume's values are what they are.
-        scale = look.dtypes if look.is_picture else ()
+        scale = frozenset(look.dtypes) if look.is_picture else ()
         channels = tuple(c.endswith(INVERTED) for c in look.channels) if named else look.channels
         kind = (look.is_picture, len(look.size), channels, scale)
         kinds.setdefault(kind, []).append((case, look))

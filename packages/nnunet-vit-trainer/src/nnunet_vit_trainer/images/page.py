@@ -26,7 +26,8 @@ def print_page(imported: Imported, *, check: bool, console: Console | None = Non
     console = console or Console(highlight=False)
     console.width = min(console.width, 80)
     name = imported.target.name
-    console.print(Text(f"{name} (nothing written: --check)" if check else name, style="bold"), "")
+    title = f"{name} (nothing written: --check)" if check else name
+    console.print(Text(title, style="bold"), "\n")
     facts = Table.grid(padding=(0, 2))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")

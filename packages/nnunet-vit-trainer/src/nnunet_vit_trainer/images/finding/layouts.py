@@ -76,12 +76,18 @@ def find_images(
     test_folder = _given(folder, test) or _one(listing, _TEST_FOLDERS, "--test")
     used = [image_folder, mask_folder, test_folder]
     left = [f"{f.name}/" for f in listing.folders if f not in used]
-    if image_folder and mask_folder and image_folder != mask_folder:
-        found = _in_two_folders(image_folder, mask_folder, suffix)
+    if image_folder and mask_folder:
+        if image_folder == mask_folder:
+            found = _beside_each_other(list_folder(image_folder).items, suffix)
+        else:
+            found = _in_two_folders(image_folder, mask_folder, suffix)
         left += [item.path.name for item in listing.items]
     elif image_folder or mask_folder:
         missing, there = ("masks", image_folder) if image_folder else ("images", mask_folder)
-        raise UserError(f"{folder}: there is {there.name}/, but no folder of {missing}; {_LAYOUTS}")
+        raise UserError(
+            f"{folder}: there is {there.name}/, but no folder of {missing}: --{missing} DIR says "
+            "which it is, the same one too"
+        )
     elif listing.items:
         found = _beside_each_other(listing.items, suffix)
     else:
@@ -89,7 +95,7 @@ def find_images(
         left = []
     found.left_alone = [*left, *listing.left_alone, *found.left_alone]
     if test_folder:
-        found.test, more = _images_of(test_folder)
+        found.test, more = images_of(test_folder)
         found.left_alone += more
     return found
 
@@ -117,18 +123,24 @@ def _is(folder: Path, names: set[str]) -> bool:
 
 
 def _in_two_folders(images: Path, masks: Path, suffix: str | None) -> Found:
-    image_items, left_images = _images_of(images)
-    mask_items, left_masks = _images_of(masks)
+    image_items, left_images = images_of(images)
+    mask_items, left_masks = images_of(masks)
     for folder, items in ((images, image_items), (masks, mask_items)):
         if not items:
-            raise UserError(f"{folder}: there is nothing to read; expected: {READABLE}")
+            below = ", ".join(f"{path.name}/" for path in list_folder(folder).folders[:3])
+            hint = f" (in it: {below}: --images DIR --masks DIR)" if below else ""
+            raise UserError(f"{folder}: there is nothing to read{hint}; expected: {READABLE}")
     paired = pair(image_items, mask_items, suffix)
     said = f"images in {images.name}/, masks in {masks.name}/"
     return Found(said, paired, left_alone=left_images + left_masks)
 
 
-def _images_of(folder: Path) -> tuple[list[Item], list[str]]:
-    """List a folder's images, and what else lies there; a folder ``images`` in it counts."""
+def images_of(folder: Path) -> tuple[list[Item], list[str]]:
+    """List a folder's images, and what else lies there; a folder ``images`` in it counts.
+
+    Args:
+        folder: it exists.
+    """
     listing = list_folder(folder)
     left = []
     if not listing.items and (inner := _one(listing, _IMAGE_FOLDERS, "--test")):
@@ -140,6 +152,8 @@ def _images_of(folder: Path) -> tuple[list[Item], list[str]]:
 
 
 def _beside_each_other(items: list[Item], suffix: str | None) -> Found:
+    if not items:
+        raise UserError(f"there is nothing to read; expected: {READABLE}")
     masks = [item for item in items if is_mask(item.name, suffix)]
     images = [item for item in items if item not in masks]
     said = "images and masks beside each other"

@@ -108,23 +108,24 @@ def pair(images: Sequence[Item], masks: Sequence[Item], suffix: str | None = Non
     return _paired(*best)
 
 
-def alone(images: Sequence[Item], channels: int) -> list[Case]:
+def alone(images: Sequence[Item], files: int | None = None) -> list[Case]:
     """Take images that have no masks as cases, by the names that they have.
 
     Args:
         images: all of them.
-        channels: files of a case, as nnU-Net names them where there are several.
+        files: of a case, as nnU-Net names them where there are several; ``None``: as there are.
 
     Raises:
         UserError: two of the same name, or cases without one of the files.
     """
     groups = _grouped(images, _channels)
-    if channels == 1 and not _uniform(groups):
+    if files in (1, None) and not _uniform(groups):
         groups = _grouped(images, _whole)
     _refuse_twice(groups)
-    for name, files in groups.items():
-        if len(files) != channels:
-            raise UserError(f"test image {quoted(name)} has {len(files)} files, not {channels}")
+    refuse_equal_but_for_capitals([*groups])
+    for name, group in groups.items():
+        if files is not None and len(group) != files:
+            raise UserError(f"image {quoted(name)} has {len(group)} files, not {files}")
     return [Case(name, _files(group), None) for name, group in sorted(groups.items())]
 
 

@@ -133,6 +133,8 @@ def _item_of(path: Path) -> Item | None:
         for ending, name in endings.items():
             if lower.endswith(ending):
                 return Item(_composed(path.name[: -len(ending)]), path, name, kind)
+    if not path.is_file():
+        return None  # nor opened: it may be a pipe
     # Files of DICOM often have a number for a name, and no ending.
     with path.open("rb") as file:
         head = file.read(_MARK_AT + len(_DICOM_MARK))

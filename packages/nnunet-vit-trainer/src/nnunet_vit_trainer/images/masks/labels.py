@@ -138,7 +138,10 @@ def _hint(values: list[int], labelling: Labelling) -> str:
             )
         return f"single objects? --threshold 1 makes one class of all but 0; else {_ADVICE} ..."
     if len(values) > _MOST_UNNAMED:
-        return "edges that are smoothed, or smeared by JPEG? Save masks as PNG, without smoothing"
+        return (
+            "edges that are smoothed, or smeared by JPEG? Save masks as PNG, without smoothing; "
+            "--threshold 128 makes two classes of grey ones"
+        )
     background = "" if 0 in values else f"background={labelling.say(values[0])} "
     rest = [value for value in values if value != 0] if 0 in values else values[1:]
     names = " ".join(f"NAME{i}={labelling.say(value)}" for i, value in enumerate(rest[:4], 1))

@@ -78,8 +78,8 @@ def count(mask: Pixels, threshold: int | None = None) -> Values:
     if len(found) > MOST:
         what, why = ("colours", "smoothed or JPEG?") if coloured else ("values", "single objects?")
         raise UserError(
-            f"has {len(found):,} different {what} ({why}); a mask has one for each class"
-            + ("" if coloured else "; --threshold 1 makes one class of all but 0")
+            f"has {len(found):,} different {what} ({why}); a mask has one for each class; "
+            f"--threshold {128 if coloured else 1} makes two classes of grey values"
         )
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     palette = {} if threshold is not None else (mask.palette or {})

@@ -15,7 +15,7 @@ Exif = Literal["apply", "ignore"]
 
 _COLOUR = {"LA": ("grey", "alpha"), "RGB": ("R", "G", "B"), "RGBA": ("R", "G", "B", "alpha")}
 _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_BITS_OF_TIFF = 258
+_BITS_OF_TIFF, _PHOTOMETRIC_OF_TIFF = 258, 262
 _PNG_DEPTH_AT = 24
 
 
@@ -39,6 +39,9 @@ def read_picture(file: Path, *, mask: bool = False, exif: Exif | None = None) ->
                 f"has {image.n_frames} pages: a volume or a film? Save it as NIfTI, with its "
                 "spacing, or each page as a file"
             )
+        inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC_OF_TIFF) == 0
+        if inverted and image.mode not in ("1", "L"):  # which PIL turns round
+            raise UserError("has white as 0 (WhiteIsZero); save it with black as 0")
         deep = _is_deep(image, file)
         turned = _turned(image, exif)
         if deep:
