@@ -52,7 +52,7 @@ def test_what_is_plain_to_see(masks, expected):
         ([holding(0, 50, 100)], "--labels NAME1=50 NAME2=100$"),
         ([holding(0, 1, 2, 255)], "NAME3=255 .ignore=255, if that is what nobody annotated"),
         ([holding(1, 2, 3)], "--labels background=1 NAME1=2 NAME2=3"),
-        ([holding(*range(0, 256, 3))], "smoothed, or smeared by JPEG. --threshold 128"),
+        ([holding(*range(0, 256, 3))], "smoothed edges. --threshold 128 makes two classes"),
         ([holding(*range(58))], "single objects. --threshold 1 makes one class"),
         ([holding(0, 0xFF0000, 0xFF00, coloured=True)], "NAME1=#00ff00 NAME2=#ff0000"),
         ([holding(0, 1, 2), holding(0, 0xFF0000, coloured=True)], "colours #000000, #010101, #0"),
@@ -182,3 +182,9 @@ def test_a_threshold_makes_two_classes_of_what_jpeg_smeared():
         count(rgb(coloured((255, 0, 0))), 128)
     shown = Pixels(mask(1)[None], ("grey",), palette={0: 0, 1: 0xFFFFFF})
     assert count(shown, 128).pixels == {0: 100, 1: 20}
+
+
+def test_masks_of_jpeg_are_told_from_classes():
+    masks = {"masks/a.jpg": holding(0, 1, 254, 255)}
+    with pytest.raises(UserError, match="JPEG smears them: --threshold 128 makes two"):
+        decide(masks, None, None)

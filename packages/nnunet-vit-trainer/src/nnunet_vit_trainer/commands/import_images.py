@@ -38,7 +38,8 @@ def _convert(arguments: argparse.Namespace, raw: Path) -> None:
     takes = ("folder", "d", "o", "exif")
     idle = [key for key, value in vars(arguments).items() if value and key not in takes]
     if idle:
-        raise UserError(f"-o writes images alone; leave {idle[0]} away")
+        option = f"-{idle[0]}" if idle[0] == "n" else f"--{idle[0]}"
+        raise UserError(f"-o writes images alone; leave {option} away")
     from nnunet_vit_trainer.images.inputs import convert_images
 
     with _progress() as on_cases:

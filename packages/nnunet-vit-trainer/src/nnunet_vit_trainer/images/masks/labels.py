@@ -13,6 +13,8 @@ from .named import BACKGROUND, Named
 from .values import Values, as_colours, numbers_of, say
 
 _MOST_UNNAMED = 30
+_MOST_SMOOTH, _BRIGHT = 8, 200
+"""More values than that, of which some are bright, look like edges from black to white."""
 _ADVICE = "say which is which: --labels"
 
 
@@ -124,24 +126,21 @@ def _plain(
     where = f"{labelling.say(rarest)} in {found.masks[rarest]} of {len(masks)} masks"
     raise UserError(
         f"{what} {said} are in the masks ({where}, such as {found.first[rarest]}): "
-        f"{_hint(values, labelling)}"
+        f"{_hint(found, labelling)}"
     )
 
 
-def _hint(values: list[int], labelling: Labelling) -> str:
+def _hint(found: _Found, labelling: Labelling) -> str:
     """Say what many or odd values may be, and what to give."""
-    if len(values) > _MOST_UNNAMED and not labelling.by_colour:
-        if 255 in values or max(values) > 200:
-            return (
-                "edges that are smoothed, or smeared by JPEG? --threshold 128 makes one class of "
-                "what is brighter; several classes need masks without them"
-            )
-        return f"single objects? --threshold 1 makes one class of all but 0; else {_ADVICE} ..."
-    if len(values) > _MOST_UNNAMED:
+    values = sorted(found.pixels)
+    jpeg = any(name.lower().endswith((".jpg", ".jpeg")) for name in found.first.values())
+    if jpeg or (len(values) > _MOST_SMOOTH and (labelling.by_colour or max(values) > _BRIGHT)):
         return (
-            "edges that are smoothed, or smeared by JPEG? Save masks as PNG, without smoothing; "
-            "--threshold 128 makes two classes of grey ones"
+            f"{'JPEG smears them:' if jpeg else 'smoothed edges?'} --threshold 128 makes two "
+            "classes of grey masks; save others as PNG, without smoothing"
         )
+    if len(values) > _MOST_UNNAMED:
+        return f"single objects? --threshold 1 makes one class of all but 0; else {_ADVICE} ..."
     background = "" if 0 in values else f"background={labelling.say(values[0])} "
     rest = [value for value in values if value != 0] if 0 in values else values[1:]
     names = " ".join(f"NAME{i}={labelling.say(value)}" for i, value in enumerate(rest[:4], 1))
@@ -173,8 +172,8 @@ def _refuse_unnamed(masks: Mapping[str, Values], labelling: Labelling) -> None:
     if faults:
         rest = f"; and {len(faults) - 2} more masks" if len(faults) > 2 else ""
         raise UserError(
-            f"{'; '.join(faults[:2])}{rest}: --labels names all values of the masks; JPEG and "
-            "smoothed edges make values between them"
+            f"{'; '.join(faults[:2])}{rest}: --labels names all values of the masks; values "
+            "between them come from JPEG or smoothed edges (--threshold 128 makes two classes)"
         )
 
 
