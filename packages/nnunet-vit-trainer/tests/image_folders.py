@@ -8,6 +8,8 @@ from nnunet_vit_trainer.images.importing import Request, import_images
 
 NAME = "Dataset042_Mine"
 SHAPE = (10, 12)
+DEEP = np.random.default_rng(0).integers(0, 65535, SHAPE).astype(np.uint16)
+TURN = 274  # the tag of EXIF and of TIFF
 
 
 def picture(file, values=None, *, mode=None, **options):

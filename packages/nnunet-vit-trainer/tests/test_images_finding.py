@@ -159,6 +159,12 @@ def test_test_images_are_found_and_named(tmp_path):
     assert [case.name for case in alone(found.test, 1)] == ["t"]
 
 
+@pytest.mark.parametrize("name", ["a\nb", b"\xff".decode(errors="surrogateescape")])
+def test_names_that_are_no_text_are_refused(name, tmp_path):
+    with pytest.raises(UserError, match="has a name that cannot be printed"):
+        find_images(folder_of(tmp_path, f"images/{name}.png", f"masks/{name}.png"))
+
+
 def test_dicom_is_known_by_its_content(tmp_path):
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "notes").write_bytes(b"DICM")

@@ -20,6 +20,12 @@ def folder(tmp_path, monkeypatch):
     return two_photos(tmp_path / "in")
 
 
+def one_pixel(*shape):
+    values = np.zeros(shape, np.uint8)
+    values[0, 0] = 255
+    return values
+
+
 def page_of(result, *, check=False):
     console = Console(file=io.StringIO(), width=200, record=True)
     print_page(result, check=check, console=console)
@@ -61,6 +67,7 @@ def test_the_page_says_what_was_found_within_80_columns(folder):
             "2 images: alpha, the same",
         ),
         ({}, {"threshold": 100}, "foreground 1 from 100"),
+        ({"image": lambda: noise(200, 300), "mask": lambda: one_pixel(200, 300)}, {}, "< 0.01%"),
     ],
 )
 def test_what_is_worth_a_look_is_noted(change, request_, said, folder):

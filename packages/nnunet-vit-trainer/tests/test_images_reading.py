@@ -5,8 +5,8 @@ import zlib
 
 import numpy as np
 import pytest
-import SimpleITK
-from image_folders import SHAPE, coloured, mask, noise, picture, series, volume
+import tifffile
+from image_folders import DEEP, SHAPE, TURN, coloured, mask, noise, picture, series, volume
 from PIL import Image
 
 from nnunet_vit_trainer.images.finding.pairing import Case
@@ -15,9 +15,6 @@ from nnunet_vit_trainer.images.reading.cases import Reading, read_case
 from nnunet_vit_trainer.images.reading.pictures import read_picture
 from nnunet_vit_trainer.images.reading.volumes import read_series, read_volume
 from vit_backbone import UserError
-
-DEEP = np.random.default_rng(0).integers(0, 65535, SHAPE).astype(np.uint16)
-TURN = 274
 
 
 def png_of_16_bits(file, values):
@@ -66,15 +63,17 @@ def test_a_grey_png_of_16_bits(tmp_path):
 
 
 def test_colours_of_16_bits_keep_all_of_them(tmp_path):
-    """PIL would hand out the upper 8 without a word."""
+    """PIL would hand out the upper 8 without a word, and ITK of some TIFFs too."""
     values = np.stack([DEEP, DEEP // 3, 65535 - DEEP], -1)
-    SimpleITK.WriteImage(
-        SimpleITK.GetImageFromArray(values, isVector=True), str(tmp_path / "a.tif")
-    )
-    for file in (tmp_path / "a.tif", png_of_16_bits(tmp_path / "a.png", values)):
-        pixels = read_picture(file)
+    png_of_16_bits(tmp_path / "a.png", values)
+    tifffile.imwrite(tmp_path / "b.tif", values, photometric="rgb", compression="zlib")
+    planes = np.moveaxis(values, -1, 0)
+    tifffile.imwrite(tmp_path / "c.tif", planes, photometric="rgb", planarconfig="separate")
+    for name in ("a.png", "b.tif", "c.tif"):
+        pixels = read_picture(tmp_path / name)
         assert pixels.values.dtype == np.uint16
-        np.testing.assert_array_equal(pixels.values, np.moveaxis(values, -1, 0))
+        assert pixels.channels == ("R", "G", "B")
+        np.testing.assert_array_equal(pixels.values, planes)
 
 
 def test_a_palette_is_colours_in_an_image_and_values_in_a_mask(tmp_path):
@@ -123,7 +122,10 @@ def test_turned_pictures_are_refused_or_done_with_as_told(ending, tmp_path):
     [
         ({"save_all": True, "append_images": [Image.fromarray(noise())]}, "has 2 pages"),
         ({"mode": "CMYK"}, "neither grey nor RGB, but CMYK"),
-        ({"values": DEEP, "tiffinfo": {262: 0}}, "has white as 0"),
+        (
+            {"values": DEEP, "tiffinfo": {262: 0}},
+            "neither grey with black as 0 nor RGB, but MINISWHITE",
+        ),
     ],
 )
 def test_other_pictures_are_refused(save, said, tmp_path):

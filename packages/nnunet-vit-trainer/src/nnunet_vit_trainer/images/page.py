@@ -7,12 +7,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vit_backbone import shorten
+
 from .examine import Look, say_kind
 from .finding.sources import Item, names_of
 from .importing import Imported
 from .masks.values import say
 from .notes import counted_labels, notes_of
 from .reading.pixels import say_size
+
+_LEAST = 1e-4
+"""Of all pixels; a smaller share would look like none."""
 
 
 def print_page(imported: Imported, *, check: bool, console: Console | None = None) -> None:
@@ -69,7 +74,7 @@ def _facts(imported: Imported) -> list[tuple[str, str]]:
     if imported.test:
         facts.append(("test", f"{len(imported.test)} images without masks, to imagesTs"))
     if found.left_alone:
-        facts.append(("left alone", names_of(found.left_alone)))
+        facts.append(("left alone", shorten(names_of(found.left_alone), 300)))
     return facts
 
 
@@ -91,8 +96,12 @@ def _labels(imported: Imported) -> Table:
             said = f"{'from' if 1 in values else 'below'} {labelling.threshold}"
         pixels, masks = counts[name]
         number = str(labelling.numbers[name])
-        table.add_row(Text(name), number, said, f"{pixels / total:.2%}", str(masks))
+        table.add_row(Text(name), number, said, _share(pixels / total), str(masks))
     return table
+
+
+def _share(share: float) -> str:
+    return "< 0.01%" if 0 < share < _LEAST else f"{share:.2%}"
 
 
 def _formats(items: Sequence[Item]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vit_backbone import UserError, shorten
 
-from .pairing import Case, Paired, image_word_of, is_mask, pair, refuse_equal_but_for_capitals
+from .pairing import Case, Paired, check_names, image_word_of, is_mask, pair
 from .sources import (
     READABLE,
     Item,
@@ -193,7 +193,7 @@ def _folder_by_folder(folders: list[Path], parent: Path, suffix: str | None) -> 
             said = "; ".join(f"{', '.join(c)} in {folder}" for c, folder in channels.items())
             raise UserError(f"{folder}: every case has the same images, but there is {said}")
         cases.append(Case(folder.name, tuple(names[name] for name in sorted(names)), masks[0]))
-    refuse_equal_but_for_capitals([case.name for case in cases])
+    check_names([case.name for case in cases])
     names = next(iter(channels), ())
     paired = Paired(
         cases, names if len(names) > 1 else (), tuple(without_mask), tuple(without_image)

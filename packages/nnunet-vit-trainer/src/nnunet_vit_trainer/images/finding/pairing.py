@@ -122,21 +122,26 @@ def alone(images: Sequence[Item], files: int | None = None) -> list[Case]:
     if files in (1, None) and not _uniform(groups):
         groups = _grouped(images, _whole)
     _refuse_twice(groups)
-    refuse_equal_but_for_capitals([*groups])
+    check_names([*groups])
     for name, group in groups.items():
         if files is not None and len(group) != files:
             raise UserError(f"image {quoted(name)} has {len(group)} files, not {files}")
     return [Case(name, _files(group), None) for name, group in sorted(groups.items())]
 
 
-def refuse_equal_but_for_capitals(names: Sequence[str]) -> None:
-    """Refuse names that are the same file on some systems.
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that no text is, or that are the same file on some systems.
+
+    Args:
+        names: of all cases.
 
     Raises:
-        UserError: naming two of them.
+        UserError: naming one, or two.
     """
     seen: dict[str, str] = {}
     for name in names:
+        if not name.isprintable():
+            raise UserError(f"case {quoted(name)} has a name that cannot be printed; rename it")
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             raise UserError(
@@ -146,7 +151,7 @@ def refuse_equal_but_for_capitals(names: Sequence[str]) -> None:
 
 
 def _paired(by_image: dict[str, list[tuple[str, Item]]], by_mask: dict[str, Item]) -> Paired:
-    refuse_equal_but_for_capitals([*by_image])
+    check_names([*by_image])
     both = sorted(by_image.keys() & by_mask.keys())
     channels = tuple(channel for channel, _ in sorted(by_image[both[0]])) if both else ()
     return Paired(

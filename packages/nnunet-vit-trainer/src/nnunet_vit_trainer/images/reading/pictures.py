@@ -4,18 +4,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vit_backbone import UserError
 
 from .pixels import Pixels, without_alpha
+from .tiffs import PAGES, TURNED, read_tiff
 from .volumes import read_volume
 
 Exif = Literal["apply", "ignore"]
 
 _COLOUR = {"LA": ("grey", "alpha"), "RGB": ("R", "G", "B"), "RGBA": ("R", "G", "B", "alpha")}
 _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_BITS_OF_TIFF, _PHOTOMETRIC_OF_TIFF = 258, 262
+_BITS_OF_TIFF = 258
 _PNG_DEPTH_AT = 24
 
 
@@ -30,24 +31,31 @@ def read_picture(file: Path, *, mask: bool = False, exif: Exif | None = None) ->
     Raises:
         UserError: several pages, a turned picture without ``exif``, alpha, or no picture of grey,
             colours or a palette.
-        OSError: what PIL says of a file that it cannot read.
+        Exception: what PIL or tifffile says of a file that it cannot read.
     """
+    if _is_deep_tiff(file):
+        return read_tiff(file)
     with Image.open(file) as image:
-        # Of phones: the picture, and smaller ones of it.
+        # Of phones (MPO): the picture, and smaller ones of it.
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-            raise UserError(
-                f"has {image.n_frames} pages: a volume or a film? Save it as NIfTI, with its "
-                "spacing, or each page as a file"
-            )
-        inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC_OF_TIFF) == 0
-        if inverted and image.mode not in ("1", "L"):  # which PIL turns round
-            raise UserError("has white as 0 (WhiteIsZero); save it with black as 0")
-        deep = _is_deep(image, file)
+            raise UserError(PAGES.format(image.n_frames))
         turned = _turned(image, exif)
-        if deep:
+        if image.format == "PNG" and image.mode not in _GREY and _depth_of_png(file) > 8:
             return _read_deep(file, turned)
         image.load()
         return _pixels_of(ImageOps.exif_transpose(image) if turned else image, mask=mask)
+
+
+def _is_deep_tiff(file: Path) -> bool:
+    """Whether this is a TIFF that PIL cannot read, or of whose values it would keep 8 bits."""
+    with file.open("rb") as stream:
+        if stream.read(2) not in (b"II", b"MM"):
+            return False
+    try:
+        with Image.open(file) as image:
+            return max(image.tag_v2.get(_BITS_OF_TIFF, (1,))) > 8
+    except UnidentifiedImageError:
+        return True
 
 
 def _turned(image: Image.Image, exif: Exif | None) -> bool:
@@ -56,7 +64,7 @@ def _turned(image: Image.Image, exif: Exif | None) -> bool:
     if orientation in (0, 1):
         return False
     if image.format == "TIFF":  # PIL turns it as it loads it, or not, as its version is
-        raise UserError(f"is stored turned (orientation {orientation}); store it upright")
+        raise UserError(TURNED.format(orientation))
     if exif is None:
         raise UserError(
             f"says that it is to be turned (EXIF orientation {orientation}), and masks are drawn "
@@ -66,25 +74,17 @@ def _turned(image: Image.Image, exif: Exif | None) -> bool:
     return exif == "apply"
 
 
-def _is_deep(image: Image.Image, file: Path) -> bool:
-    """Whether colours have more than 8 bits, of which PIL would keep 8 without a word."""
-    if image.mode in _GREY:
-        return False
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(_BITS_OF_TIFF, (1,))) > 8
-    if image.format == "PNG":
-        with file.open("rb") as stream:
-            return stream.read(_PNG_DEPTH_AT + 1)[_PNG_DEPTH_AT] > 8
-    return False
+def _depth_of_png(file: Path) -> int:
+    with file.open("rb") as stream:
+        return stream.read(_PNG_DEPTH_AT + 1)[_PNG_DEPTH_AT]
 
 
 def _read_deep(file: Path, turned: bool) -> Pixels:
+    """Read a PNG of 16 bits per colour, of which PIL would keep 8 without a word."""
     if turned:
         raise UserError("is to be turned, and has 16 bits per colour; store it upright")
     values = read_volume(file).values
-    names = {2: _COLOUR["LA"], 3: _COLOUR["RGB"], 4: _COLOUR["RGBA"]}.get(len(values))
-    if names is None or values.ndim != 3:
-        raise UserError(f"has {len(values)} channels; save each as a file: x_0000, x_0001, ...")
+    names = {2: _COLOUR["LA"], 3: _COLOUR["RGB"], 4: _COLOUR["RGBA"]}[len(values)]
     pixels = Pixels(values, names)
     return without_alpha(pixels) if "alpha" in names else pixels
 
