@@ -17,7 +17,7 @@ from .finding.layouts import Found, find_images
 from .finding.pairing import Case, alone
 from .finding.sources import names_of
 from .masks.labels import Labelling, decide
-from .masks.named import parse_labels
+from .masks.named import Named, parse_labels
 from .reading.cases import Reading, read_case
 from .reading.pictures import Exif
 from .writing import Form, form_of, write_images, write_mask
@@ -121,28 +121,42 @@ def import_images(
         on_case = on_cases(steps) if on_cases else lambda: None
         looks = examine_cases(cases, reading, on_case)
         test_looks = examine_cases(tests, reading, on_case)
-        alike = [*looks.values(), *test_looks.values()]
-        check_alike(
-            [*zip([*cases, *tests], alike, strict=True)], named=request.channels is not None
-        )
-        values = {_relative(case, request.folder): looks[case.name].values for case in cases}
-        imported = Imported(
-            target,
-            found,
-            looks,
-            test_looks,
-            decide({file: v for file, v in values.items() if v}, named, request.threshold),
-            _channels(request, found, alike[0]),
-            form_of(
-                pictures=alike[0].is_picture, dtypes=[d for look in alike for d in look.dtypes]
-            ),
-            flat=all(len(look.size) == 3 and look.size[0] == 1 for look in alike),
-        )
+        alike = zip([*cases, *tests], [*looks.values(), *test_looks.values()], strict=True)
+        check_alike([*alike], named=request.channels is not None)
+        imported = _settled(request, target, found, named, looks, test_looks)
         if not check:
             _write(imported, tests, reading, on_case)
     except OSError as error:
         raise UserError(f"{target.name} is not imported: {reason_of(error)}") from error
     return imported
+
+
+def _settled(
+    request: Request,
+    target: Path,
+    found: Found,
+    named: Named | None,
+    looks: dict[str, Look],
+    tests: dict[str, Look],
+) -> Imported:
+    """Decide what becomes of what was found, or refuse it."""
+    masks = {
+        _relative(case, request.folder): look.values
+        for case in found.paired.cases
+        if (look := looks[case.name]).values is not None
+    }
+    alike = [*looks.values(), *tests.values()]
+    dtypes = [dtype for look in alike for dtype in look.dtypes]
+    return Imported(
+        target,
+        found,
+        looks,
+        tests,
+        decide(masks, named, request.threshold),
+        _channels(request, found, alike[0]),
+        form_of(pictures=alike[0].is_picture, dtypes=dtypes),
+        flat=all(len(look.size) == 3 and look.size[0] == 1 for look in alike),
+    )
 
 
 def _write(

@@ -92,7 +92,10 @@ def _check_fit(item: Item, pixels: Pixels, other_item: Item, other: Pixels) -> N
     what = _difference(here, there)
     if what:
         one, two = (_say_numbers(getattr(g, what)) for g in (there, here))
-        raise UserError(f"{other_item} has another {what} ({one}) than {item} ({two})")
+        raise UserError(
+            f"{other_item} has another {what} ({one}) than {item} ({two}); give both one "
+            "geometry, by one converter or by resampling"
+        )
 
 
 def _difference(one: Geometry, other: Geometry) -> str:
