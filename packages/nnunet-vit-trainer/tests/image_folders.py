@@ -4,7 +4,8 @@ import numpy as np
 import SimpleITK
 from PIL import Image
 
-from nnunet_vit_trainer.images.importing import Request, import_images
+from nnunet_vit_trainer.images.importing import import_images
+from nnunet_vit_trainer.images.request import Request
 
 NAME = "Dataset042_Mine"
 SHAPE = (10, 12)

@@ -64,6 +64,10 @@ def pairs(root, **options):
             [f"B1/B1_{kind}.nii.gz" for kind in ("t1", "flair", "seg")],
             {"B1": ("B1_flair.nii.gz", "B1_t1.nii.gz", "B1_seg.nii.gz")},
         ),
+        (
+            [f"p{i}/p{i}_{s}{m}.tif" for i in (1, 2) for s in (1, 2) for m in ("", "_mask")],
+            {f"p{i}_{s}": None for i in (1, 2) for s in (1, 2)},
+        ),
         (["images/é.png", f"masks/{unicodedata.normalize('NFD', 'é')}.png"], {"é": None}),
         (["images/A.JPG", "masks/A.Png"], {"A": ("A.JPG", "A.Png")}),
     ],
@@ -103,7 +107,10 @@ def test_the_layouts_of_the_field_are_found(names, expected, tmp_path):
         ),
         (["a.png", "b.png"], "no names that tell masks from images .*a.png, .*b.png"),
         (["train/images/a.png", "train/masks/a.png"], "import one of them: .*train"),
-        (["p1/a_mask.png", "p1/b_mask.png", "p1/i.png"], "p1/a_mask.png, p1/b_mask.png: one mask"),
+        (
+            [f"p{i}/{name}.png" for i in (1, 2) for name in ("a", "b", "a_mask", "b_mask")],
+            "p1/a.png, p2/a.png have the same name",
+        ),
         (
             ["B1/t1.nii", "B1/t2.nii", "B1/seg.nii", "B2/t1.nii", "B2/seg.nii"],
             "same images, but there is t1, t2 in B1; t1 in B2",

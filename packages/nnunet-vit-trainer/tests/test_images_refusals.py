@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from image_folders import imported, mask, noise, picture, two_photos, written
 
-from nnunet_vit_trainer.images.importing import Request, import_images
+from nnunet_vit_trainer.images.importing import import_images
+from nnunet_vit_trainer.images.request import Request
 from vit_backbone import UserError
 
 

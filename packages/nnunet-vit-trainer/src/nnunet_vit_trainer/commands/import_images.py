@@ -22,8 +22,9 @@ def import_images() -> None:
         return
     if arguments.n is None:
         raise UserError("-n NAME is needed, such as -n Vessels")
-    from nnunet_vit_trainer.images.importing import Request, import_images
+    from nnunet_vit_trainer.images.importing import import_images
     from nnunet_vit_trainer.images.page import print_page
+    from nnunet_vit_trainer.images.request import Request
 
     others = ("check", "d", "n", "o")
     given = {key: value for key, value in vars(arguments).items() if key not in others}

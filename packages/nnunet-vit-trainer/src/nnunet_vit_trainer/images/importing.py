@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,73 +15,15 @@ from .examine import Look, check_alike, each, examine_cases
 from .finding.layouts import Found, find_images
 from .finding.pairing import Case, alone
 from .finding.sources import names_of
-from .masks.labels import Labelling, decide
+from .masks.labels import decide
 from .masks.named import Named, parse_labels
 from .reading.cases import Reading, read_case
-from .reading.pictures import Exif
-from .writing import Form, form_of, write_images, write_mask
+from .request import Imported, Request
+from .writing import form_of, write_images, write_mask
 
 _LARGEST_ID = 999
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is imported, and how doubtful things are meant.
-
-    Attributes:
-        folder: of images and masks.
-        number: the data set's ID, 1 to 999.
-        name: the data set's name, without ``Dataset042_``.
-        images: the folder of images, where its name does not say so.
-        masks: the folder of masks, where its name does not say so.
-        test: the folder of test images, where its name does not say so.
-        mask_suffix: what the names of masks end with, where that is no usual word.
-        labels: see `labels.parse_labels`; ``None``: they are plain to see.
-        threshold: masks are grey, and what is as bright as this is foreground.
-        channels: names of the channels, which tell nnU-Net how to normalise them.
-        exif: what to do with pictures that say that they are to be turned.
-        skip_unpaired: go on without images that have no mask, and masks that have no image.
-    """
-
-    folder: Path
-    number: int
-    name: str
-    images: str | None = None
-    masks: str | None = None
-    test: str | None = None
-    mask_suffix: str | None = None
-    labels: Sequence[str] | None = None
-    threshold: int | None = None
-    channels: Sequence[str] | None = None
-    exif: Exif | None = None
-    skip_unpaired: bool = False
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What was found, and became of it.
-
-    Attributes:
-        target: the data set's folder.
-        found: the images and masks.
-        looks: at the cases, by their names.
-        test: at the test images.
-        labelling: from the masks' values to labels.
-        channels: their names in dataset.json.
-        form: of the files.
-        flat: volumes of one slice became 2D images.
-    """
-
-    target: Path
-    found: Found
-    looks: dict[str, Look]
-    test: dict[str, Look]
-    labelling: Labelling
-    channels: tuple[str, ...]
-    form: Form
-    flat: bool
 
 
 def import_images(
@@ -242,7 +183,10 @@ def _channels(request: Request, found: Found, look: Look) -> tuple[str, ...]:
             )
         return tuple(request.channels)
     files = found.paired.channels
-    return files if len(files) == len(names) else names
+    if len(files) != len(names):
+        return names
+    # 0000 is no name.
+    return tuple(f"channel_{int(name)}" if name.isdecimal() else name for name in files)
 
 
 def _relative(case: Case, folder: Path) -> str:

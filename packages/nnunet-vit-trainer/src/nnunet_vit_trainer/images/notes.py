@@ -3,7 +3,7 @@
 from collections import Counter
 
 from .finding.sources import names_of
-from .importing import Imported
+from .request import Imported
 
 _FOLDS = 5
 _HALF = 0.5

@@ -11,10 +11,10 @@ from vit_backbone import shorten
 
 from .examine import Look, say_kind
 from .finding.sources import Item, names_of
-from .importing import Imported
 from .masks.values import say
 from .notes import counted_labels, notes_of
 from .reading.pixels import say_size
+from .request import Imported
 
 _LEAST = 1e-4
 """Of all pixels; a smaller share would look like none."""

@@ -171,34 +171,40 @@ def _beside_each_other(items: list[Item], suffix: str | None) -> Found:
 
 
 def _folder_by_folder(folders: list[Path], parent: Path, suffix: str | None) -> Found:
-    """A folder for each case: a mask in it, and an image or several that are its channels."""
+    """A folder for each case, or for several that are named there."""
     inside = [folder.name for folder in folders if _holds_both(folder)]
     if not folders or inside:
         hint = f"; import one of them: {parent / inside[0]}" if inside else ""
         raise UserError(f"{parent}: no images and masks are found{hint}; {_LAYOUTS}")
-    cases, without_mask, without_image, left = [], [], [], []
+    contents = {folder.name: _contents(folder, suffix) for folder in folders}
+    left = [name for _, _, others in contents.values() for name in others]
+    if any(len(masks) > 1 for _, masks, _ in contents.values()):
+        images = [image for its_images, _, _ in contents.values() for image in its_images]
+        masks = [mask for _, its_masks, _ in contents.values() for mask in its_masks]
+        said = "images and masks beside each other, in folders"
+        return Found(said, pair(images, masks, suffix), left_alone=left)
+    return Found("a folder for each case", _cases_of(contents), left_alone=left)
+
+
+def _cases_of(contents: dict[str, tuple[list[Item], list[Item], list[str]]]) -> Paired:
+    """Take each folder as a case; its images, if there are several, are channels."""
+    cases, without_mask, without_image = [], [], []
     channels: dict[tuple[str, ...], str] = {}
-    for folder in folders:
-        images, masks, others = _contents(folder, suffix)
-        left += others
-        if len(masks) > 1:
-            raise UserError(f"{names_of(masks)}: one mask is expected; --mask_suffix TEXT")
+    for case, (images, masks, _) in contents.items():
         if not images or not masks:
             without_mask += images
             without_image += masks
             continue
-        names = {_channel_of(item.name, folder.name): item for item in images}
-        channels.setdefault(tuple(sorted(names)), folder.name)
-        if len(names) < len(images) or len(channels) > 1:
-            said = "; ".join(f"{', '.join(c)} in {folder}" for c, folder in channels.items())
-            raise UserError(f"{folder}: every case has the same images, but there is {said}")
-        cases.append(Case(folder.name, tuple(names[name] for name in sorted(names)), masks[0]))
+        by_channel = {_channel_of(item.name, case): item for item in images}
+        channels.setdefault(tuple(sorted(by_channel)), case)
+        if len(by_channel) < len(images) or len(channels) > 1:
+            said = "; ".join(f"{', '.join(c)} in {first}" for c, first in channels.items())
+            raise UserError(f"{case}: every case has the same images, but there is {said}")
+        cases.append(Case(case, tuple(by_channel[name] for name in sorted(by_channel)), masks[0]))
     check_names([case.name for case in cases])
     names = next(iter(channels), ())
-    paired = Paired(
-        cases, names if len(names) > 1 else (), tuple(without_mask), tuple(without_image)
-    )
-    return Found("a folder for each case", paired, left_alone=left)
+    names = names if len(names) > 1 else ()
+    return Paired(cases, names, tuple(without_mask), tuple(without_image))
 
 
 def _contents(folder: Path, suffix: str | None) -> tuple[list[Item], list[Item], list[str]]:
