@@ -186,7 +186,7 @@ def _refuse_twice(groups: dict[str, list[tuple[str, Item]]]) -> None:
         if again:
             files = [item for channel, item in group if channel == again[0]]
             raise UserError(
-                f"{names_of(files)} have the same name, {quoted(name)}; keep one of them"
+                f"{names_of(files)} have the same name, {quoted(name)}; each needs its own"
             )
 
 
