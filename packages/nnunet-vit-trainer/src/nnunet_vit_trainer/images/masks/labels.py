@@ -15,6 +15,7 @@ from .values import Values, as_colours, numbers_of, say
 _MOST_UNNAMED = 30
 _MOST_SMOOTH, _BRIGHT = 8, 200
 """More values than that, of which some are bright, look like edges from black to white."""
+_NOTHING = "all {} masks are background everywhere: there is nothing to learn in them"
 _ADVICE = "say which is which: --labels"
 
 
@@ -83,6 +84,9 @@ def decide(masks: Mapping[str, Values], named: Named | None, threshold: int | No
         return Labelling(_plain(found, labelling, masks), coloured, threshold)
     labelling = Labelling(named.values, named.by_colour, threshold)
     _refuse_unnamed(masks, labelling)
+    background = {*labelling.values[BACKGROUND]}
+    if all({*labelling.counted(values)} <= background for values in masks.values()):
+        raise UserError(_NOTHING.format(len(masks)))
     return labelling
 
 
@@ -113,7 +117,7 @@ def _plain(
     values = sorted(found.pixels)
     others = [value for value in values if value != 0]
     if not others:
-        raise UserError(f"all {len(masks)} masks are background (0 everywhere): nothing to learn")
+        raise UserError(_NOTHING.format(len(masks)))
     if 0 in values and len(others) == 1:
         return {BACKGROUND: (0,), "foreground": (others[0],)}
     plain = 0 in values and others == list(range(1, len(others) + 1))
