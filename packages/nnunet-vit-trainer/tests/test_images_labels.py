@@ -94,6 +94,7 @@ def test_labels_are_numbered_as_they_were_given_and_ignore_is_the_last():
             ["a=254"],
             "0.png has colours, but --labels names values",
         ),
+        ([holding(0), holding(0)], ["a=1"], "all 2 masks are background everywhere"),
         ([holding(0, 1, 2, 3)], ["a=1"], "0.png has 10 pixels of 2 .*, and 1 other values"),
     ],
 )
