@@ -73,6 +73,12 @@ def real_pools():
         yield
 
 
+@pytest.fixture
+def pools_of_threads(monkeypatch):
+    """Let nnU-Net's pools be threads, as `environment_of` does."""
+    monkeypatch.setattr(multiprocessing, "get_context", PoolsOfThreads)
+
+
 @pytest.fixture(scope="session")
 def is_alive():
     """Tell whether a process runs; a zombie, which nobody waited for, does not."""

@@ -1,11 +1,13 @@
-"""Files that are written whole or not at all: what was there stays, if the disk is full or so."""
+"""Files and folders that are written whole or not at all, if the disk is full or so."""
 
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
 import os
 import re
+import shutil
 import socket
 import time
 import uuid
@@ -14,6 +16,8 @@ from pathlib import Path
 
 # Of writers in other places: whoever writes touches the file all the time.
 _SECONDS_UNTIL_LEFT_BEHIND = 3600
+# Of a folder: nobody touches it while the files below it are written.
+_SECONDS_OF_A_FOLDER = 24 * 3600
 _TEMPORARY = re.compile(r"\.(?P<place>[0-9a-f]{12})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp")
 _TEMPORARY_OF_0_1_0 = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
@@ -34,10 +38,9 @@ def written_whole(file: Path) -> Iterator[Path]:
     """
     for leftover in file.parent.glob(f"{glob.escape(file.name)}.*.tmp"):
         with contextlib.suppress(OSError):  # another process was faster, or it is another user's
-            if _is_left_behind(leftover):
+            if _is_left_behind(leftover, _SECONDS_UNTIL_LEFT_BEHIND):
                 leftover.unlink()
-    owner = f"{_place()}-{os.getpid()}-{_start_of(os.getpid())}-{uuid.uuid4().hex[:8]}"
-    unfinished = file.with_name(f"{file.name}.{owner}.tmp")
+    unfinished = file.with_name(f"{file.name}.{_owner()}.tmp")
     try:
         yield unfinished
         with unfinished.open("r+b") as written:
@@ -54,6 +57,36 @@ def written_whole(file: Path) -> Iterator[Path]:
             os.close(folder)
 
 
+@contextlib.contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``folder``, which takes its name in the end.
+
+    Its name begins with a dot, so that nobody takes it for what it is not yet. What killed writers
+    of such folders left beside it is removed first, if they were here, and else a day later.
+
+    Args:
+        folder: to write; it must not exist, and the folder that it is in must.
+
+    Raises:
+        OSError: what the disk says, or that there is such a folder by now; the temporary folder is
+            removed then, as after any error.
+    """
+    for leftover in folder.parent.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            ours = leftover.is_dir() and _TEMPORARY.search(leftover.name)
+            if ours and _is_left_behind(leftover, _SECONDS_OF_A_FOLDER):
+                shutil.rmtree(leftover)
+    unfinished = folder.with_name(f".{folder.name}.{_owner()}.tmp")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if os.path.lexists(folder):  # an empty one would be replaced
+            raise FileExistsError(errno.EEXIST, "it is there by now", str(folder))
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder that nobody else writes in now.
 
@@ -66,11 +99,16 @@ def remove_leftovers(folder: Path) -> None:
                 file.unlink()
 
 
-def _is_left_behind(temporary: Path) -> bool:
+def _owner() -> str:
+    """Name this process in a temporary file's name, so that others know whether it lives."""
+    return f"{_place()}-{os.getpid()}-{_start_of(os.getpid())}-{uuid.uuid4().hex[:8]}"
+
+
+def _is_left_behind(temporary: Path, seconds: float) -> bool:
     owner = _TEMPORARY.search(temporary.name)
     if owner and owner["place"] == _place() and int(owner["start"]):
         return _start_of(int(owner["pid"])) != int(owner["start"])
-    return time.time() - temporary.stat().st_mtime > _SECONDS_UNTIL_LEFT_BEHIND
+    return time.time() - temporary.stat().st_mtime > seconds
 
 
 @functools.cache

@@ -29,13 +29,16 @@ _SPOKEN = (_INT, _FLOAT, "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
 _MOST_DIGITS = 100
 
 
-def read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
+def read_yaml(
+    file: Path, keys: str = "model, lora and train"
+) -> tuple[dict[str, Any], list[Problem]]:
     """Read a YAML file whose document is a mapping; an empty file is an empty one.
 
     Anchors, aliases and merge keys work. Numbers are decimal, 1e-3 among them; keys are text.
 
     Args:
         file: of at most 100 kB, in UTF-8 or UTF-16.
+        keys: what is expected in it, for the message where it is no mapping.
 
     Returns:
         The mapping, and what is wrong in it: keys given twice, and values that are not plain, not
@@ -61,7 +64,7 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
         raise UserError(f"not readable as YAML: {_reason(error)}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise UserError("a mapping with model, lora and train is expected")
+        raise UserError(f"a mapping with {keys} is expected")
     return tree, loader.twice + _check_values(tree)
 
 

@@ -1,0 +1,1 @@
+"""Which images and masks a folder holds, and what belongs together."""

@@ -1,0 +1,196 @@
+"""A folder of images and masks becomes a raw data set of nnU-Net: whole, or not at all."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
+
+from nnunet_vit_trainer.checkpoints.files import folder_written_whole
+from vit_backbone import UserError, quoted, reason_of, shorten
+
+from .examine import Look, check_alike, each, examine_cases
+from .finding.layouts import Found, find_images
+from .finding.pairing import Case, alone
+from .finding.sources import names_of
+from .masks.labels import decide
+from .masks.named import Named, parse_labels
+from .reading.cases import Reading, read_case
+from .request import Imported, Request
+from .writing import form_of, write_images, write_mask
+
+_LARGEST_ID = 999
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+def import_images(
+    request: Request,
+    raw: Path,
+    *,
+    check: bool = False,
+    on_cases: Callable[[int], Callable[[], None]] | None = None,
+) -> Imported:
+    """Write a folder of images and masks as a data set, or nothing where anything is doubtful.
+
+    Args:
+        request: what, and how.
+        raw: the folder ``nnUNet_raw``; it is made.
+        check: write nothing.
+        on_cases: told how many steps there are; what it returns is called after each.
+
+    Raises:
+        UserError: naming what does not fit, or is not known, and what to do.
+    """
+    target = raw / _free_name(request.number, request.name, raw)
+    named = parse_labels(request.labels) if request.labels else None
+    reading = Reading(request.exif, request.threshold)
+    try:
+        found = find_images(
+            request.folder,
+            request.images,
+            request.masks,
+            suffix=request.mask_suffix,
+            test=request.test,
+        )
+        _refuse_unpaired(found, skip=request.skip_unpaired)
+        cases = found.paired.cases
+        tests = alone(found.test, len(cases[0].images))
+        steps = (len(cases) + len(tests)) * (1 if check else 2)
+        on_case = on_cases(steps) if on_cases else lambda: None
+        looks = examine_cases(cases, reading, on_case)
+        test_looks = examine_cases(tests, reading, on_case)
+        alike = zip([*cases, *tests], [*looks.values(), *test_looks.values()], strict=True)
+        check_alike([*alike], named=request.channels is not None)
+        imported = _settled(request, target, found, named, looks, test_looks)
+        if not check:
+            _write(imported, tests, reading, on_case)
+    except OSError as error:
+        raise UserError(f"{target.name} is not imported: {reason_of(error)}") from error
+    return imported
+
+
+def _settled(
+    request: Request,
+    target: Path,
+    found: Found,
+    named: Named | None,
+    looks: dict[str, Look],
+    tests: dict[str, Look],
+) -> Imported:
+    """Decide what becomes of what was found, or refuse it."""
+    masks = {
+        _relative(case, request.folder): look.values
+        for case in found.paired.cases
+        if (look := looks[case.name]).values is not None
+    }
+    alike = [*looks.values(), *tests.values()]
+    dtypes = [dtype for look in alike for dtype in look.dtypes]
+    return Imported(
+        target,
+        found,
+        looks,
+        tests,
+        decide(masks, named, request.threshold),
+        _channels(request, found, alike[0]),
+        form_of(pictures=alike[0].is_picture, dtypes=dtypes),
+        flat=all(len(look.size) == 3 and look.size[0] == 1 for look in alike),
+    )
+
+
+def _write(
+    imported: Imported, tests: Sequence[Case], reading: Reading, on_case: Callable[[], None]
+) -> None:
+    imported.target.parent.mkdir(parents=True, exist_ok=True)
+    cases = imported.found.paired.cases
+    with folder_written_whole(imported.target) as folder:
+        for name in ("imagesTr", "labelsTr", *(["imagesTs"] if tests else [])):
+            (folder / name).mkdir()
+        write = partial(_write_case, imported=imported, reading=reading, folder=folder)
+        for _ in each(write, [*cases, *tests]):
+            on_case()
+        labelling = imported.labelling
+        said = [f"{n}={','.join(map(labelling.say, v))}" for n, v in labelling.values.items()]
+        generate_dataset_json(
+            str(folder),
+            dict(enumerate(imported.channels)),
+            labelling.numbers,
+            len(cases),
+            imported.form.ending,
+            overwrite_image_reader_writer=imported.form.reader,
+            license="not said",
+            converted_by="nnUNetv2_import_images_vit",
+            description=f"The masks' values were {' '.join(said)}"
+            + ("" if reading.threshold is None else f", 1 from {reading.threshold} on"),
+        )
+
+
+def _write_case(case: Case, *, imported: Imported, reading: Reading, folder: Path) -> None:
+    images, mask = read_case(case, reading)
+    form, flat = imported.form, imported.flat
+    place = folder / ("imagesTs" if case.mask is None else "imagesTr")
+    write_images(images, place, case.name, form, flat=flat)
+    if mask is not None:
+        try:
+            labels = imported.labelling.apply(mask)
+        except UserError as error:
+            raise UserError(f"{case.mask} {error}") from error
+        write_mask(labels, mask.geometry, folder / "labelsTr", case.name, form, flat=flat)
+
+
+def _free_name(number: int, name: str, raw: Path) -> str:
+    """Return the data set's whole name, if nnU-Net has none of that number."""
+    if not 1 <= number <= _LARGEST_ID:
+        raise UserError(f"-d {number}: an ID from 1 to {_LARGEST_ID} is expected")
+    if not _NAME.fullmatch(name):
+        raise UserError(f"-n {quoted(name)}: letters, digits, '-', '_' and '.' are expected")
+    roots = [raw, *(Path(os.environ[root]) for root in _ROOTS[1:] if os.environ.get(root))]
+    there = [folder for root in roots for folder in root.glob("Dataset[0-9][0-9][0-9]*")]
+    taken = {folder.name[7:10]: folder for folder in there}
+    if other := taken.get(f"{number:03d}"):
+        free = next(n for n in range(number, number + _LARGEST_ID) if f"{n:03d}" not in taken)
+        hint = f"; {free} is free" if free <= _LARGEST_ID else ""
+        raise UserError(f"-d {number}: {other} is there already{hint}, or move it away")
+    return f"Dataset{number:03d}_{name}"
+
+
+def _refuse_unpaired(found: Found, *, skip: bool) -> None:
+    images, masks = found.paired.without_mask, found.paired.without_image
+    said = []
+    if images:
+        said.append(f"{len(images)} images have no mask: {names_of(images)}")
+    if masks:
+        said.append(f"{len(masks)} masks have no image: {names_of(masks)}")
+    if not found.paired.cases:
+        raise UserError(
+            f"no image has a mask of its name ({'; '.join(said)}): equal names are expected, or "
+            "x.png and x_mask.png, or --mask_suffix TEXT"
+        )
+    if said and not skip:
+        raise UserError(f"{'; '.join(said)} (--skip_unpaired goes on without them)")
+
+
+def _channels(request: Request, found: Found, look: Look) -> tuple[str, ...]:
+    """Return the channels' names: the user's, those of a case's files, or the files' own."""
+    names = look.channels
+    if request.channels is not None:
+        if len(request.channels) != len(names):
+            raise UserError(
+                f"--channels names {len(request.channels)}, the images have {len(names)} channels "
+                f"({shorten(', '.join(names))})"
+            )
+        return tuple(request.channels)
+    files = found.paired.channels
+    if len(files) != len(names):
+        return names
+    # 0000 is no name.
+    return tuple(f"channel_{int(name)}" if name.isdecimal() else name for name in files)
+
+
+def _relative(case: Case, folder: Path) -> str:
+    """Return where a case's mask lies, from the folder that was given."""
+    assert case.mask is not None
+    path = case.mask.path
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

@@ -1,0 +1,111 @@
+"""Images alone, written as a data set has its own: what a model of it predicts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from nnunet_vit_trainer.checkpoints.files import folder_written_whole
+from nnunet_vit_trainer.plans.datasets import read_dataset_json
+from vit_backbone import UserError, reason_of
+
+from .examine import Look, check_alike, each, examine_cases
+from .finding.layouts import images_of
+from .finding.pairing import Case, alone
+from .finding.sources import READABLE, Item, list_folder
+from .reading.cases import Reading, read_case
+from .reading.pictures import Exif
+from .writing import Form, form_of, write_images
+
+
+def convert_images(
+    folder: Path,
+    number: int,
+    raw: Path,
+    out: Path,
+    *,
+    exif: Exif | None = None,
+    on_cases: Callable[[int], Callable[[], None]] | None = None,
+) -> tuple[str, int]:
+    """Write a folder of images as the data set's own are written, for ``nnUNetv2_predict -i``.
+
+    Args:
+        folder: of images; one that it holds, ``images``, counts too.
+        number: the data set's ID.
+        raw: the folder ``nnUNet_raw``.
+        out: the folder to write; it must not exist.
+        exif: see `reading.pictures.read_picture`.
+        on_cases: see `importing.import_images`.
+
+    Returns:
+        The data set's name, and how many images there are.
+
+    Raises:
+        UserError: no such data set, images of another kind than its own, or ``out`` is there.
+    """
+    found = sorted(raw.glob(f"Dataset{number:03d}_*"))
+    if len(found) != 1:
+        raise UserError(f"-d {number}: one data set of that ID is expected in {raw}")
+    dataset = found[0]
+    description = read_dataset_json(dataset)
+    for path, wanted in ((folder, True), (out, False)):
+        if path.is_dir() != wanted:
+            raise UserError(
+                f"{path}: {'there is no such folder' if wanted else 'is there already'}"
+            )
+    try:
+        items, _ = images_of(folder)
+        if not items:
+            raise UserError(f"{folder}: there is nothing to read; expected: {READABLE}")
+        cases = alone(items)
+        on_case = on_cases(2 * len(cases)) if on_cases else lambda: None
+        looks = examine_cases(cases, Reading(exif), on_case)
+        model, its_look = _example(dataset / "imagesTr")
+        flat = not its_look.is_picture and len(its_look.size) == 2
+        alike = [_flattened(look) if flat else look for look in looks.values()]
+        check_alike([(model, its_look), *zip(cases, alike, strict=True)], named=True)
+        form = Form(description["file_ending"], "")
+        dtypes = [dtype for look in alike for dtype in look.dtypes]
+        if form_of(pictures=its_look.is_picture, dtypes=dtypes).ending != form.ending:
+            raise UserError(
+                f"{dataset.name} has files of {form.ending}, as these cannot be written"
+            )
+        _write(cases, out, form, exif, flat=flat, on_case=on_case)
+    except OSError as error:
+        raise UserError(f"{out} is not written: {reason_of(error)}") from error
+    return dataset.name, len(cases)
+
+
+def _write(
+    cases: list[Case],
+    out: Path,
+    form: Form,
+    exif: Exif | None,
+    *,
+    flat: bool,
+    on_case: Callable[[], None],
+) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with folder_written_whole(out) as unfinished:
+
+        def write(case: Case) -> None:
+            images, _ = read_case(case, Reading(exif))
+            write_images(images, unfinished, case.name, form, flat=flat)
+
+        for _ in each(write, cases):
+            on_case()
+
+
+def _example(folder: Path) -> tuple[Case, Look]:
+    """Return the first case of a data set, and a look at it."""
+    items: list[Item] = list_folder(folder).items if folder.is_dir() else []
+    if not items:
+        raise UserError(f"there are no images in {folder} to compare with")
+    first = items[0].name[: -len("_0000")]
+    files = [item for item in items if item.name[: -len("_0000")] == first]
+    case = Case(first, tuple(files), None)
+    return case, examine_cases([case], Reading("ignore"), lambda: None)[first]
+
+
+def _flattened(look: Look) -> Look:
+    flat = not look.is_picture and len(look.size) == 3 and look.size[0] == 1
+    return replace(look, size=look.size[1:]) if flat else look

@@ -1,0 +1,1 @@
+"""The values and colours in masks, and which labels they are."""

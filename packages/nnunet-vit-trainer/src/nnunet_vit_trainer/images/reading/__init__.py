@@ -1,0 +1,1 @@
+"""The pixels of images and masks, without losing a bit."""

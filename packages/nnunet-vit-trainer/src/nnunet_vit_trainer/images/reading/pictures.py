@@ -1,0 +1,121 @@
+"""PNG, JPEG, TIFF, BMP and GIF, without losing a bit: what PIL would shorten or turn is refused."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from vit_backbone import UserError
+
+from .pixels import Pixels, without_alpha
+from .tiffs import PAGES, TURNED, read_tiff
+from .volumes import read_volume
+
+Exif = Literal["apply", "ignore"]
+
+_COLOUR = {"LA": ("grey", "alpha"), "RGB": ("R", "G", "B"), "RGBA": ("R", "G", "B", "alpha")}
+_GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_BITS_OF_TIFF = 258
+_PNG_DEPTH_AT = 24
+
+
+def read_picture(file: Path, *, mask: bool = False, exif: Exif | None = None) -> Pixels:
+    """Read a picture.
+
+    Args:
+        file: of an ending in `sources.PICTURES`.
+        mask: leave the values of a palette as they are, and name their colours.
+        exif: turn a picture that says that it is to be turned, or leave it as it is stored.
+
+    Raises:
+        UserError: several pages, a turned picture without ``exif``, alpha, or no picture of grey,
+            colours or a palette.
+        Exception: what PIL or tifffile says of a file that it cannot read.
+    """
+    if _is_deep_tiff(file):
+        return read_tiff(file)
+    with Image.open(file) as image:
+        # Of phones (MPO): the picture, and smaller ones of it.
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            raise UserError(PAGES.format(image.n_frames))
+        turned = _turned(image, exif)
+        if image.format == "PNG" and image.mode not in _GREY and _depth_of_png(file) > 8:
+            return _read_deep(file, turned)
+        image.load()
+        return _pixels_of(ImageOps.exif_transpose(image) if turned else image, mask=mask)
+
+
+def _is_deep_tiff(file: Path) -> bool:
+    """Whether this is a TIFF that PIL cannot read, or of whose values it would keep 8 bits."""
+    with file.open("rb") as stream:
+        if stream.read(2) not in (b"II", b"MM"):
+            return False
+    try:
+        with Image.open(file) as image:
+            return max(image.tag_v2.get(_BITS_OF_TIFF, (1,))) > 8
+    except UnidentifiedImageError:
+        return True
+
+
+def _turned(image: Image.Image, exif: Exif | None) -> bool:
+    """Whether the picture is to be turned before it is used."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation in (0, 1):
+        return False
+    if image.format == "TIFF":  # PIL turns it as it loads it, or not, as its version is
+        raise UserError(TURNED.format(orientation))
+    if exif is None:
+        raise UserError(
+            f"says that it is to be turned (EXIF orientation {orientation}), and masks are drawn "
+            "on the turned picture or on the stored one: look, then give --exif apply or --exif "
+            "ignore"
+        )
+    return exif == "apply"
+
+
+def _depth_of_png(file: Path) -> int:
+    with file.open("rb") as stream:
+        return stream.read(_PNG_DEPTH_AT + 1)[_PNG_DEPTH_AT]
+
+
+def _read_deep(file: Path, turned: bool) -> Pixels:
+    """Read a PNG of 16 bits per colour, of which PIL would keep 8 without a word."""
+    if turned:
+        raise UserError("is to be turned, and has 16 bits per colour; store it upright")
+    values = read_volume(file).values
+    names = {2: _COLOUR["LA"], 3: _COLOUR["RGB"], 4: _COLOUR["RGBA"]}[len(values)]
+    pixels = Pixels(values, names)
+    return without_alpha(pixels) if "alpha" in names else pixels
+
+
+def _pixels_of(image: Image.Image, *, mask: bool) -> Pixels:
+    if image.mode == "1":
+        image = image.convert("L")  # white is 255, as in pictures of 8 bits
+    if image.mode in ("P", "PA"):
+        if mask and image.mode == "P":
+            return Pixels(np.asarray(image)[None], ("grey",), palette=_palette(image))
+        image = _without_palette(image)
+    if image.mode in _GREY:
+        values = np.asarray(image)
+        if image.format == "PNG" and values.dtype == np.int32:  # of PIL before 11
+            values = values.astype(np.uint16)
+        return Pixels(values.astype(values.dtype.newbyteorder("="))[None], ("grey",))
+    if image.mode not in _COLOUR:
+        raise UserError(f"is neither grey nor RGB, but {image.mode}; save it as RGB")
+    pixels = Pixels(np.moveaxis(np.asarray(image), -1, 0), _COLOUR[image.mode])
+    return without_alpha(pixels) if "alpha" in pixels.channels else pixels
+
+
+def _palette(image: Image.Image) -> dict[int, int]:
+    packed = np.asarray(image.getpalette("RGB")).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
+    return {index: int(colour) for index, colour in enumerate(packed)}
+
+
+def _without_palette(image: Image.Image) -> Image.Image:
+    """Return the colours that a palette means; grey where all of it is."""
+    if image.mode == "PA" or "transparency" in image.info:
+        return image.convert("RGBA")
+    greys = np.asarray(image.getpalette("RGB")).reshape(-1, 3)
+    used = np.unique(np.asarray(image))
+    return image.convert("L" if (np.ptp(greys[used], axis=1) == 0).all() else "RGB")
