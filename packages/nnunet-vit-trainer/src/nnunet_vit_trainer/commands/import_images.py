@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command that makes a raw data set of nnU-Net from a folder of images and masks."""
 
 import argparse
@@ -10,6 +11,7 @@ from nnunet_vit_trainer.plans.datasets import environment
 from vit_backbone import UserError
 
 from .errors import one_line_errors
+from .parser import CommandParser
 
 
 @one_line_errors
@@ -76,12 +78,13 @@ def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Example: nnUNetv2_import_images_vit PHOTOS -d 42 -n Vessels --check. Makes a "
-        "raw data set of nnU-Net from a folder of images and masks: PNG, JPEG, TIFF, BMP, GIF, "
-        "NIfTI, NRRD, MetaImage or DICOM. What is doubtful is refused with the file's name, and "
-        "then nothing is written.",
-        epilog="docs/own-data.md tells which folders it understands.",
+    parser = CommandParser(
+        "nnUNetv2_import_images_vit",
+        example="nnUNetv2_import_images_vit PHOTOS -d 42 -n Vessels --check",
+        about="Make a raw data set of nnU-Net from a folder of images and masks: PNG, JPEG, TIFF, "
+        "BMP, GIF, NIfTI, NRRD, MetaImage or DICOM. What is doubtful is refused with the file's "
+        "name, and then nothing is written.",
+        read_on="docs/own-data.md",
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="of images and masks")
