@@ -1,4 +1,4 @@
-"""Measure a trainer on its device: time, memory, floating-point operations."""
+"""Measure a trainer on its device: time and memory."""
 
 import sys
 import time
@@ -9,9 +9,6 @@ from typing import Any
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.0) -> float:
@@ -30,18 +27,6 @@ def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.
         _wait_for(device)
         times.append(time.perf_counter() - start)
     return median(times)
-
-
-def forward_flop(network: nn.Module, image: torch.Tensor) -> int:
-    """Count the floating-point operations of one forward pass (a multiply-add is two).
-
-    Attention is written out, which may take more memory than training does.
-    """
-    counter = FlopCounterMode(display=False)
-    # Written out as matrix products: the counter does not know every fused attention.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        network(image)
-    return counter.get_total_flops()
 
 
 def peak_memory(device: torch.device) -> str:
