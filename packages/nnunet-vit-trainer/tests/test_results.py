@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 from fake_results import stock_plans, write_fold, write_log, write_model
 from trained_results import DATASET_JSON, write_results
 
@@ -11,6 +12,7 @@ from nnunet_vit_trainer.results.costs import costs_of
 from nnunet_vit_trainer.results.folds import class_keys, folds_in, read_dice
 from nnunet_vit_trainer.results.spread import dice_by_class, spread_of
 from nnunet_vit_trainer.results.training_log import read_training
+from nnunet_vit_trainer.training.oversight.peak import peak_line
 from vit_backbone import UserError
 
 
@@ -68,9 +70,9 @@ def test_an_epoch_that_was_trained_twice_counts_once(tmp_path):
     """A killed run had trained beyond its last checkpoint, from which the next one went on."""
     fold = write_fold(write_model(tmp_path), 0, {})
     write_log(fold, "2026_9_30_09_05_00", (0, 100), (1, 100), (2, 100), (3, None))
-    write_log(fold, "2026_10_2_09_05_00", (2, 50), (3, 50))  # September sorts behind October
+    write_log(fold, "2026_10_2_09_05_00", (2, 50), (3, 70))  # September sorts behind October
     (fold / "training_log_notes.txt").write_text("Epoch 9\nEpoch time: 9 s")
-    assert read_training(fold).hours == pytest.approx(300 / 3600)
+    assert read_training(fold).hours == pytest.approx(320 / 3600)
 
 
 def test_a_run_that_began_anew_forgets_the_longer_one_before(tmp_path):
@@ -93,6 +95,15 @@ def test_the_highest_memory_that_was_logged_counts(tmp_path):
     log = fold / "training_log_2026_1_1_10_00_00.txt"
     log.write_bytes(b"\xff\xfe half a line\n x: Peak memory: 3.5 GiB \n y: Peak memory: 2 GiB\n")
     assert read_training(fold).gibibytes == 3.5
+
+
+def test_the_memory_that_our_trainer_logs_is_read(tmp_path):
+    fold = write_fold(write_model(tmp_path), 0, {})
+    log = fold / "training_log_2026_1_1_10_00_00.txt"
+    log.write_text(f"2026-01-01 10:00:00.1: {peak_line(torch.device('cpu'))} \n")
+    assert read_training(fold).gibibytes > 0.01
+    log.write_text(f"2026-01-01 10:00:00.1: {peak_line(torch.device('mps'))} \n")
+    assert read_training(fold).gibibytes is None
 
 
 def test_stock_networks_are_counted_without_computing_anything():

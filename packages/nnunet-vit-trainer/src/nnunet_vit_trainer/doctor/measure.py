@@ -1,6 +1,5 @@
 """Measure a trainer on its device: time and memory."""
 
-import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_vit_trainer.training.oversight.peak import peak_bytes
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.0) -> float:
@@ -31,16 +32,12 @@ def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.
 
 def peak_memory(device: torch.device) -> str:
     """Say the peak so far, and what it is the peak of."""
-    if device.type == "cuda":
-        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
-        return f"{peak / 2**30:.1f} of {total / 2**30:.1f} GiB on the GPU"
-    if device.type != "cpu" or sys.platform == "win32":
+    peak = peak_bytes(device)
+    if peak is None:
         return f"not measured on {device.type} here"
-    import resource  # not on Windows
-
-    # Kilobytes, but bytes on macOS.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak *= 1 if sys.platform == "darwin" else 1024
+    if device.type == "cuda":
+        total = torch.cuda.mem_get_info(device)[1]
+        return f"{peak / 2**30:.1f} of {total / 2**30:.1f} GiB on the GPU"
     return f"{peak / 2**30:.1f} GiB, the whole process with its libraries"
 
 
