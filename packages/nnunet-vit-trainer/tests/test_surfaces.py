@@ -58,8 +58,11 @@ def test_it_is_kept_until_the_validation_or_the_tolerance_is_another_one(home):
     summary.write_text(summary.read_text() + "\n")
     assert measured(home, tolerance=2.0)[1] == 1
     kept = next(home.rglob(KEPT.rsplit("/", 1)[1]))
-    kept.write_text('{"measured"')
-    assert measured(home, tolerance=2.0)[1] == 1
+    whole = kept.read_text()
+    for broken in ('{"measured"', whole.replace(", true]", "]"), whole.replace("[", '["a", ')):
+        assert broken != whole
+        kept.write_text(broken)
+        assert measured(home, tolerance=2.0)[1] == 1
 
 
 def test_a_class_that_only_one_mask_has_is_as_far_away_as_the_image_is_large(home):

@@ -50,7 +50,7 @@ class Result:
         dice: of each validated fold, by class name. Fold ``all`` is not among them.
         surfaces: of each of these folds, where they were measured.
         costs: of the network; ``None`` where it cannot be counted here.
-        hours: of each fold whose logs tell.
+        hours: of each fold that is trained to the end, where its logs tell.
         gibibytes: peak memory of each fold whose logs tell.
         megabytes: of each fold's checkpoint_final.
         notes: what is missing or left out, a sentence each.
@@ -125,7 +125,7 @@ def _read(folder: Path, splits: int) -> Result:
     for fold in folds:
         _read_validation(result, fold)
         training = read_training(fold.folder)
-        if training.hours is not None:
+        if training.hours is not None and (fold.is_finished or fold.is_validated):
             result.hours[fold.name] = training.hours
         if training.gibibytes is not None:
             result.gibibytes[fold.name] = training.gibibytes

@@ -22,6 +22,7 @@ import torch
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.results.folds import SUMMARY, Fold
@@ -36,6 +37,11 @@ KEPT = "validation/surface_metrics.json"
 
 Scores = dict[str, dict[str, tuple[float, float, bool]]]
 """Of each case, of each class's key: surface Dice, HD95, whether both masks have the class."""
+
+
+class _Kept(BaseModel):
+    measured: dict[str, str | float]
+    cases: Scores
 
 
 def check_library() -> None:
@@ -103,8 +109,8 @@ def _scores(
         "library": f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)}",
     }
     kept = _read_kept(fold.folder / KEPT)
-    if kept.get("measured") == measured:
-        return kept["cases"]
+    if kept is not None and kept.measured == measured:
+        return kept.cases
     manager = PlansManager(result.plans)
     labels = manager.get_label_manager(result.dataset)
     classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
@@ -132,12 +138,11 @@ def _scores(
     return scores
 
 
-def _read_kept(file: Path) -> dict[str, Any]:
+def _read_kept(file: Path) -> _Kept | None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return TypeAdapter(_Kept).validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _keep(content: dict[str, Any], file: Path) -> None:
