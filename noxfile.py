@@ -30,6 +30,8 @@ BELOW = {
     "vit-heads-segformer": {"vit-backbone"},
     "nnunet-vit-trainer": {"vit-backbone"},
 }
+# What its tests need of its extras.
+EXTRAS = {"vit-backbone": ("lora", "onnx"), "nnunet-vit-trainer": ("compare",)}
 # Other environments than the lock's: Python, how versions are chosen, and what is held.
 ENVIRONMENTS = [
     nox.param("3.11", "lowest-direct", "", id="lowest"),
@@ -166,8 +168,7 @@ def made_anew(file: Path) -> Iterator[None]:
 @nox.parametrize("package", list(MODULES), ids=list(MODULES))
 def tests(session: nox.Session, package: str) -> None:
     """A package's unit tests where only it and what is below it are installed."""
-    extras = ["lora", "onnx"] if package == "vit-backbone" else []
-    sync(session, package, *extras)
+    sync(session, package, *EXTRAS.get(package, ()))
     others = set(MODULES) - BELOW[package] - {package}
     unseen = {MODULES[other] for other in others}
     if package != "nnunet-vit-trainer":

@@ -15,11 +15,12 @@ from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.doctor import examine, print_page
 from nnunet_vit_trainer.doctor.examine import Examination
-from nnunet_vit_trainer.doctor.measure import forward_flop, seconds_of
+from nnunet_vit_trainer.doctor.measure import seconds_of
 from nnunet_vit_trainer.doctor.probe import trainable_parts
 from nnunet_vit_trainer.doctor.problems import Problem, foreseeable, padded_size
 from nnunet_vit_trainer.launch.request import Request
 from nnunet_vit_trainer.network import build_network
+from nnunet_vit_trainer.results.costs import forward_flop
 from nnunet_vit_trainer.training.shortage.fitting import (
     LARGEST_BATCH_TRIED,
     largest_that_fits,

@@ -20,6 +20,7 @@ from PIL import Image
 from nnunet_vit_trainer.commands import train as train_command
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.launch.run import DEFAULT_TRAINER, run_training_vit
+from nnunet_vit_trainer.results.training_log import read_training
 from vit_backbone import UserError, create_backbone, find_head
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
@@ -102,6 +103,7 @@ def test_training_leaves_what_nnunet_leaves(trained):
     assert plans["configurations"]["2d"]["patch_size"] == [56, 40]
     assert len(plans["vit"]["weights"]["sha256"]) == 64
     assert f"sha256 {plans['vit']['weights']['sha256']}" in log_of(folder)
+    assert read_training(folder).gibibytes > 0.1
 
 
 def test_the_checkpoint_is_stock_nnunets(trained):

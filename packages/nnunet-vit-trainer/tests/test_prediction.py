@@ -1,5 +1,6 @@
 """Our predictor against nnU-Net's own on the same model: the same masks, files and sums."""
 
+import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -253,6 +254,22 @@ def test_a_batch_that_is_too_large_is_halved(model, images, stocks, tmp_path):
     limit = 0
     with pytest.raises(UserError, match="too small for one tile of 32 x 32 px"):
         predict_cases(predictor, find_cases([images], ".png"), tmp_path)
+
+
+def test_the_command_lays_a_manifest_beside_the_masks(model, images, tmp_path):
+    more = ("-i", images, "-o", tmp_path, "-m", model, "-device", "cpu", "--manifest")
+    call(predict_command, *more)
+    (tmp_path / "small.png").unlink()
+    call(predict_command, *more, "--continue_prediction")
+    text = (tmp_path / "prediction_manifest.json").read_text()
+    first, second = json.loads(text)["runs"]
+    assert first["cases"] == sorted(SIZES)
+    assert second["cases"] == ["small"]
+    assert first["ended"]
+    assert first["failed"] == {}
+    assert len(first["model"]["checkpoints"]) == 2
+    assert str(images.parent) not in text
+    assert "--manifest" in first["command"]
 
 
 def test_progress_counts_cases_and_never_goes_back(model, images, tmp_path):

@@ -30,8 +30,9 @@ from nnunet_vit_trainer.checkpoints.content import frozen_names
 from nnunet_vit_trainer.checkpoints.model_folder import network_of
 from nnunet_vit_trainer.commands.export import export
 from nnunet_vit_trainer.commands.import_ import import_
+from nnunet_vit_trainer.sharing.contents import model_of
 from nnunet_vit_trainer.sharing.export import export_vit
-from nnunet_vit_trainer.sharing.install import import_vit, model_of
+from nnunet_vit_trainer.sharing.install import import_vit
 from vit_backbone import UserError, sha256_of
 
 
@@ -46,6 +47,8 @@ def test_the_whole_is_in_nnunets_layout_and_keeps_the_optimizer(trained_folder, 
         "plans.json",
         "dataset.json",
         "dataset_fingerprint.json",
+        "README.md",
+        "CITATION.bib",
         "fold_0/checkpoint_final.pth",
         "fold_0/validation/summary.json",
     }

@@ -9,6 +9,8 @@ import pytest
 from trained_results import DATASET
 
 from nnunet_vit_trainer.sharing import install
+from nnunet_vit_trainer.sharing.archive import checked_members, read_member, readable_zip
+from nnunet_vit_trainer.sharing.contents import model_of
 from nnunet_vit_trainer.sharing.export import export_vit
 from nnunet_vit_trainer.sharing.install import import_vit
 from vit_backbone import UserError
@@ -249,7 +251,7 @@ def test_a_member_that_begins_before_the_file_is_one_line(whole, tmp_path):
         zipfile.ZipFile(evil) as archive,
         pytest.raises(UserError, match=r"evil\.zip cannot be read as a zip: "),
     ):
-        install.checked_members(archive)
+        checked_members(archive)
 
 
 def test_damage_anywhere_in_the_directory_is_one_line_or_nothing(whole, tmp_path):
@@ -261,13 +263,13 @@ def test_damage_anywhere_in_the_directory_is_one_line_or_nothing(whole, tmp_path
         content[position] ^= 0xA5
         evil.write_bytes(content)
         try:
-            with install.readable_zip(evil):
+            with readable_zip(evil):
                 archive = zipfile.ZipFile(evil)
             with archive:
-                members = install.checked_members(archive)
-                install.model_of([member.filename for member in members], "evil.zip")
+                members = checked_members(archive)
+                model_of([member.filename for member in members], "evil.zip")
                 for member in members:
-                    install.read_member(archive, member, 10 << 20)
+                    read_member(archive, member, 10 << 20)
         except UserError as error:
             said.append(str(error))
     assert len(said) > 10

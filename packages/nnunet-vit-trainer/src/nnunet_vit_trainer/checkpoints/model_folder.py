@@ -1,18 +1,19 @@
-"""A trained model's folder, ``<trainer>__<plans>__<configuration>``, as it is shared."""
+"""A trained model's folder, ``<trainer>__<plans>__<configuration>``, as it is shared.
+
+No torch here, but where a network is built.
+"""
 
 import copy
 import json
 from pathlib import Path, PureWindowsPath
-from typing import Any
-
-import torch
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, quoted, reason_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FOLD_NAME, CHECKPOINT_NAME = r"fold_(?:\d+|all)", r"checkpoint_\w+\.pth"
 """Patterns of what is shared of a folder."""
@@ -122,7 +123,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def network_of(
     plans: dict[str, Any], dataset: dict[str, Any], *, in_memory: bool = True
-) -> nn.Module:
+) -> "nn.Module":
     """Build the network of derived plans, with random weights.
 
     Args:
@@ -133,6 +134,10 @@ def network_of(
     Raises:
         UserError: its head is not installed, or nothing can be built from these plans.
     """
+    import torch
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
     try:
         manager = PlansManager(copy.deepcopy(plans))
         (name,) = plans["configurations"]

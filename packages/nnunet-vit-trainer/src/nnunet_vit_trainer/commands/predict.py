@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from .parser import CommandParser
 
 if TYPE_CHECKING:
     from nnunet_vit_trainer.prediction.files import Course
+    from nnunet_vit_trainer.sharing.manifest import Manifest
 
 _FAST_STEP, _STEP = 0.8, 0.5
 
@@ -26,11 +28,13 @@ def predict() -> None:
     arguments = _parser().parse_args()
     from nnunet_vit_trainer.launch.checks import check_device
     from nnunet_vit_trainer.prediction.cases import find_cases, not_done, part_of
+    from nnunet_vit_trainer.prediction.ensemble import folds_of
     from nnunet_vit_trainer.prediction.files import predict_cases, prepare_output
     from nnunet_vit_trainer.prediction.predictor import Predictor
 
     check_device(arguments.device, 1)
     model = _model_folder(arguments)
+    manifest = _manifest(arguments)
     predictor = Predictor(
         model,
         arguments.f,
@@ -48,6 +52,17 @@ def predict() -> None:
         wanted = arguments.save_probabilities
         cases = not_done(cases, arguments.o, ending, probabilities=wanted)
     prepare_output(predictor, arguments.o, vars(arguments))
+    if manifest is not None:
+        manifest.begin(
+            model,
+            predictor.ensemble.plans.plans,
+            [
+                model / f"fold_{f}" / arguments.chk
+                for f in folds_of(model, arguments.f, arguments.chk)
+            ],
+            [Path(sys.argv[0]).name, *sys.argv[1:]],
+            [case.name for case in cases],
+        )
     loaded = time.perf_counter()
     with _progress(len(cases), arguments.disable_progress_bar) as on_progress:
         course = predict_cases(
@@ -59,6 +74,8 @@ def predict() -> None:
             writers=max(arguments.nps, 1),
             on_progress=on_progress,
         )
+    if manifest is not None:
+        manifest.end(course.failed)
     course.seconds["start and load"] = loaded - begun
     _print_table(course, len(cases), found, time.perf_counter() - begun)
     if course.failed:
@@ -83,6 +100,15 @@ def _model_folder(arguments: argparse.Namespace) -> Path:
         there = ", ".join(sorted(f.name for f in folder.iterdir() if f.is_dir())) or "none"
         raise UserError(f"there is no model {model.name} in {folder}; there are: {there}")
     return model
+
+
+def _manifest(arguments: argparse.Namespace) -> "Manifest | None":
+    """Look at the manifest that is there before anything is loaded."""
+    from nnunet_vit_trainer.sharing.manifest import Manifest
+
+    if not arguments.manifest:
+        return None
+    return Manifest(arguments.o, (arguments.part_id, arguments.num_parts))
 
 
 @contextlib.contextmanager
@@ -146,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--disable_tta", action="store_true", help="no mirroring: faster, a little less accurate")
     add("--fast", action="store_true", help=f"no mirroring, step size {_FAST_STEP}")
     add("--save_probabilities", action="store_true", help="write .npz too, for ensembling")
+    add(
+        "--manifest",
+        action="store_true",
+        help="write what made the masks beside them",
+    )
     add("--continue_prediction", action="store_true", help="leave alone what is predicted already")
     add("-npp", type=int, default=2, metavar="N", help="threads that read (default: %(default)s)")
     add("-nps", type=int, default=2, metavar="N", help="threads that write (default: %(default)s)")

@@ -6,10 +6,11 @@ import torch
 
 from nnunet_vit_trainer.checkpoints.content import unwrap
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.results.costs import forward_flop
 from nnunet_vit_trainer.training.shortage.fitting import fits_memory
 
 from .examination import Examination
-from .measure import forward_flop, predictor_of, seconds_of
+from .measure import predictor_of, seconds_of
 from .problems import Problem
 
 

@@ -1,4 +1,4 @@
-"""Measure a trainer on its device: time, memory, floating-point operations."""
+"""Measure a trainer on its device: time and memory."""
 
 import time
 from collections.abc import Callable
@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_vit_trainer.training.progress import peak_memory_bytes
+from nnunet_vit_trainer.training.oversight.peak import peak_bytes
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.0) -> float:
@@ -33,21 +30,9 @@ def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.
     return median(times)
 
 
-def forward_flop(network: nn.Module, image: torch.Tensor) -> int:
-    """Count the floating-point operations of one forward pass (a multiply-add is two).
-
-    Attention is written out, which may take more memory than training does.
-    """
-    counter = FlopCounterMode(display=False)
-    # Written out as matrix products: the counter does not know every fused attention.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        network(image)
-    return counter.get_total_flops()
-
-
 def peak_memory(device: torch.device) -> str:
     """Say the peak so far, and what it is the peak of."""
-    peak = peak_memory_bytes(device)
+    peak = peak_bytes(device)
     if peak is None:
         return f"not measured on {device.type} here"
     if device.type == "cuda":

@@ -27,7 +27,8 @@ _TORCH_RESAMPLING = {
         "memefficient_seg_resampling": False,
     },
 }
-_RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
+RECORDED_VERSIONS = ("nnunet-vit-trainer", "vit-backbone", "nnunetv2", "timm", "torch", "peft")
+"""Distributions whose versions stand in plans and in manifests of predictions."""
 
 
 def derived_plans_name(plans_name: str, config_name: str, deep_supervision: bool = False) -> str:
@@ -108,7 +109,7 @@ def derive_plans(
             "backbone": backbone,
             "input_norm": said,
             "weights": weights,
-            "versions": {name: version(name) for name in _RECORDED_VERSIONS},
+            "versions": {name: version(name) for name in RECORDED_VERSIONS},
         },
     }
 

@@ -25,6 +25,7 @@ from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, quoted, reason_of
 
 from .archive import is_plain_name
+from .card_files import card_files
 from .foreign_checkpoint import check_fits, check_form
 from .private_paths import without_paths
 
@@ -64,8 +65,9 @@ def export_vit(
 ) -> Path:
     """Write a trained model's folder to a zip, in the layout of nnU-Net's own export.
 
-    No path of this machine gets into it. ``whole`` and ``merged`` are installed by stock
-    ``nnUNetv2_install_pretrained_model_from_zip`` or by `import_vit`, ``adapter`` by the latter.
+    A model card lies in it, ``README.md`` and ``CITATION.bib``, and no path of this machine.
+    ``whole`` and ``merged`` are installed by stock ``nnUNetv2_install_pretrained_model_from_zip``
+    or by `import_vit`, ``adapter`` by the latter.
 
     Args:
         folder: ``<trainer>__<plans>__<configuration>``, from any results folder.
@@ -100,6 +102,8 @@ def export_vit(
         if not is_plain_name(part):
             raise UserError(f"{quoted(part)} cannot be a folder's name on every system; rename it")
     model = f"{plans['dataset_name']}/{name}"
+    shared_dataset = without_paths(dataset)
+    card = card_files(name, shared, shared_dataset, fold_folders, complete=form != "adapter")
     with (
         written_whole(zip_file) as unfinished,
         zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -112,8 +116,10 @@ def export_vit(
             with archive.open(member, "w", force_zip64=True) as stream:
                 torch.save(content, stream)
         _add_other_files(archive, folder, fold_folders, model)
-        for file, tree in (("plans.json", shared), ("dataset.json", without_paths(dataset))):
+        for file, tree in (("plans.json", shared), ("dataset.json", shared_dataset)):
             archive.writestr(f"{model}/{file}", json.dumps(tree, indent=4))
+        for file, text in card.items():
+            archive.writestr(f"{model}/{file}", text)
     return zip_file
 
 

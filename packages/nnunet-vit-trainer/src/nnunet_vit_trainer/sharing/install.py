@@ -23,26 +23,23 @@ from nnunet_vit_trainer.checkpoints.content import (
 from nnunet_vit_trainer.checkpoints.model_folder import (
     CHECKPOINT_NAME,
     FOLD_NAME,
-    check_plans,
     describe_weights,
     network_of,
-    parse_json,
 )
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.results.card.page import CARD, CITATION
 from vit_backbone import UserError, reason_of
 
-from .archive import checked_members, read_member, readable_zip, unpack
+from .archive import readable_zip, unpack
+from .contents import contents_of
 from .foreign_checkpoint import check_fits, read_foreign_checkpoint
 from .foreign_plans import check_foreign
 
 OPTION = "--checkpoint_path"
 # Pickles (nnU-Net's postprocessing.pkl) would run code when they are applied.
-_KNOWN = re.compile(rf"{FOLD_NAME}/{CHECKPOINT_NAME}|.+\.(json|png)")
-# nnU-Net splits the name of a model's folder at "__", into three.
-_PART = r"(?:(?!__)[^/])+"
-_MODEL = re.compile(rf"(Dataset[0-9]{{3}}_[^/]+/{_PART}__{_PART}__{_PART})/.+")
-
-_LARGEST_JSON = 16 << 20
+_KNOWN = re.compile(
+    rf"{FOLD_NAME}/{CHECKPOINT_NAME}|.+\.(json|png)|{re.escape(CARD)}|{re.escape(CITATION)}"
+)
 _JSON = json.JSONEncoder(indent=4)
 # Of what a zip unpacks to: weights hardly shrink, but text does.
 _UNPACKED_ALWAYS, _UNPACKED_PER_BYTE = 64 << 20, 10
@@ -95,30 +92,21 @@ def _install(
     archive: zipfile.ZipFile, results: Path, checkpoint_path: str | Path | None, head: str | None
 ) -> tuple[Path, list[str]]:
     source = str(archive.filename)
-    members = {member.filename: member for member in checked_members(archive)}
-    model = model_of(list(members), source)
-    inside = {name.removeprefix(f"{model}/"): member for name, member in members.items()}
-    target = results / model
+    contents = contents_of(archive)
+    plans, dataset = contents.plans, contents.dataset
+    target = results / contents.dataset_name / contents.name
     if target.exists():
         raise UserError(f"{target} is there already; move it away first")
-    contents = []
-    for name in ("plans.json", "dataset.json"):
-        if name not in inside:
-            raise UserError(f"{source}: there is no {name} in it")
-        text = read_member(archive, inside.pop(name), _LARGEST_JSON)
-        contents.append(parse_json(text, f"{source}: {name}"))
-    plans, dataset = contents
-    check_plans(plans, target.name, source)
     check_foreign(plans, dataset, source, head)
 
     if weights := plans[PLANS_KEY]["weights"]:
         # A name, as our exports say it: a stranger's path would be opened here one day.
         weights["file"] = PureWindowsPath(weights["file"]).name
 
-    known = {name: m for name, m in inside.items() if re.fullmatch(_KNOWN, name)}
+    known = {name: m for name, m in contents.files.items() if re.fullmatch(_KNOWN, name)}
     # Both are written into each checkpoint too.
     copies = 1 + sum(name.endswith(".pth") for name in known)
-    taken = copies * sum(map(_size_of, contents))
+    taken = copies * sum(map(_size_of, (plans, dataset)))
     limit = _UNPACKED_ALWAYS + _UNPACKED_PER_BYTE * Path(source).stat().st_size
     results.mkdir(parents=True, exist_ok=True)
     _remove_stale(results)
@@ -132,23 +120,7 @@ def _install(
         _put(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return target, sorted(inside.keys() - known.keys())
-
-
-def model_of(names: list[str], source: str) -> str:
-    """Return the one model's folder that a zip's files lie in, ``<dataset>/<model>``.
-
-    Args:
-        names: the files in the zip, see `checked_members`.
-        source: the zip, for messages.
-
-    Raises:
-        UserError: more than one model, or none.
-    """
-    models = {match[1] if (match := _MODEL.fullmatch(name)) else "" for name in names}
-    if len(models) != 1 or "" in models:
-        raise UserError(f"{source} is not an export of nnUNetv2_export_vit: not one model in it")
-    return models.pop()
+    return target, sorted(contents.files.keys() - known.keys())
 
 
 def _size_of(content: dict[str, Any]) -> int:

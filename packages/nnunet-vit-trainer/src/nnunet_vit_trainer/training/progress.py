@@ -1,7 +1,6 @@
 """What a person sees of a training: a live line in an epoch, and one that stays after it."""
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from .oversight.peak import peak_bytes
 
 Shown = Literal["all", "line", "warnings"]
 """What of the log is on the console too: all of it; a line per epoch in place of nnU-Net's; or
@@ -157,7 +158,7 @@ class EpochDisplay:
 
     def _of_machine(self) -> str:
         seconds = max(self.last - self.start, 1e-9)
-        memory = peak_memory_bytes(self.device)
+        memory = peak_bytes(self.device)
         used = "" if memory is None else f" {memory / 2**30:.1f} GiB"
         images = self.steps * self.images_per_step / seconds
         return f"{images:.3g} img/s{used} data {self.waited / seconds:.0%}"
@@ -169,16 +170,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
-def peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the peak so far: of the GPU, or of this process on a CPU; ``None``: not known here."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if device.type != "cpu" or sys.platform == "win32":
-        return None
-    import resource  # not on Windows
-
-    # Kilobytes, but bytes on macOS.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)

@@ -42,6 +42,7 @@ from .oversight.cases import (
     refuse_infinite,
     sample_of,
 )
+from .oversight.peak import peak_line
 from .oversight.validation import validated_whole
 from .oversight.verdict import find_emptiness
 from .oversight.watch import StepWatch, plateau_hint, refuse_idle_lora
@@ -313,6 +314,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def on_train_end(self) -> None:
         super().on_train_end()
+        self.print_to_log_file(peak_line(self.device))
         if self.average is not None:
             self.average.swap()  # for the final validation
         signals_wait(False)

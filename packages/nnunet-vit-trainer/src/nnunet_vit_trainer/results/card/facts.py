@@ -1,0 +1,213 @@
+"""Make a model card of what the plans, ``dataset.json`` and summaries of a model say.
+
+A stranger wrote some of them: what is read has the type that is read, and is one printable line.
+"""
+
+import math
+import shlex
+from pathlib import PureWindowsPath
+from typing import Any, Literal
+
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.results import folds as of_folds
+from nnunet_vit_trainer.results.spread import Spread, dice_by_class, mean_of, spread_of
+from vit_backbone import shorten
+
+from . import schema
+from .reading import Arguments, Dataset, Ours, Settings, read_as
+from .releases import family_of, papers_of, release_of
+
+_LONGEST = 1000
+_MERGED = "_merged"
+_UNKNOWN_LICENCE = "the licence of the weights is not known here: see where the file is from"
+
+
+def card_of(
+    plans: dict[str, Any],
+    dataset: dict[str, Any],
+    folds: list[str],
+    found: dict[str, of_folds.Dice],
+    *,
+    name: str,
+    kind: Literal["results", "zip"],
+    source: str,
+    notes: list[str] | None = None,
+) -> schema.ModelCard:
+    """Make the card of a trained model.
+
+    Args:
+        plans: they have passed `model_folder.check_plans`.
+        dataset: the content of ``dataset.json``.
+        folds: that are there.
+        found: by the validation of each fold that has one.
+        name: of the model's folder, ``<trainer>__<plans>__<configuration>``.
+        kind: where it lies.
+        source: that, for messages.
+        notes: what else a reader must know.
+
+    Raises:
+        UserError: a value of another type than a training writes.
+    """
+    (configuration,) = plans["configurations"]
+    ours = read_as(Ours, plans[PLANS_KEY], f"{source}: plans.json: {PLANS_KEY}")
+    settings = read_as(
+        Settings, plans["configurations"][configuration], f"{source}: plans.json: {configuration}"
+    )
+    images = read_as(Dataset, dataset, f"{source}: dataset.json")
+    notes = list(notes or [])
+    arguments = settings.architecture.arch_kwargs
+    backbone = _backbone(ours, arguments)
+    weights = _weights(ours, backbone)
+    if backbone.tuned == "lora" and not arguments.use_lora:
+        notes.append("LoRA is folded into the weights")
+    if weights is not None and weights.licence is None:
+        notes.append(_UNKNOWN_LICENCE)
+    if of_folds.ALL in found:
+        notes.append("fold all is validated on cases that it trained on: its Dice is left out")
+    card = schema.ModelCard(
+        kind=kind,
+        name=name,
+        trainer=name.split("__")[0],
+        plans=plans["plans_name"],
+        configuration=configuration,
+        folds=folds,
+        backbone=backbone,
+        weights=weights,
+        head=schema.Head(name=arguments.head, options=_options(ours)),
+        data=_data(plans["dataset_name"], ours, settings, images),
+        dice=_dice(found, dataset),
+        recipe=ours.train,
+        versions=ours.versions,
+        papers=_papers(ours, backbone, arguments.head),
+        notes=notes,
+    )
+    card.predict = commands_of(card, plans["dataset_name"])
+    return schema.ModelCard.model_validate(_printable(card.model_dump()))
+
+
+def commands_of(card: schema.ModelCard, dataset: str) -> list[str]:
+    """Return the commands that predict with a model, once it is in nnUNet_results.
+
+    Args:
+        card: of a trained model.
+        dataset: whose.
+    """
+    words = [dataset, card.trainer, card.plans, card.configuration]
+    dataset, trainer, plans, configuration = map(shlex.quote, words)
+    folds = [fold for fold in card.folds if fold != of_folds.ALL] or card.folds
+    model = f"-d {dataset} -tr {trainer} -p {plans} -c {configuration} -f {' '.join(folds) or 0}"
+    return [
+        f"nnUNetv2_predict {model} -i IMAGES -o MASKS",
+        f"nnUNetv2_predict_vit {model} -i IMAGES -o MASKS",
+    ]
+
+
+def weights_of(
+    family: str | None,
+    timm_name: str,
+    options: dict[str, Any],
+    file: str | None,
+    sha256: str | None,
+) -> schema.Weights:
+    """Say which weights these are, and their licence.
+
+    Args:
+        family: see `family_of`.
+        timm_name: of the backbone.
+        options: that it is built with.
+        file: its path or name; ``None``: the family's released weights.
+        sha256: of the file.
+    """
+    release = release_of(family, timm_name, options)
+    return schema.Weights(
+        file=file and PureWindowsPath(file).name,
+        sha256=sha256,
+        release=release and release.name,
+        licence=release and release.licence,
+    )
+
+
+def _backbone(ours: Ours, arguments: Arguments) -> schema.Backbone:
+    asked = str(ours.model.get("backbone") or ours.backbone.asked)
+    built = "lora" if arguments.use_lora else "frozen" if arguments.freeze_backbone else "full"
+    tuned = str(ours.model.get("tune") or built)
+    lora = {name: value for name, value in ours.lora.items() if name != "enabled"}
+    return schema.Backbone(
+        family=family_of(asked, ours.backbone.name),
+        name=ours.backbone.name,
+        tuned=tuned,
+        lora=lora if tuned == "lora" else None,
+        input_norm=ours.input_norm,
+    )
+
+
+def _weights(ours: Ours, backbone: schema.Backbone) -> schema.Weights | None:
+    weights = ours.weights
+    if weights is None:
+        return None
+    if weights.nnunet_checkpoint:
+        name = PureWindowsPath(weights.file).name
+        return schema.Weights(
+            file=name, sha256=weights.sha256, release="a checkpoint of nnU-Net", licence=None
+        )
+    of = (backbone.family, backbone.name, ours.backbone.options)
+    return weights_of(*of, weights.file, weights.sha256)
+
+
+def _papers(ours: Ours, backbone: schema.Backbone, head: str) -> list[str]:
+    release = None
+    if ours.weights is not None and not ours.weights.nnunet_checkpoint:
+        release = release_of(backbone.family, backbone.name, ours.backbone.options)
+    return papers_of(release, head, _options(ours), backbone.lora)
+
+
+def _options(ours: Ours) -> dict[str, Any]:
+    options = ours.model.get("decoder")
+    return options if isinstance(options, dict) else {}
+
+
+def _data(dataset: str, ours: Ours, settings: Settings, images: Dataset) -> schema.Data:
+    cases = ours.data.get("cases")
+    return schema.Data(
+        dataset=dataset,
+        channels=list((images.channel_names or images.modality).values()),
+        labels=images.labels,
+        tile=settings.patch_size,
+        spacing=settings.spacing,
+        normalisation=settings.normalization_schemes,
+        cases=cases if isinstance(cases, int) else images.numTraining,
+        licence=images.licence or images.license,
+        reference=images.reference,
+    )
+
+
+def _dice(found: dict[str, of_folds.Dice], dataset: dict[str, Any]) -> schema.Dice | None:
+    found = {fold: cases for fold, cases in found.items() if fold != of_folds.ALL and cases}
+    by_fold = [dice_by_class(cases) for cases in found.values()]
+    names = of_folds.class_keys(dataset)
+    keys = dict.fromkeys(key for of in by_fold for key in of)
+    if not keys:
+        return None
+    return schema.Dice(
+        folds=list(found),
+        cases=sum(map(len, found.values())),
+        mean=_score(spread_of(mean_of(of.values()) for of in by_fold)),
+        classes={
+            names.get(key, key): _score(spread_of(of[key] for of in by_fold if key in of))
+            for key in keys
+        },
+    )
+
+
+def _score(of: Spread) -> schema.Score:
+    mean, spread = (None if math.isnan(value) else value for value in of)  # NaN is no JSON
+    return schema.Score(mean=mean, spread=spread)
+
+
+def _printable(tree: Any) -> Any:
+    """Copy nested content with every text one printable line: some of it a stranger wrote."""
+    if isinstance(tree, dict):
+        return {shorten(key, _LONGEST): _printable(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_printable(value) for value in tree]
+    return shorten(tree, _LONGEST) if isinstance(tree, str) else tree

@@ -1,0 +1,56 @@
+"""The card of a trained model's folder."""
+
+from pathlib import Path
+
+from nnunet_vit_trainer.checkpoints.model_folder import read_model
+from nnunet_vit_trainer.results.folds import SUMMARY, Dice, Fold, folds_in, read_dice
+from vit_backbone import UserError, reason_of
+
+from .facts import card_of
+from .schema import ModelCard
+
+
+def card_of_folder(folder: Path) -> ModelCard:
+    """Make the card of a trained model's folder, from any results folder.
+
+    Args:
+        folder: ``<trainer>__<plans>__<configuration>``.
+
+    Raises:
+        UserError: no such results, or broken ones.
+    """
+    folder = folder.resolve()
+    plans, dataset = read_model(folder)
+    folds = folds_in(folder)
+    found, notes = read_validations(folds)
+    unfinished = [fold.name for fold in folds if not fold.is_finished]
+    if unfinished:
+        notes.append(f"not trained to the end: fold {', '.join(unfinished)}")
+    return card_of(
+        plans,
+        dataset,
+        [fold.name for fold in folds],
+        found,
+        name=folder.name,
+        kind="results",
+        source=str(folder),
+        notes=notes,
+    )
+
+
+def read_validations(folds: list[Fold]) -> tuple[dict[str, Dice], list[str]]:
+    """Read what folds' validations found, and note those that cannot be read.
+
+    Args:
+        folds: of one model.
+    """
+    found, notes = {}, []
+    for fold in folds:
+        if not fold.is_validated:
+            continue
+        try:
+            file = fold.folder / SUMMARY
+            found[fold.name] = read_dice(file.read_bytes(), f"fold {fold.name}: summary.json")
+        except (OSError, UserError) as error:
+            notes.append(f"not read: {reason_of(error)}")
+    return found, notes

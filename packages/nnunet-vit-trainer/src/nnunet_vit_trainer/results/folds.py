@@ -1,0 +1,117 @@
+"""The folds of a trained model's folder, and what each one's validation found."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME, parse_json
+from vit_backbone import UserError, quoted
+
+FINAL = "checkpoint_final.pth"
+SUMMARY = "validation/summary.json"
+ALL = "all"
+"""The fold that trains on every case, and validates on them."""
+
+Dice = dict[str, dict[str, float]]
+"""Of each case (its mask's file name): of each class's key in ``summary.json``, NaN where neither
+mask has the class."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold's folder.
+
+    Attributes:
+        name: ``0``, ``1``, ... or ``all``.
+        folder: it is there.
+    """
+
+    name: str
+    folder: Path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its training went to the end."""
+        return (self.folder / FINAL).is_file()
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether its validation did."""
+        return (self.folder / SUMMARY).is_file()
+
+
+def folds_in(model: Path) -> list[Fold]:
+    """List the folds of a trained model's folder, numbers first.
+
+    Args:
+        model: ``<trainer>__<plans>__<configuration>``.
+    """
+    folders = [f for f in model.glob("fold_*") if f.is_dir() and re.fullmatch(FOLD_NAME, f.name)]
+    folds = [Fold(folder.name.removeprefix("fold_"), folder) for folder in folders]
+    return sorted(folds, key=lambda fold: order_of(fold.name))
+
+
+def order_of(fold: str) -> tuple[bool, int]:
+    """Return by what folds are sorted: their number, ``all`` last."""
+    return fold == ALL, int(fold) if fold != ALL else 0
+
+
+class _Case(BaseModel):
+    reference_file: str
+    metrics: dict[str, dict[str, Any]]
+
+
+class _Summary(BaseModel):
+    metric_per_case: list[_Case]
+
+
+def read_dice(text: str | bytes, source: str) -> Dice:
+    """Read the Dice of each case and class from nnU-Net's ``summary.json``.
+
+    Args:
+        text: its content.
+        source: where it is from, for messages.
+
+    Raises:
+        UserError: it is none.
+    """
+    content = parse_json(text, source)
+    try:
+        cases = TypeAdapter(_Summary).validate_python(content).metric_per_case
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = quoted(".".join(map(str, problem["loc"])))
+        raise UserError(
+            f"{source} is no summary of a validation by nnU-Net: {place}: {problem['msg']}"
+        ) from error
+    return {
+        PureWindowsPath(case.reference_file).name: {
+            key: _number(metrics.get("Dice")) for key, metrics in case.metrics.items()
+        }
+        for case in cases
+    }
+
+
+def _number(value: Any) -> float:
+    """Return a Dice; nnU-Net writes NaN, and other writers of JSON null."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def class_keys(dataset: dict[str, Any]) -> dict[str, str]:
+    """Name the classes, or regions, that nnU-Net validates: key in ``summary.json`` -> name.
+
+    Args:
+        dataset: the content of ``dataset.json``.
+    """
+    labels = {n: v for n, v in dataset.get("labels", {}).items() if n != "ignore" and v != 0}
+    regions = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
+    keys = {}
+    for name, value in labels.items():
+        if isinstance(value, list):
+            value = tuple(value) if regions else value[0] if value else None
+        keys[str(value)] = str(name)
+    return keys

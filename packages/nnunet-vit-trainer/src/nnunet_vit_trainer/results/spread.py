@@ -1,0 +1,56 @@
+"""Means with their spread."""
+
+import math
+from collections.abc import Iterable
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+
+class Spread(NamedTuple):
+    """A mean, and the standard deviation of what it is of.
+
+    Attributes:
+        mean: NaN of nothing.
+        spread: with n - 1 in the denominator; NaN of fewer than two values.
+    """
+
+    mean: float
+    spread: float
+
+    def text(self, digits: int = 3) -> str:
+        """Say it: ``0.812 ±0.010``, without a spread where there is none, ``-`` of nothing."""
+        if math.isnan(self.mean):
+            return "-"
+        spread = "" if math.isnan(self.spread) else f" ±{self.spread:.{digits}f}"
+        return f"{self.mean:.{digits}f}{spread}"
+
+
+def spread_of(values: Iterable[float]) -> Spread:
+    """Return mean and standard deviation; NaN is left out.
+
+    Args:
+        values: such as the folds' Dice.
+    """
+    known = known_of(values)
+    return Spread(mean_of(known), stdev(known) if len(known) > 1 else math.nan)
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Return the mean without NaN; NaN of nothing."""
+    known = known_of(values)
+    return fmean(known) if known else math.nan
+
+
+def known_of(values: Iterable[float]) -> list[float]:
+    """Leave NaN out."""
+    return [value for value in values if not math.isnan(value)]
+
+
+def dice_by_class(cases: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Return the mean over cases for each class, as nnU-Net's ``mean``.
+
+    Args:
+        cases: see `folds.Dice`.
+    """
+    keys = dict.fromkeys(key for dice in cases.values() for key in dice)
+    return {key: mean_of(dice.get(key, math.nan) for dice in cases.values()) for key in keys}

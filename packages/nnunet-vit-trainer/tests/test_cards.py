@@ -1,0 +1,274 @@
+"""The model card: of results, of exports that nobody opens, of configs; and in every export."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from fake_results import write_fold
+from trained_results import DATASET, TRAINER, Evil, call, rewrite, write_results
+
+from nnunet_vit_trainer.commands.import_ import import_
+from nnunet_vit_trainer.commands.info import info
+from nnunet_vit_trainer.config.reading import shipped_configs
+from nnunet_vit_trainer.results.card.config import card_of_config
+from nnunet_vit_trainer.results.card.folder import card_of_folder
+from nnunet_vit_trainer.results.card.releases import bibtex_of, family_of, papers_of, release_of
+from nnunet_vit_trainer.results.card.schema import ModelCard
+from nnunet_vit_trainer.sharing.export import export_vit
+from nnunet_vit_trainer.sharing.install import import_vit
+from nnunet_vit_trainer.sharing.look import card_of_zip
+from vit_backbone import UserError, sha256_of
+
+NAME = f"{TRAINER}__nnUNetPlans_carded__2d"
+
+
+@pytest.fixture(scope="module")
+def folder(exporter):
+    """A finished fold 0, validated, and the begun fold 1."""
+    folder = write_results(exporter, "carded")
+    (folder / "fold_0" / "validation" / "summary.json").unlink()
+    (folder / "fold_0" / "validation").rmdir()
+    (folder / "fold_0").rename(folder / "fold_9")
+    fold = write_fold(folder, 0, {"case_1": [0.5, 0.7], "case_2": [0.7, None]}, finished=False)
+    for file in (folder / "fold_9").iterdir():
+        file.rename(fold / file.name)
+    (folder / "fold_9").rename(folder / "fold_1")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def export(folder, tmp_path_factory):
+    return export_vit(folder, tmp_path_factory.mktemp("carded") / "model.zip")
+
+
+def member(file, name):
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(f"{DATASET}/{NAME}/{name}").decode()
+
+
+def test_a_card_says_what_the_plans_and_summaries_of_a_folder_say(folder, exporter):
+    card = card_of_folder(folder)
+    assert (card.kind, card.name, card.trainer) == ("results", NAME, TRAINER)
+    assert (card.plans, card.configuration) == ("nnUNetPlans_carded", "2d")
+    assert (card.backbone.name, card.backbone.tuned, card.backbone.family) == (
+        "test_vit",
+        "lora",
+        None,
+    )
+    assert card.weights.sha256 == sha256_of(exporter / "vit.pth")
+    assert (card.weights.file, card.weights.licence) == ("vit.pth", None)
+    assert card.head.name == "linear"
+    assert card.data.channels == ["gray"]
+    assert card.data.labels == {"background": 0, "a": 1, "b": 2}
+    assert (card.dice.folds, card.dice.cases) == (["0"], 2)
+    assert card.dice.classes["a"].mean == pytest.approx(0.6)
+    assert card.dice.mean.mean == pytest.approx(0.65)
+    assert card.dice.mean.spread is None
+    assert card.versions["nnunetv2"]
+    assert f"-d {DATASET} -tr {TRAINER} -p nnUNetPlans_carded -c 2d" in card.predict[0]
+    assert "not trained to the end: fold 1" in card.notes
+
+
+def test_an_export_has_the_same_card_and_holds_it(folder, export):
+    card, of_folder = card_of_zip(export), card_of_folder(folder)
+    same = {"kind", "notes", "folds", "predict"}
+    assert card.model_dump(exclude=same) == of_folder.model_dump(exclude=same)
+    assert card.folds == ["0"]
+    text, papers = member(export, "README.md"), member(export, "CITATION.bib")
+    assert text.startswith(f"# {NAME.replace('_', chr(92) + '_')}\n")
+    assert card.weights.sha256 in text
+    assert "| Dice | 0.650 (fold 0: 2 cases) |" in text
+    assert re.findall(r"@\w+\{(\w+),", papers) == card.papers
+    assert "hu2022lora" in card.papers
+    assert "case_1" not in text
+
+
+def test_merged_and_adapter_exports_say_what_they_are(folder, tmp_path):
+    merged = export_vit(folder, tmp_path / "merged.zip", form="merged")
+    card = card_of_zip(merged)
+    assert card.name == f"{TRAINER}__nnUNetPlans_carded_merged__2d"
+    assert "LoRA is folded into the weights" in card.notes
+    adapter = export_vit(folder, tmp_path / "adapter.zip", form="adapter")
+    text = member(adapter, "README.md")
+    assert "the base weights are not in it" in text
+    assert "nnUNetv2_import_vit FILE.zip --checkpoint_path FILE" in text
+
+
+def test_an_import_installs_the_card_too(export, tmp_path):
+    installed, left_out = import_vit(export, tmp_path)
+    assert left_out == []
+    assert (installed / "README.md").read_text() == member(export, "README.md")
+    assert (installed / "CITATION.bib").is_file()
+    assert card_of_folder(installed).dice == card_of_zip(export).dice
+
+
+def test_a_readme_elsewhere_in_a_zip_is_left_out(export, tmp_path, monkeypatch, capsys):
+    more = tmp_path / "more.zip"
+    more.write_bytes(export.read_bytes())
+    with zipfile.ZipFile(more, "a") as archive:
+        archive.writestr(f"{DATASET}/{NAME}/fold_0/README.md", "x")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    call(import_, more)
+    assert "'fold_0/README.md'" in capsys.readouterr().out
+
+
+def test_nothing_of_a_strangers_zip_is_unpickled(export, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    torch.save({"network_weights": Evil(tmp_path / "owned")}, tmp_path / "evil.pth")
+    evil = rewrite(
+        export, tmp_path / "evil.zip", checkpoint_final_pth=(tmp_path / "evil.pth").read_bytes()
+    )
+    call(info, evil)
+    assert NAME in capsys.readouterr().out
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plans: plans["vit"].update(backbone="a name"), "'backbone'"),
+        (lambda plans: plans["vit"]["weights"].update(sha256=3), "sha256"),
+        (lambda plans: plans["vit"].update(versions=[1]), "versions"),
+        (lambda plans: plans.pop("vit"), "no results of nnUNetv2_train_vit"),
+        (lambda plans: plans.update(plans_name="other"), "give it back the name"),
+    ],
+)
+def test_a_strangers_plans_of_another_form_are_one_line(change, message, export, tmp_path, capsys):
+    plans = json.loads(member(export, "plans.json"))
+    change(plans)
+    evil = rewrite(export, tmp_path / "evil.zip", plans_json=json.dumps(plans))
+    with pytest.raises(SystemExit) as stopped:
+        call(info, evil)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_what_a_stranger_wrote_is_no_terminals_command_and_no_markup(folder, tmp_path, capsys):
+    dataset = json.loads((folder / "dataset.json").read_text())
+    dataset |= {"licence": "\x1b[2Jfree\nfor all", "reference": "<script> [red]x[/red] | `y`"}
+    export = export_vit(folder, tmp_path / "model.zip")
+    evil = rewrite(export, tmp_path / "evil.zip", dataset_json=json.dumps(dataset))
+    call(info, evil)
+    printed = capsys.readouterr().out
+    assert "\x1b[2J" not in printed
+    assert "[red]x[/red]" in printed
+    assert card_of_zip(evil).data.licence == " [2Jfree for all"
+
+
+def test_json_is_the_schema_and_all_of_it(export, capsys):
+    call(info, export, "--json")
+    printed = capsys.readouterr().out
+    assert ModelCard.model_validate_json(printed) == card_of_zip(export)
+    assert list(json.loads(printed)) == [
+        "schema_version",
+        "kind",
+        "name",
+        "trainer",
+        "plans",
+        "configuration",
+        "folds",
+        "backbone",
+        "weights",
+        "head",
+        "data",
+        "dice",
+        "recipe",
+        "versions",
+        "papers",
+        "predict",
+        "notes",
+    ]
+
+
+def test_the_page_fits_80_columns_but_for_the_commands(folder, capsys):
+    call(info, folder)
+    page, commands = capsys.readouterr().out.split("\nPredict:\n")
+    assert max(map(len, page.splitlines())) <= 80
+    assert len(commands.splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["linear", "recommended_tiny"])
+def test_a_shipped_config_says_what_would_be_trained(name, capsys):
+    pytest.importorskip("vit_heads_segformer") if name != "linear" else None
+    call(info, name, "--json")
+    card = ModelCard.model_validate_json(capsys.readouterr().out)
+    assert (card.kind, card.plans) == ("config", f"nnUNetPlans_{name}")
+    assert card.recipe["num_epochs"] > 0
+    assert name in shipped_configs()
+    if name == "linear":
+        assert card.weights.licence.startswith("DINOv3 License")
+    else:
+        assert card.weights is None
+
+
+def test_a_configs_weight_file_is_named_by_its_checksum(exporter, tmp_path):
+    config = tmp_path / "mine.yaml"
+    text = "model: {{model_path: linear, backbone: visionfm, checkpoint_path: '{}'}}"
+    config.write_text(text.format(exporter / "vit.pth"))
+    card = card_of_config(config)
+    assert card.weights.sha256 == sha256_of(exporter / "vit.pth")
+    assert card.weights.release == "VisionFM"
+    config.write_text(text.format(tmp_path / "gone.pth"))
+    assert "model.checkpoint_path is no file here" in card_of_config(config).notes
+    config.write_text("model: {model_path: linear, backbone: retfound}")
+    assert "on no hub" in card_of_config(config).notes[0]
+
+
+@pytest.mark.parametrize("what", ["nothing.yaml", "nothing", "gone.zip", "."])
+def test_what_is_none_of_these_is_one_line(what, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        call(info, what)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_release_0_1_0_exported_has_a_card():
+    card = card_of_zip(Path(__file__).parent / "release_0_1_0" / "model.zip")
+    assert card.versions["nnunet-vit-trainer"] == "0.1.0"
+    assert card.backbone.tuned == "lora"
+
+
+def test_a_broken_zip_is_one_line(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match="cannot be read as a zip"):
+        card_of_zip(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "options", "release"),
+    [
+        ("dinov3", "vit_large_patch16_dinov3.lvd1689m", {}, "DINOv3 (Meta AI)"),
+        ("dinov3", "vit_base_patch16_dinov3.lvd1689m", {"norm_eps": 1e-6}, "MedDINOv3"),
+        ("vit_small_patch14_dinov2.lvd142m", "vit_small_patch14_dinov2.lvd142m", {}, "DINOv2"),
+        ("retfound", "vit_large_patch14_dinov2.lvd142m", {}, "RETFound"),
+        ("vit_large_patch16_224.mae", "vit_large_patch16_224.mae", {}, "MAE (Meta AI)"),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224", {}, None),
+    ],
+)
+def test_weights_are_of_the_release_that_their_backbone_is_of(asked, name, options, release):
+    found = release_of(family_of(asked, name), name, options)
+    assert (found and found.name.startswith(release or "")) == (release and True)
+
+
+def test_every_paper_that_a_part_may_name_is_there():
+    lora = {"dora": True, "rslora": True}
+    for family in ("dinov3", "dinov2", "retfound", "visionfm"):
+        for head in ("unetr", "segformer"):
+            papers = papers_of(release_of(family, "x", {}), head, {"neck": "pyramid"}, lora)
+            text = bibtex_of(papers)
+            assert re.findall(r"@\w+\{(\w+),", text) == papers
+            assert text.count("{") == text.count("}")
+
+
+def test_info_on_a_zip_costs_no_torch(export):
+    code = (
+        "import sys; from nnunet_vit_trainer.sharing.look import card_of_zip; "
+        f"card_of_zip({str(export)!r}); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
