@@ -44,7 +44,7 @@ UNDOCUMENTED = {
     "save_summary_json": (evaluate_predictions, "writes the summary, here to a temporary file"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
-OWN_METHODS = {"_complete", "_resume", "_load_pretrained", "_end_if_asked"}
+OWN_METHODS = {"begin", "_complete", "_resume", "_end_if_asked"}
 """Of the trainer; each other one overrides nnU-Net's, which must call it."""
 
 SET_ATTRIBUTES = {
