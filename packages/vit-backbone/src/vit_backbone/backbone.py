@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from vit_backbone.vits.families import fit_to_checkpoint, resolve_backbone
 from vit_backbone.vits.pos_embed import use_resampling
 from vit_backbone.vits.rope import make_rope_traceable
+from vit_backbone.vits.unfilled import build_unfilled, is_filled_next, refuse_unfilled
 from vit_backbone.weights.files import find_weights, read_checkpoint
 from vit_backbone.weights.loading import load_weights
 
@@ -84,13 +86,15 @@ def create_backbone(
         "pos_embed_resampling": pos_embed_resampling,
     }
     options = read_off | {name: value for name, value in given.items() if value is not None}
-    backbone = _build(
+    build = partial(
+        _build,
         timm_name,
         in_chans,
         drop_path_rate=drop_path_rate,
         allow_hybrid=allow_hybrid,
         **options,
     )
+    backbone = build_unfilled(build) if is_filled_next() or file is not None else build()
     if img_size is not None and img_size % backbone.trained_patch_size:
         raise UserError(
             f"img_size {img_size}: {timm_name!r} has patches of {backbone.trained_patch_size} px; "
@@ -100,6 +104,7 @@ def create_backbone(
     backbone.train_patch_embedding = train_patch_embedding
     if file is not None:
         logger.info(load_weights(backbone, file, checkpoint).line())
+        refuse_unfilled(backbone)
     return backbone, backbone.patch_embed.patch_size[0], timm_name
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vit_backbone import UserError, load_weights, sha256_of
+from vit_backbone.vits.unfilled import refuse_unfilled
 
 from .content import frozen_names, read_safely
 
@@ -39,6 +40,30 @@ def load_base_weights(network: nn.Module, weights: dict[str, Any] | None) -> Non
             if tensor is None or tensor.shape != own[name].shape:
                 raise UserError(f"{file} holds no {name} of shape {tuple(own[name].shape)}")
             own[name].copy_(tensor)
+
+
+def load_pretrained(network: nn.Module, weights: dict[str, Any]) -> str:
+    """Fill the backbone of a new network with what its plans were derived from.
+
+    Args:
+        network: unwrapped, built from the plans.
+        weights: see `load_base_weights`.
+
+    Returns:
+        What was loaded, in one line.
+
+    Raises:
+        UserError: the file is not there, does not fit, or is not the one any more.
+    """
+    report = load_weights(network.backbone, weights["file"])
+    if report.sha256 != weights["sha256"]:
+        raise UserError(
+            f"{report.file} is not the file that this run was prepared with: its sha256 is "
+            f"{report.sha256}, that of the plans {weights['sha256']}; start anew, with one file "
+            "for all processes and machines"
+        )
+    refuse_unfilled(network)
+    return report.line()
 
 
 def find_base_weights(

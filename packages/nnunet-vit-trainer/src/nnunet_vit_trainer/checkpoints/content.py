@@ -2,6 +2,7 @@
 
 import os
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -138,19 +139,21 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
-def read_safely(file: Path, name: str | None = None) -> dict[str, Any]:
+def read_safely(file: Path, name: str | None = None, *, mapped: bool = False) -> dict[str, Any]:
     """Read a checkpoint of ours, whoever sent it, without running code in it; tensors on the CPU.
 
     Args:
         file: the checkpoint.
         name: what it is called in messages; ``None`` is its path.
+        mapped: read each tensor where it is used, and what is not used not at all.
 
     Raises:
         UserError: not a checkpoint, or one that holds more than data.
     """
     try:
         with torch.serialization.safe_globals(_SAFE):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            mmap = mapped and zipfile.is_zipfile(file)  # torch's older format cannot be mapped
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a junk pickle raises whatever its opcodes run into
         reason = reason_of(error)
         raise UserError(f"{name or file} cannot be read as a checkpoint: {reason}") from error

@@ -20,7 +20,7 @@ from nnunet_vit_trainer.training.shortage.fitting import (
     largest_that_fits,
     resized,
 )
-from vit_backbone import UserError, load_weights
+from vit_backbone import UserError
 
 from .costs import Seconds, tell_costs
 from .data import look_at_cases, look_at_validations
@@ -65,13 +65,11 @@ def probe(found: Examination, request: Request, prepared: Prepared, workers: int
 
 def _start(trainer: Any, found: Examination) -> None:
     """Begin as a training does, but keep what loading the weights reports."""
-    trainer.initialize()
     plans = trainer.plans_manager.plans
-    weights = plans[PLANS_KEY]["weights"]
-    line = "random initialisation"
-    if weights is not None:
-        line = load_weights(unwrap(trainer.network).backbone, weights["file"]).line()
-    found.facts += [("weights", line), ("normalisation", plans[PLANS_KEY]["input_norm"])]
+    found.facts += [
+        ("weights", trainer.begin()),
+        ("normalisation", plans[PLANS_KEY]["input_norm"]),
+    ]
     if trainer.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # as nnU-Net's own command
         torch.cuda.reset_peak_memory_stats()

@@ -113,7 +113,7 @@ def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
     """Take what a weight file decided from the plans in an nnU-Net checkpoint of ours."""
     from nnunet_vit_trainer.checkpoints.content import read_safely
 
-    content = read_safely(checkpoint_file)
+    content = read_safely(checkpoint_file, mapped=True)
     init_args = content.get("init_args")
     plans = init_args.get("plans") if isinstance(init_args, dict) else None
     ours = plans.get(PLANS_KEY) if isinstance(plans, dict) else None

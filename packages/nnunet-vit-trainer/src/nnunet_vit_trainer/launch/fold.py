@@ -50,12 +50,14 @@ def _train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: s
 
     from nnunet_vit_trainer.checkpoints.nnunet_json import json_written_whole
     from nnunet_vit_trainer.training.shortage.memory import within_memory
+    from vit_backbone.vits.unfilled import weights_follow
 
     if request.device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU
     trainer = _make_trainer(request, dataset, plans, folder)
     if request.pretrained_weights:
-        trainer.initialize()
+        with weights_follow():
+            trainer.initialize()
         _load_all_but_classifiers(trainer, Path(request.pretrained_weights))
     _load_checkpoint(trainer, request)
     cudnn.deterministic = False
@@ -135,8 +137,9 @@ def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
     import torch
 
     from nnunet_vit_trainer.checkpoints.content import read_safely, unwrap
+    from vit_backbone.vits.unfilled import refuse_unfilled
 
-    saved = read_safely(file)["network_weights"]
+    saved = read_safely(file, mapped=True)["network_weights"]
     network = unwrap(trainer.network)
     own = network.state_dict()
     wanted = [key for key in own if ".seg_layers." not in key]
@@ -156,6 +159,7 @@ def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
     if bad := next((key for key in wanted if not held[key].isfinite().all()), None):
         raise UserError(f"-pretrained_weights {file}: {bad} is not finite")
     network.load_state_dict({key: held[key] for key in wanted}, strict=False)
+    refuse_unfilled(network)
     trainer.print_to_log_file(f"Weights: {len(wanted)} of {len(own)} tensors from {file}")
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from vit_backbone import UserError
+from vit_backbone.weights.once import reading_once
 
 from .checks import parse_fold
 from .fold import train_fold
@@ -79,14 +80,16 @@ def run_training_vit(
 def _train(request: Request) -> str:
     """Train in this process, or in several that it starts, and return the results folder."""
     train = partial(train_fold, request)
-    prepared = prepare(request)
-    with claimed(prepared, request):
-        if request.processes == 1:
-            train(*prepared)
-        else:
-            from .ranks import launch
+    alone = request.processes == 1
+    with reading_once() if alone else contextlib.nullcontext():
+        prepared = prepare(request)
+        with claimed(prepared, request):
+            if alone:
+                train(*prepared)
+            else:
+                from .ranks import launch
 
-            launch(request.processes, request.device, train, *prepared)
+                launch(request.processes, request.device, train, *prepared)
     return prepared.folder
 
 
@@ -94,7 +97,7 @@ def _train_under_torchrun(request: Request) -> str:
     """Do this process's part of what torchrun has started; only the first one prepares."""
     from .ranks import run_rank
 
-    with contextlib.ExitStack() as claims:
+    with reading_once(), contextlib.ExitStack() as claims:
 
         def prepare_and_claim() -> Prepared:
             prepared = prepare(request)

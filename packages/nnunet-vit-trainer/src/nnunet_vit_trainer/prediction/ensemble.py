@@ -16,6 +16,7 @@ from torch import nn
 
 from vit_backbone import UserError, reason_of
 from vit_backbone.segmentation.model import ViTSegmentationModel
+from vit_backbone.vits.unfilled import weights_follow
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def load_ensemble(
         raise UserError(f"there is no trained model in {folder}: it has no plans.json")
     folds = folds_of(folder, folds, checkpoint)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells what it does
+        # nnU-Net tells what it does, and fills the network from a checkpoint, strictly.
+        with contextlib.redirect_stdout(io.StringIO()), weights_follow():
             loaded = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
             loaded.initialize_from_trained_model_folder(str(folder), folds, checkpoint)
     except UserError:

@@ -13,7 +13,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from nnunet_vit_trainer.checkpoints.base_weights import load_base_weights
+from nnunet_vit_trainer.checkpoints.base_weights import load_base_weights, load_pretrained
 from nnunet_vit_trainer.checkpoints.content import (
     checkpoint_of,
     fill_up,
@@ -25,8 +25,9 @@ from nnunet_vit_trainer.checkpoints.content import (
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.plans.datasets import read_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
-from vit_backbone import UserError, load_weights
+from vit_backbone import UserError
 from vit_backbone.heads.recompute import set_recompute
+from vit_backbone.vits.unfilled import weights_follow
 
 from .averaging import WeightAverage
 from .ending.processes import EndsWithTrainer
@@ -138,6 +139,20 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             self.network = wrap(self.network, self.device)
             self.loss = self._build_loss()
 
+    def begin(self) -> str:
+        """Initialize, fill the backbone with its pretrained weights, and say where they are from.
+
+        Raises:
+            UserError: see `load_pretrained`.
+        """
+        weights = self.plans_manager.plans[PLANS_KEY]["weights"]
+        if weights is None:
+            self.initialize()
+            return "random initialisation (no pretrained weights)"
+        with weights_follow():
+            self.initialize()
+        return load_pretrained(unwrap(self.network), weights)
+
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         optimizer = build_optimizer(
             unwrap(self.network),
@@ -153,8 +168,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         # A resumed run and one from -pretrained_weights are initialized before they come here,
         # and hold their weights already.
         if not self.was_initialized:
-            self.initialize()
-            self._load_pretrained()
+            self.print_to_log_file(f"Backbone: {self.begin()}")
         self.holds_base_weights = True
         if self.recipe["ema"]:
             self.average = WeightAverage(unwrap(self.network), self.recipe["ema"])
@@ -387,7 +401,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Read what nnU-Net reads; what an adapter checkpoint leaves out comes from its file."""
         if not self.was_initialized:
-            self.initialize()
+            with weights_follow():  # nnU-Net loads strictly
+                self.initialize()
         hook = unwrap(self.network).register_load_state_dict_pre_hook(self._complete)
         super().load_checkpoint(filename_or_checkpoint)
         hook.remove()
@@ -416,14 +431,6 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         # With rank 0's random numbers all ranks would see the same batches.
         if not self.is_ddp and "random_states" in state:
             set_random_states(state["random_states"])
-
-    def _load_pretrained(self) -> None:
-        weights = self.plans_manager.plans[PLANS_KEY]["weights"]
-        if weights is None:
-            self.print_to_log_file("Backbone: random initialisation (no pretrained weights)")
-            return
-        report = load_weights(unwrap(self.network).backbone, weights["file"])
-        self.print_to_log_file(f"Backbone: {report.line()}")
 
 
 class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):

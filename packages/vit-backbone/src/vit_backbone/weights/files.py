@@ -1,6 +1,5 @@
 """Find a backbone's weight file, and see that its tensors can fill one."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from vit_backbone.vits.families import MODEL_CONFIGS
 
 from .checkpoint import Checkpoint, parts_of
 from .layouts import recognise
+from .once import keep, kept, sha256_of_files, state_of
 from .reading import read_file
 
 _FOLDER_FILES = (
@@ -100,9 +100,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         WeightsError: unreadable, holding code, without tensors, or with tensors of a backbone
             that are not finite floating-point numbers.
     """
+    files = weight_files(path)
+    state = state_of(files)
+    if (checkpoint := kept(state)) is None:
+        checkpoint = _read(path, files)
+        keep(state, checkpoint)
+    return checkpoint
+
+
+def _read(path: Path, files: list[Path]) -> Checkpoint:
     content: dict[str, Any] = {}
     size = 0
-    for file in weight_files(path):
+    for file in files:
         part = read_file(file)
         size += file.stat().st_size
         if not isinstance(part, Mapping):
@@ -173,9 +182,4 @@ def weight_files(path: Path) -> list[Path]:
 
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal sha256 of a file, or of a folder's model files one after the other."""
-    digest = hashlib.sha256()
-    for file in weight_files(path):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return sha256_of_files(weight_files(path))

@@ -13,6 +13,7 @@ from vit_backbone.vits.families import likeliest_backbone
 from .adapt import adapt_tensors
 from .checkpoint import Checkpoint, Tensors, as_tensor
 from .files import read_checkpoint, sha256_of
+from .once import let_go
 
 _BF16_TOLERANCE = 2**-7  # official files hold RoPE's periods as computed in bfloat16
 
@@ -72,6 +73,7 @@ def load_weights(
             tensor.copy_(as_tensor(found[name]))
         for magnitude, layer in untrained:
             magnitude.copy_(layer.weight.norm(dim=1))
+    let_go()
     return LoadReport(
         file,
         checkpoint.layout,
@@ -98,9 +100,10 @@ def _untrained_magnitudes(backbone: nn.Module) -> list[tuple[torch.Tensor, Any]]
         for adapter, dora in getattr(module, "lora_magnitude_vector", {}).items():
             layer = module.get_base_layer()
             norms = layer.weight.norm(dim=1).float()
-            # The tolerance is for rounding alone: a few careful steps change little more.
+            # The tolerance is for rounding alone: a few careful steps change little more. Both
+            # are NaN where the backbone was left unfilled.
             if not module.lora_B[adapter].weight.any() and torch.allclose(
-                dora.weight.to(norms), norms, rtol=1e-5
+                dora.weight.to(norms), norms, rtol=1e-5, equal_nan=True
             ):
                 untrained.append((dora.weight, layer))
     return untrained
