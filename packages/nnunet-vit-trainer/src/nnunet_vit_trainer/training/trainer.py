@@ -28,6 +28,7 @@ from vit_backbone import UserError, load_weights
 from vit_backbone.heads.recompute import set_recompute
 
 from .averaging import WeightAverage
+from .compiling import is_asked_for, reason_against
 from .ending.processes import EndsWithTrainer
 from .ending.stop import LastEpoch, Stopped, asked_by, is_there, signals_wait, stop_file_of
 from .group import largest_of_ranks, local_device, wrap
@@ -117,6 +118,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         in_group, self.is_ddp = self.is_ddp, False
         if self.recipe["seed"] is not None:
             seed_generators(self.recipe["seed"])
+        if self._compiled_by_nnunet() and (reason := self._reason_against_compiling()):
+            self.print_to_log_file(f"torch.compile is not used: {reason}")
         super().initialize()
         self.is_ddp = in_group
         network = unwrap(self.network)
@@ -127,6 +130,17 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             self._set_batch_size_and_oversample()
             self.network = wrap(self.network, self.device)
             self.loss = self._build_loss()
+
+    def _do_i_compile(self) -> bool:
+        return self._compiled_by_nnunet() and self._reason_against_compiling() is None
+
+    def _compiled_by_nnunet(self) -> bool:
+        # nnU-Net compiles nothing on a CPU, where its own 2D networks crash.
+        return super()._do_i_compile() if self.device.type != "cpu" else is_asked_for()
+
+    def _reason_against_compiling(self) -> str | None:
+        steps = self.num_epochs * self.recipe["num_iterations_per_epoch"]
+        return reason_against(self.device, steps)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         optimizer = build_optimizer(
