@@ -1,13 +1,14 @@
 """What torch.compile makes of a training: graphs, graph breaks, differences to eager, seconds.
 
     python benchmarks/compiled.py [--only HEAD ...] [--everything] [--side 256] [--rounds 6]
-        [--threads 2] [--compiler inductor]
+        [--threads 2] [--compiler inductor] [--others]
 
 Per head, on a ViT-S/16 of DINOv3 with random weights and LoRA, batch 2, float32: a step as the
 trainer takes it (the network compiled whole and nnU-Net's Dice apart, as nnU-Net does), an online
-validation, a tile of the final one, and tiles of other sizes and batches. With ``--everything``
-also drop path, both gradient checkpointings, auxiliary outputs where a head has them, and a moving
-average. Random numbers are eager's (inductor's fallback_random), so that both can be compared.
+validation, a tile of the final one, and with ``--others`` tiles of other sizes and batches. With
+``--everything`` also drop path, both gradient checkpointings, auxiliary outputs where a head has
+them, and a moving average. Random numbers are eager's (inductor's fallback_random), so that both
+can be compared.
 
 Graphs are counted by a compiler that counts its calls; steps of the eager and the compiled network
 alternate, medians and quartiles of each round's ratio.
@@ -19,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # Before torch is imported: what an earlier run has compiled would not be compiled again.
@@ -70,10 +71,8 @@ def build(head: str, everything: bool, depth: int) -> ViTSegmentationModel:
     wake(model)
     if everything:
         model.backbone.set_grad_checkpointing(True)
-        try:
+        with suppress(UserError):  # a head without it
             set_recompute(model.head)
-        except UserError:  # a head without it
-            pass
         model.head.deep_supervision = name in DEEP
     return model.train()
 
@@ -197,7 +196,6 @@ def compare(head: str, arguments: argparse.Namespace) -> str:
     models[1].load_state_dict(models[0].state_dict())
     with noted(compiler, "validation", notes):
         outputs = as_list(compiled.validate(image, target))
-    of_outputs = 0.0  # of the averages, which Adam's first step sets apart; compared below
     assert all(output.isfinite().all() for output in outputs)
     for _ in range(2):  # from the second on nothing is new
         with noted(compiler, "again", notes):
@@ -206,13 +204,13 @@ def compare(head: str, arguments: argparse.Namespace) -> str:
         assert notes["again"][0] == 0, "compiled again"
     models[1].load_state_dict(models[0].state_dict())
     with noted(compiler, "tile", notes):
-        of_outputs = max(of_outputs, of_prediction(compiled, eager, torch.rand(1, 3, side, side)))
+        of_outputs = of_prediction(compiled, eager, torch.rand(1, 3, side, side))
     steps = alternated(lambda run: run.step(image, target, 2), eager, compiled, arguments.rounds)
     tile = torch.rand(1, 3, side, side)
     tiles = alternated(lambda run: run.predict(tile), eager, compiled, arguments.rounds)
     models[1].load_state_dict(models[0].state_dict())
     with noted(compiler, "others", notes):
-        for rows, columns in OTHER_TILES:
+        for rows, columns in OTHER_TILES if arguments.others else ():
             for size in (BATCH, 3, 4):
                 other = torch.rand(size, 3, side + rows, side + columns)
                 of_outputs = max(of_outputs, of_prediction(compiled, eager, other))
@@ -267,4 +265,5 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compiler", default="inductor")
+    parser.add_argument("--others", action="store_true")
     main(parser.parse_args())

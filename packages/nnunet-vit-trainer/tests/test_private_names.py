@@ -25,6 +25,7 @@ from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 NNUNET = sys.modules[nnUNetTrainer.__module__]
 PRIVATE = {
     "_best_ema": "nnU-Net's checkpoints hold it, and nothing else knows which epoch was the best",
+    "_do_i_compile": "where nnU-Net decides whether to compile; it asks at several places",
     "_build_loss": "where nnU-Net weighs the outputs of deep supervision: the coarsest one by 0",
     "_set_batch_size_and_oversample": "gives a rank its share of the batch; nnU-Net's `initialize` "
     "does it, but only where it wraps the network for CUDA too",
@@ -103,6 +104,7 @@ def test_each_private_name_that_is_used_says_why():
     ("owner", "name"),
     [
         (nnUNetTrainer, "_build_loss"),
+        (nnUNetTrainer, "_do_i_compile"),
         (nnUNetTrainer, "_set_batch_size_and_oversample"),
         (NonDetMultiThreadedAugmenter, "_finish"),
         (NonDetMultiThreadedAugmenter, "_start"),

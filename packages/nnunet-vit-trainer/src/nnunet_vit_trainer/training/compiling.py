@@ -10,8 +10,8 @@ import torch
 SWITCH = "nnUNet_compile"
 """nnU-Net's environment variable; without it, CUDA is compiled and a CPU is not."""
 
-FEWEST_STEPS = 2000
-"""Compiling takes a minute or more, and saves a part of each step: shorter runs do not earn it
+FEWEST_BATCHES = 2000
+"""Compiling takes a minute or more, and saves a part of each batch: shorter runs do not earn it
 back (docs/compile.md)."""
 
 _OLDEST_GPU = (7, 0)  # compute capability; Triton compiles for no older one
@@ -22,16 +22,19 @@ def is_asked_for() -> bool:
     return os.environ.get(SWITCH, "").lower() in ("true", "1", "t")
 
 
-def reason_against(device: torch.device, steps: int) -> str | None:
-    """Say why a run is better not compiled; ``None`` leaves it to nnU-Net.
+def reason_against(device: torch.device, batches: int) -> str | None:
+    """Say why a run is not compiled though nnU-Net would; ``None`` leaves it to nnU-Net.
 
     Args:
         device: of the run.
-        steps: optimizer steps of the whole run; that they are few counts for nothing where it is
-            asked for.
+        batches: that the whole run trains on; that they are few counts for nothing where compiling
+            is asked for.
     """
-    if steps < FEWEST_STEPS and not is_asked_for():
-        return f"{steps} steps are too few to earn it back ({SWITCH}=t compiles all the same)"
+    asked = is_asked_for()
+    if not asked and (SWITCH in os.environ or device.type == "cpu"):
+        return None
+    if batches < FEWEST_BATCHES and not asked:
+        return f"{batches} batches are too few to earn it back ({SWITCH}=t compiles all the same)"
     if device.type == "cpu":
         return _without_cpp_compiler()
     return _without_triton(device) if device.type == "cuda" else None

@@ -105,6 +105,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.amp_dtype = resolve_amp_dtype(train["amp_dtype"], self.device.type)
         scaled = self.amp_dtype == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device.type) if scaled else None
+        batches = self.num_epochs * self.num_iterations_per_epoch * train["accumulate_steps"]
+        self.not_compiled = reason_against(self.device, batches)
         self.average: WeightAverage | None = None
         self.watch = StepWatch()
         self.gradients_seen = False
@@ -118,8 +120,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         in_group, self.is_ddp = self.is_ddp, False
         if self.recipe["seed"] is not None:
             seed_generators(self.recipe["seed"])
-        if self._compiled_by_nnunet() and (reason := self._reason_against_compiling()):
-            self.print_to_log_file(f"torch.compile is not used: {reason}")
+        if self.not_compiled:
+            self.print_to_log_file(f"torch.compile is not used: {self.not_compiled}")
         super().initialize()
         self.is_ddp = in_group
         network = unwrap(self.network)
@@ -132,15 +134,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             self.loss = self._build_loss()
 
     def _do_i_compile(self) -> bool:
-        return self._compiled_by_nnunet() and self._reason_against_compiling() is None
-
-    def _compiled_by_nnunet(self) -> bool:
+        if self.not_compiled:
+            return False
         # nnU-Net compiles nothing on a CPU, where its own 2D networks crash.
-        return super()._do_i_compile() if self.device.type != "cpu" else is_asked_for()
-
-    def _reason_against_compiling(self) -> str | None:
-        steps = self.num_epochs * self.recipe["num_iterations_per_epoch"]
-        return reason_against(self.device, steps)
+        return is_asked_for() if self.device.type == "cpu" else super()._do_i_compile()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         optimizer = build_optimizer(
