@@ -18,8 +18,14 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from nnunet_vit_trainer.training import compiling
 from nnunet_vit_trainer.training.averaging import WeightAverage
-from nnunet_vit_trainer.training.compiling import FEWEST_BATCHES, is_asked_for, reason_against
+from nnunet_vit_trainer.training.compiling import (
+    FEWEST_BATCHES,
+    compiler_in_one_line,
+    is_asked_for,
+    reason_against,
+)
 from nnunet_vit_trainer.training.step import deep_supervision_weights, training_step
+from vit_backbone import UserError
 from vit_backbone.heads.recompute import set_recompute
 from vit_backbone.testing.tools import wake
 
@@ -112,6 +118,19 @@ def test_a_training_equals_eager_in_two_graphs(options):
             tile = torch.rand(1, 3, SIDE, SIDE)
             torch.testing.assert_close(compiled(tile), eager(tile), rtol=1e-4, atol=1e-5)
     assert counting.graphs == 3
+
+
+def test_a_compiler_that_fails_is_one_line():
+    def fail(*_):
+        raise OSError("no space left")
+
+    torch.compiler.reset()
+    with (
+        pytest.raises(UserError, match=r"no space left.*nnUNet_compile=f trains without it") as said,
+        compiler_in_one_line(),
+    ):
+        torch.compile(nn.Linear(1, 1), backend=fail)(torch.zeros(1, 1))
+    assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize(

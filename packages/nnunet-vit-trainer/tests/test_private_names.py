@@ -34,7 +34,7 @@ PRIVATE = {
     "_processes": "the data workers themselves: nobody else tells which one was killed",
     "_pool": "a pool's processes; nnU-Net's validation asks them itself whether they are alive",
     "_BatchNorm": "what batch norms of all dimensions are; no public class is",
-    "_dynamo": "holds torch.compile's wrapper, OptimizedModule",
+    "_dynamo": "holds torch.compile's wrapper, OptimizedModule, and the base of its errors",
     "_orig_mod": "the network in that wrapper: checkpoints must not name the wrapper",
     "_exit": "Python's own, documented: ends a worker at once, whatever its threads do",
 }
@@ -110,6 +110,7 @@ def test_each_private_name_that_is_used_says_why():
         (NonDetMultiThreadedAugmenter, "_start"),
         (nn.modules.batchnorm, "_BatchNorm"),
         (_dynamo, "OptimizedModule"),
+        (_dynamo.exc, "TorchDynamoException"),
         *((owner, name) for name, (owner, _) in UNDOCUMENTED.items()),
     ],
 )

@@ -1,11 +1,16 @@
 """Whether a run is compiled: where nnU-Net does it, and where it works and pays."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
+
+from vit_backbone import UserError, reason_of
 
 SWITCH = "nnUNet_compile"
 """nnU-Net's environment variable; without it, CUDA is compiled and a CPU is not."""
@@ -31,7 +36,8 @@ def reason_against(device: torch.device, batches: int) -> str | None:
             is asked for.
     """
     asked = is_asked_for()
-    if not asked and (SWITCH in os.environ or device.type == "cpu"):
+    by_nnunet = device.type == "cuda" and SWITCH not in os.environ
+    if not (by_nnunet or (asked and device.type in ("cuda", "cpu"))):
         return None
     if batches < FEWEST_BATCHES and not asked:
         return f"{batches} batches are too few to earn it back ({SWITCH}=t compiles all the same)"
@@ -55,3 +61,18 @@ def _without_triton(device: torch.device) -> str | None:
     if not any(shutil.which(name) for name in (os.environ.get("CC", ""), "gcc", "clang")):
         return "there is no C compiler, which Triton needs; install gcc, or name one in CC"
     return None
+
+
+@contextlib.contextmanager
+def compiler_in_one_line() -> Iterator[None]:
+    """Say of what torch.compile fails at how to train without it.
+
+    Raises:
+        UserError: it failed.
+    """
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise UserError(
+            f"torch.compile failed: {reason_of(error)}; {SWITCH}=f trains without it"
+        ) from error
