@@ -125,10 +125,8 @@ def test_a_compiler_that_fails_is_one_line():
         raise OSError("no space left")
 
     torch.compiler.reset()
-    with (
-        pytest.raises(UserError, match=r"no space left.*nnUNet_compile=f trains without it") as said,
-        compiler_in_one_line(),
-    ):
+    expected = r"no space left.*nnUNet_compile=f trains without it"
+    with pytest.raises(UserError, match=expected) as said, compiler_in_one_line():
         torch.compile(nn.Linear(1, 1), backend=fail)(torch.zeros(1, 1))
     assert "\n" not in str(said.value)
 
