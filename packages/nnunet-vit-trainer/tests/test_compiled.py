@@ -13,10 +13,12 @@ from a_network import network
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
 
 from nnunet_vit_trainer.training import compiling
+from nnunet_vit_trainer.training import trainer as trainers
 from nnunet_vit_trainer.training.averaging import WeightAverage
 from nnunet_vit_trainer.training.compiling import (
     FEWEST_BATCHES,
@@ -25,6 +27,7 @@ from nnunet_vit_trainer.training.compiling import (
     reason_against,
 )
 from nnunet_vit_trainer.training.step import deep_supervision_weights, training_step
+from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 from vit_backbone import UserError
 from vit_backbone.heads.recompute import set_recompute
 from vit_backbone.testing.tools import wake
@@ -129,6 +132,21 @@ def test_a_compiler_that_fails_is_one_line():
     with pytest.raises(UserError, match=expected) as said, compiler_in_one_line():
         torch.compile(nn.Linear(1, 1), backend=fail)(torch.zeros(1, 1))
     assert "\n" not in str(said.value)
+
+
+def test_the_final_validation_needs_no_graph_of_its_own(monkeypatch, tmp_path):
+    network, seen = nn.Identity(), []
+    trainer = nnUNetTrainer_vit.__new__(nnUNetTrainer_vit)
+    trainer.network = compiled = torch.compile(network)
+    trainer.output_folder, trainer.local_rank = str(tmp_path), 1
+    trainer.do_split = lambda: ([], [])
+    monkeypatch.setattr(trainers, "faults_of", lambda *_, **__: {})
+    monkeypatch.setattr(
+        nnUNetTrainer, "perform_actual_validation", lambda self, _: seen.append(self.network)
+    )
+    trainer.perform_actual_validation()
+    assert seen == [network]
+    assert trainer.network is compiled
 
 
 @pytest.mark.parametrize(

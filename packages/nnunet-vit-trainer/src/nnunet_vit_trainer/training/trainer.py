@@ -296,11 +296,17 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         raise Stopped(number, saved=not self.disable_checkpointing)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Validate as nnU-Net does, and say what makes its figures say nothing."""
+        """Validate as nnU-Net does, and say what makes its figures say nothing.
+
+        Not compiled, unless nnU-Net is asked to: tiles would need two graphs more, one for flipped
+        ones, and few validations earn them back.
+        """
+        trained, self.network = self.network, unwrap(self.network)
         for name, fault in faults_of(self, self.do_split()[1], pixels=True).items():
             self.print_to_log_file(f"WARNING: validation case {name} {fault}")
         with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
             super().perform_actual_validation(save_probabilities)
+        self.network = trained
         summary = Path(self.output_folder, "validation", "summary.json")
         # Other ranks would read it half written.
         written = self.local_rank == 0 and summary.is_file()
