@@ -26,6 +26,7 @@ from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 NNUNET = sys.modules[nnUNetTrainer.__module__]
 PRIVATE = {
     "_best_ema": "nnU-Net's checkpoints hold it, and nothing else knows which epoch was the best",
+    "_do_i_compile": "where nnU-Net decides whether to compile; it asks at several places",
     "_build_loss": "where nnU-Net weighs the outputs of deep supervision: the coarsest one by 0",
     "_set_batch_size_and_oversample": "gives a rank its share of the batch; nnU-Net's `initialize` "
     "does it, but only where it wraps the network for CUDA too",
@@ -34,7 +35,7 @@ PRIVATE = {
     "_processes": "the data workers themselves: nobody else tells which one was killed",
     "_pool": "a pool's processes; nnU-Net's validation asks them itself whether they are alive",
     "_BatchNorm": "what batch norms of all dimensions are; no public class is",
-    "_dynamo": "holds torch.compile's wrapper, OptimizedModule",
+    "_dynamo": "holds torch.compile's wrapper, OptimizedModule, and the base of its errors",
     "_orig_mod": "the network in that wrapper: checkpoints must not name the wrapper",
     "_exit": "Python's own, documented: ends a worker at once, whatever its threads do",
 }
@@ -105,11 +106,13 @@ def test_each_private_name_that_is_used_says_why():
     ("owner", "name"),
     [
         (nnUNetTrainer, "_build_loss"),
+        (nnUNetTrainer, "_do_i_compile"),
         (nnUNetTrainer, "_set_batch_size_and_oversample"),
         (NonDetMultiThreadedAugmenter, "_finish"),
         (NonDetMultiThreadedAugmenter, "_start"),
         (nn.modules.batchnorm, "_BatchNorm"),
         (_dynamo, "OptimizedModule"),
+        (_dynamo.exc, "TorchDynamoException"),
         *((owner, name) for name, (owner, _) in UNDOCUMENTED.items()),
     ],
 )

@@ -90,6 +90,14 @@ class WithAConstant(LinearHead):
         return super().forward(features, image) + self.constant
 
 
+class NamingItsSize(LinearHead):
+    """A size in a text is a constant to torch.compile."""
+
+    def forward(self, features, image):
+        torch._assert(image.shape[-1] > 0, f"an image of width {image.shape[-1]}")
+        return super().forward(features, image)
+
+
 class Initialising(LinearHead):
     def initialize(self):
         pass
@@ -130,6 +138,7 @@ FAULTS = [
     (InFloat32, "test_the_dtype_is_kept", [torch.bfloat16], AssertionError),
     (Random, "test_evaluation_is_deterministic", [], AssertionError),
     (Branching, "test_torch_compile_equals_eager", [], Exception),
+    (NamingItsSize, "test_torch_compile_of_any_size_equals_eager", [], AssertionError),
     (Branching, "test_torch_export_equals_eager", [], Exception),
     (OneSize, "test_torch_export_equals_eager", [], AssertionError),
     (Zooming, "test_output_lies_where_the_input_lies", [16], AssertionError),

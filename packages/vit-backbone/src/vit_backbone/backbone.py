@@ -12,6 +12,7 @@ from timm.layers import HybridEmbed, PatchEmbed
 from torch import nn
 
 from vit_backbone.vits.families import fit_to_checkpoint, resolve_backbone
+from vit_backbone.vits.patches import make_patches_traceable
 from vit_backbone.vits.pos_embed import use_resampling
 from vit_backbone.vits.rope import make_rope_traceable
 from vit_backbone.vits.unfilled import build_unfilled, is_filled_next, refuse_unfilled
@@ -143,6 +144,7 @@ def _build(
     if norm_eps is not None:
         _set_norm_eps(backbone, norm_eps, timm_name)
     make_rope_traceable(backbone)
+    make_patches_traceable(backbone)
     use_resampling(backbone, pos_embed_resampling)
     for block in backbone.blocks:
         # timm's EVA attention (DINOv3 qkvb) calls F.linear with qkv.weight, which goes around an

@@ -49,6 +49,7 @@ def _train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: s
     from torch.backends import cudnn
 
     from nnunet_vit_trainer.checkpoints.nnunet_json import json_written_whole
+    from nnunet_vit_trainer.training.compiling import compiler_in_one_line
     from nnunet_vit_trainer.training.shortage.memory import within_memory
     from vit_backbone.vits.unfilled import weights_follow
 
@@ -62,7 +63,7 @@ def _train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: s
     _load_checkpoint(trainer, request)
     cudnn.deterministic = False
     cudnn.benchmark = torch.cuda.is_available()
-    with json_written_whole():
+    with json_written_whole(), compiler_in_one_line():
         if dist.is_initialized():
             _write_split(trainer)
         if request.mode != "validate":

@@ -30,6 +30,7 @@ from vit_backbone.heads.recompute import set_recompute
 from vit_backbone.vits.unfilled import weights_follow
 
 from .averaging import WeightAverage
+from .compiling import is_asked_for, reason_against
 from .ending.processes import EndsWithTrainer
 from .ending.stop import LastEpoch, Stopped, asked_by, is_there, signals_wait, stop_file_of
 from .group import largest_of_ranks, local_device, wrap
@@ -110,6 +111,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.amp_dtype = resolve_amp_dtype(train["amp_dtype"], self.device.type)
         scaled = self.amp_dtype == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device.type) if scaled else None
+        batches = self.num_epochs * self.num_iterations_per_epoch * train["accumulate_steps"]
+        self.not_compiled = reason_against(self.device, batches)
         self.average: WeightAverage | None = None
         self.watch = StepWatch()
         self.gradients_seen = False
@@ -128,6 +131,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         in_group, self.is_ddp = self.is_ddp, False
         if self.recipe["seed"] is not None:
             seed_generators(self.recipe["seed"])
+        if self.not_compiled:
+            self.print_to_log_file(f"torch.compile is not used: {self.not_compiled}")
         super().initialize()
         self.is_ddp = in_group
         network = unwrap(self.network)
@@ -152,6 +157,12 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         with weights_follow():
             self.initialize()
         return load_pretrained(unwrap(self.network), weights)
+
+    def _do_i_compile(self) -> bool:
+        if self.not_compiled:
+            return False
+        # nnU-Net compiles nothing on a CPU, where its own 2D networks crash.
+        return is_asked_for() if self.device.type == "cpu" else super()._do_i_compile()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         optimizer = build_optimizer(
@@ -352,11 +363,17 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         raise Stopped(number, saved=not self.disable_checkpointing)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Validate as nnU-Net does, and say what makes its figures say nothing."""
+        """Validate as nnU-Net does, and say what makes its figures say nothing.
+
+        Not compiled, unless nnU-Net is asked to: tiles would need two graphs more, one for flipped
+        ones, and few validations earn them back.
+        """
+        trained, self.network = self.network, unwrap(self.network)
         for name, fault in faults_of(self, self.do_split()[1], pixels=True).items():
             self.print_to_log_file(f"WARNING: validation case {name} {fault}")
         with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
             super().perform_actual_validation(save_probabilities)
+        self.network = trained
         summary = Path(self.output_folder, "validation", "summary.json")
         # Other ranks would read it half written.
         written = self.local_rank == 0 and summary.is_file()

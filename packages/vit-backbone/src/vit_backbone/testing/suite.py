@@ -28,6 +28,7 @@ from vit_backbone.segmentation.model import ViTSegmentationModel
 
 from .fake_cuda import run_on_fake_cuda
 from .tools import (
+    CountingCompiler,
     FakeBackbone,
     one_process_group,
     parameters_without_gradient,
@@ -165,6 +166,20 @@ class HeadConformance:
             rtol=1e-4,
             atol=1e-5,
         )
+
+    def test_torch_compile_of_any_size_equals_eager(self) -> None:
+        """Once both sides were seen to vary, nothing is compiled for a further size."""
+        model, counting = self.make_model(), CountingCompiler()
+        torch.compiler.reset()
+        compiled = torch.compile(model, backend=counting, fullgraph=True)
+        with torch.no_grad():
+            for rows, columns in ((32, 48), (64, 48), (64, 80)):
+                compiled(torch.randn(2, 3, rows, columns))
+            graphs = counting.graphs
+            for rows, columns in ((96, 64), (48, 112)):
+                image = torch.randn(2, 3, rows, columns)
+                torch.testing.assert_close(compiled(image), model(image), rtol=1e-5, atol=1e-5)
+        assert counting.graphs == graphs
 
     def test_torch_export_equals_eager(self) -> None:
         """One program for any batch and any size in whole patches, here of 14 pixels.

@@ -19,8 +19,10 @@ class TraceableRope(RotaryEmbeddingDinoV3):
             "max": (torch.sym_max(height, width),) * 2,
             "min": (torch.sym_min(height, width),) * 2,
         }[self.normalize_coords]
+        device = self.periods.device  # exact on any; timm copies them from the CPU at each call
         axes = [
-            (torch.arange(side, device="cpu", dtype=torch.float32) + 0.5 + self.grid_offset) / whole
+            (torch.arange(side, device=device, dtype=torch.float32) + 0.5 + self.grid_offset)
+            / whole
             for side, whole in zip(feat_shape, wholes, strict=True)
         ]
         coords = 2 * torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1) - 1

@@ -1,0 +1,24 @@
+"""timm's patch embedding, with the size of the image kept a variable."""
+
+import torch
+from timm.layers import Format, PatchEmbed
+from torch import nn
+
+
+class TraceablePatchEmbed(PatchEmbed):
+    """timm's patch embedding of dynamic sizes, bit for bit, for any size when compiled too.
+
+    timm writes the size into the message of a check, which torch.compile takes for a use of its
+    value: it would compile anew for every size. `get_vit_features` does the check.
+    """
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Turn (B, channels, H, W), whole patches, into (B, H/p, W/p, C)."""
+        return self.norm(self.proj(image).permute(0, 2, 3, 1))
+
+
+def make_patches_traceable(backbone: nn.Module) -> None:
+    """Give a backbone with timm's own patch embedding the traceable form, in place."""
+    embed = backbone.patch_embed
+    if type(embed) is PatchEmbed and embed.output_fmt == Format.NHWC:
+        embed.__class__ = TraceablePatchEmbed
