@@ -6,7 +6,7 @@ import torch
 import yaml
 from a_validation import size_of, write
 from PIL import Image
-from trained_results import call, write_results
+from trained_results import DATASET_JSON, PLANS, call, write_results
 
 from nnunet_vit_trainer.checkpoints.model_folder import read_model
 from nnunet_vit_trainer.commands.features import features
@@ -88,11 +88,13 @@ def test_any_shape_is_drawn(shape):
 def results(exporter, home, **options):
     """Write trained results, whose weight file lies beside them."""
     (home / "vit.pth").symlink_to(exporter / "vit.pth")
-    return write_results(home, in_chans=3, **options)
+    return write_results(home, **options)
 
 
 def test_the_plain_backbone_is_the_weight_file_and_the_trained_one_is_not(exporter, tmp_path):
-    views, said = views_of(results(exporter, tmp_path))
+    """The patch embedding of grey images trains beside LoRA: the file has it as it was."""
+    folder = results(exporter, tmp_path)
+    views, said = views_of(folder)
     assert [view.title for view in views] == ["pretrained", "with the trained LoRA"]
     assert said == ""
     file = create_backbone("test_vit", pretrained=False, in_chans=1, img_size=160)[0].eval()
@@ -102,10 +104,24 @@ def test_the_plain_backbone_is_the_weight_file_and_the_trained_one_is_not(export
     own = patch_features(file, None, picture, views[0].tap).tokens
     assert torch.allclose(plain, own, atol=1e-5)
     assert (trained - own).abs().max() > 0.1
+    (tmp_path / "vit.pth").unlink()
+    views, said = views_of(folder)
+    assert len(views) == 2
+    assert "the trained patch embedding in both" in said
 
 
-def test_a_patch_embedding_that_trained_beside_lora_is_told(trained_folder):
-    assert views_of(trained_folder)[1] == "the patch embedding is the trained one in both"
+def test_lora_comes_off_colours_without_the_weight_file(exporter, tmp_path, monkeypatch):
+    monkeypatch.setitem(PLANS["configurations"]["2d"], "normalization_schemes", ["A"] * 3)
+    monkeypatch.setitem(DATASET_JSON, "channel_names", {"0": "R", "1": "G", "2": "B"})
+    folder = results(exporter, tmp_path, model={"input_norm": "none"}, in_chans=3)
+    (tmp_path / "vit.pth").unlink()
+    views, said = views_of(folder)
+    assert said == ""
+    file = create_backbone("test_vit", pretrained=False, img_size=160)[0].eval()
+    load_weights(file, exporter / "vit.pth")
+    picture = torch.rand((3, 48, 48), generator=torch.Generator().manual_seed(0))
+    own = patch_features(file, None, picture, views[0].tap).tokens
+    assert torch.allclose(tokens_of(views[0], picture), own, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +129,7 @@ def test_a_patch_embedding_that_trained_beside_lora_is_told(trained_folder):
     [("full", ["pretrained", "trained"]), ("frozen", ["pretrained, frozen"])],
 )
 def test_other_ways_of_training_are_told_apart(exporter, tmp_path, tune, titles):
-    folder = results(exporter, tmp_path, model={"tune": tune})
+    folder = results(exporter, tmp_path, in_chans=3, model={"tune": tune})
     assert [view.title for view in views_of(folder)[0]] == titles
     (tmp_path / "vit.pth").unlink()
     views, said = views_of(folder)

@@ -63,16 +63,14 @@ def trained_views(
     options = settings["architecture"]["arch_kwargs"]
     trained = network.backbone
     if options.get("use_lora") and not options.get("freeze_backbone"):
-        plain, said = _without_lora(trained)
+        plain, said = _without_lora(trained, weights)
         name = "pretrained" if weights else "without LoRA"
         return [view(name, plain), view("with the trained LoRA", trained)], said
     if not any(parameter.requires_grad for parameter in trained.parameters()):
         return [view("pretrained, frozen" if weights else "random, frozen", trained)], ""
-    if not weights or weights.get(NNUNET_CHECKPOINT):
-        return [view("trained", trained)], "the training began with no weight file to compare with"
     try:
         plain = copy.deepcopy(trained)
-        load_weights(plain, find_base_weights(weights))
+        _fill_as_before(plain, weights)
     except UserError as error:
         return [view("trained", trained)], f"not as it was before: {reason_of(error)}"
     return [view("pretrained", plain), view("trained", trained)], ""
@@ -128,10 +126,27 @@ def _load(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: Path) -> A
     return network
 
 
-def _without_lora(backbone: nn.Module) -> tuple[nn.Module, str]:
+def _without_lora(backbone: nn.Module, weights: dict[str, Any] | None) -> tuple[nn.Module, str]:
+    """Copy a backbone as it was before; adapters come off, a trained patch embedding is read."""
     from vit_backbone.tuning.lora import drop_lora  # peft is slow to import
 
     plain = copy.deepcopy(backbone)
-    trained = any(parameter.requires_grad for parameter in backbone.patch_embed.parameters())
+    trains_more = any(parameter.requires_grad for parameter in plain.patch_embed.parameters())
     drop_lora(plain)
-    return plain, "the patch embedding is the trained one in both" if trained else ""
+    if trains_more:
+        try:
+            _fill_as_before(plain, weights)
+        except UserError as error:
+            return plain, f"the trained patch embedding in both: {reason_of(error)}"
+    return plain, ""
+
+
+def _fill_as_before(backbone: nn.Module, weights: dict[str, Any] | None) -> None:
+    """Fill a backbone from the weight file that its training began with.
+
+    Raises:
+        UserError: it began with none, or the file is gone, or another one.
+    """
+    if not weights or weights.get(NNUNET_CHECKPOINT):
+        raise UserError("the training began with no weight file")
+    load_weights(backbone, find_base_weights(weights))
