@@ -303,5 +303,11 @@ def test_a_broken_mask_is_one_line(model, raw):
         draw_validation(fold)
 
 
+def test_of_fold_all_it_is_said_that_the_cases_were_trained_on(model, raw):
+    fold = write_validation(model, {"case": flat_case(rng())})
+    assert read_validation(fold).cases == "1 case"
+    assert read_validation(fold.rename(fold.with_name("fold_all"))).cases.endswith("trained on")
+
+
 def test_a_sheet_needs_no_row():
     assert size_of(io.BytesIO(draw_sheet([], [], None, "nothing")))[0] == 1000

@@ -139,7 +139,7 @@ def _paint(axes: Axes, mask: np.ndarray, colour: Any, fill: float = _FILL) -> No
     pixels[mask] = to_rgba(colour, fill)
     axes.imshow(pixels, interpolation="nearest", aspect=axes.get_aspect())
     if not mask.all():
-        for width, ink in ((2.2, "black"), (1.2, colour)):
+        for width, ink in ((2.6, "black"), (1.5, colour)):
             axes.contour(mask, levels=[0.5], colors=[ink], linewidths=width * POINTS)
 
 

@@ -23,11 +23,13 @@ class Validation:
         model: what is known of the data.
         scores: per case.
         mean: nnU-Net's mean Dice: the mean over the classes of their means over the cases.
+        cases: how many, and whether they were trained on, in words.
     """
 
     model: Model
     scores: list[Score]
     mean: float
+    cases: str
 
 
 def draw_validation(fold: Path) -> Path:
@@ -45,10 +47,9 @@ def draw_validation(fold: Path) -> Path:
     rows = [
         Row(place, score, _slice_of(model, fold, score)) for place, score in chosen(found.scores)
     ]
-    cases = "1 case" if len(found.scores) == 1 else f"{len(found.scores)} cases"
     title = (
         f"{model.plans['dataset_name']}  {model.plans['plans_name']}  {fold.name}: "
-        f"validation of {cases}, mean Dice {found.mean:.3f}"
+        f"validation of {found.cases}, mean Dice {found.mean:.3f}"
     )
     sheet = draw_sheet(rows, model.classes, model.ignored, title)
     with written_whole(fold / SHEET) as unfinished:
@@ -78,7 +79,9 @@ def read_validation(fold: Path) -> Validation:
         raise UserError(f"{file} is no summary of nnU-Net's: {reason_of(error)}") from error
     if not scores:
         raise UserError(f"{file} holds no case")
-    return Validation(model, scores, mean)
+    cases = "1 case" if len(scores) == 1 else f"{len(scores)} cases"
+    seen = " that it trained on" if fold.name == "fold_all" else ""
+    return Validation(model, scores, mean, cases + seen)
 
 
 def _slice_of(model: Model, fold: Path, score: Score) -> Slice:

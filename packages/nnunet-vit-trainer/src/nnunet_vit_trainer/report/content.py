@@ -96,7 +96,7 @@ def _facts(
     facts = {
         "data set": plans["dataset_name"] + (f", {cases} cases" if cases else ""),
         "channels": ", ".join(model.channels),
-        "validated on": f"{len(found.scores)} cases",
+        "validated on": found.cases,
         "head": str(settings["architecture"]["arch_kwargs"].get("head", "")),
         "backbone": f"{ours.get('backbone', {}).get('name', '')}, tuned: {tuned}",
         **describe_weights(ours),
