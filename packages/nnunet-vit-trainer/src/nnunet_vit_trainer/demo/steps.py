@@ -159,8 +159,8 @@ On your own data (nnU-Net's raw format, say Dataset042_Mine):
 With a GPU and a foundation model: copy the config 'recommended',
 set model.checkpoint_path to your weight file, and leave -device away."""
 _NEXT_WITH_WEIGHTS = f"""
-Next, on your own data (nnU-Net's raw format, say Dataset042_Mine): copy demo.yaml to my.yaml without
-its section train, and
+Next, on your own data (nnU-Net's raw format, say Dataset042_Mine):
+copy demo.yaml to my.yaml without its section train, and
   export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
   nnUNetv2_plan_and_preprocess -d 42 -c 2d
   nnUNetv2_train_vit 42 2d 0 --config my.yaml
