@@ -1,14 +1,17 @@
 """The demo's data set and what it promises of its folder; the whole demo runs in nox -s wheels."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_vit_trainer.demo import run_demo
+from nnunet_vit_trainer.config.reading import load_config
+from nnunet_vit_trainer.demo import config, run_demo, steps
+from nnunet_vit_trainer.demo.config import config_of
 from nnunet_vit_trainer.demo.data import CLASSES, make_image, write_dataset
-from nnunet_vit_trainer.demo.report import dice_per_class
+from nnunet_vit_trainer.demo.dice import dice_per_class
 from vit_backbone import UserError
 
 
@@ -55,6 +58,41 @@ def test_dice_is_the_mean_over_images_that_have_the_class(tmp_path):
         Image.fromarray(p).save(tmp_path / "prediction" / f"{i}.png")
     dice = dice_per_class(tmp_path / "truth", tmp_path / "prediction", 2)
     assert dice == pytest.approx([(2 / 3 + 1) / 2, 1.0])
+
+
+def test_the_demo_trains_a_tiny_vit_or_lora_on_given_weights(tmp_path, monkeypatch):
+    def read(text):
+        (tmp_path / "demo.yaml").write_text(text)
+        return load_config(tmp_path / "demo.yaml")
+
+    assert read(config_of()).model.pretrained is False
+    found = {"backbone": "dinov2", "backbone_size": "small"}
+    monkeypatch.setattr(config, "_backbone_of", lambda _: found)
+    with_weights = read(config_of(tmp_path / "w: 1.pth"))
+    assert (with_weights.tune, with_weights.model.backbone_size) == ("lora", "small")
+    assert with_weights.model.checkpoint_path == str(tmp_path / "w: 1.pth")
+
+
+def test_weights_that_are_not_there_or_unknown_are_refused_before_anything_is_written(
+    exporter, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("nnunet_vit_trainer.demo.steps.is_installed_head", lambda name: True)
+    with pytest.raises(UserError, match="no such file"):
+        run_demo(tmp_path / "demo", tmp_path / "gone.pth")
+    with pytest.raises(UserError, match="no backbone that the demo knows"):
+        run_demo(tmp_path / "demo", exporter / "vit.pth")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_demo_ends_with_the_trainings_pictures_or_says_where_to_look(tmp_path):
+    fold = steps._fold(tmp_path)
+    fold.mkdir(parents=True)
+    (fold / "overlay.png").write_text("a sheet")
+    told = steps._told_pictures(tmp_path)
+    assert (tmp_path / "overlay.png").read_text() == "a sheet"
+    assert str(tmp_path / "overlay.png") in told
+    assert re.search(rf"report +not drawn; the training's log in {fold}", told)
+    assert "features" not in told
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path, monkeypatch):

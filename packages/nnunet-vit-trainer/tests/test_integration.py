@@ -106,6 +106,15 @@ def test_training_leaves_what_nnunet_leaves(trained):
     assert read_training(folder).gibibytes > 0.1
 
 
+def test_training_leaves_an_overlay_sheet_and_a_report(trained):
+    _, folder = trained
+    assert "WARNING" not in log_of(folder)
+    assert Image.open(folder / "overlay.png").width == 1000
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 2
+    assert str(folder.parents[3]) not in page
+
+
 def test_the_checkpoint_is_stock_nnunets(trained):
     _, folder = trained
     checkpoint = torch.load(folder / "checkpoint_final.pth", weights_only=False)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.sharing.export import export_vit
-from nnunet_vit_trainer.sharing.private_paths import without_paths
 
 FOLDERS = [
     "/home/me/",

@@ -63,8 +63,11 @@ def write_weights(home):
     return home
 
 
-def write_results(home, name="mine", weights=True, **config):
-    """Write what a finished training leaves, without training: random adapters and head."""
+def write_results(home, name="mine", weights=True, in_chans=None, **config):
+    """Write what a finished training leaves, without training: random adapters and head.
+
+    Without ``in_chans``, of the weights, plans are as 0.1.0 wrote them: the patch embedding trains.
+    """
     options = {"model": {}, "lora": {}} | config
     model = ViTModelConfig(model_path="linear", backbone="test_vit", **options["model"])
     base = {"file": str(home / "vit.pth"), "sha256": sha256_of(home / "vit.pth")}
@@ -73,7 +76,8 @@ def write_results(home, name="mine", weights=True, **config):
         "2d",
         name,
         ViTnnUNetConfig(model=model, lora=ViTLoRAConfig(**options["lora"])),
-        {"asked": "test_vit", "name": "test_vit", "options": {"img_size": 160}},
+        {"asked": "test_vit", "name": "test_vit", "options": {"img_size": 160}}
+        | ({"in_chans": in_chans} if in_chans else {}),
         base if weights else None,
     )
     folder = home / "results" / DATASET / f"{TRAINER}__nnUNetPlans_{name}__2d"

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +17,17 @@ from nnunet_vit_trainer.launch.request import DEFAULT_TRAINER
 from vit_backbone import UserError
 from vit_backbone.heads.finding import is_installed_head
 
+from .config import config_of
 from .data import CLASSES, DATASET, write_dataset
-from .report import dice_per_class, write_picture
+from .dice import dice_per_class
 
 CONFIG, HEAD = "demo.yaml", "segformer"
-_OURS = ("raw", "preprocessed", "results", "predictions", "logs", "cache", CONFIG, "overlay.png")
+_PICTURES = {"overlay sheet": "overlay.png", "report": "report.html", "features": "features.png"}
+_OURS = (
+    *("raw", "preprocessed", "results", "predictions", "logs", "cache", CONFIG),
+    *_PICTURES.values(),
+)
+_PLANS = "nnUNetPlans_demo"
 
 
 class Step(NamedTuple):
@@ -33,68 +38,92 @@ class Step(NamedTuple):
     seconds: float
 
 
-def run_demo(folder: str | Path) -> float:
+def run_demo(folder: str | Path, weights: str | Path | None = None) -> float:
     """Run the demo below a folder, report on the terminal, and return the mean foreground Dice.
 
     Everything is written below the folder. An earlier demo in it is replaced.
 
     Args:
         folder: an empty or new folder, or one that holds an earlier demo.
+        weights: of a pretrained ViT, which LoRA then tunes; ``None``: a tiny ViT from scratch.
 
     Raises:
-        UserError: the head is not installed, the folder holds other things, or a step failed.
+        UserError: the head is not installed, the weights are missing or unknown, the folder holds
+            other things, or a step failed.
     """
     if not is_installed_head(HEAD):
         raise UserError(
             f"the demo trains the recommended head; uv pip install 'nnunet-vit-trainer[{HEAD}]'"
         )
+    config = config_of(None if weights is None else Path(weights))
     folder = Path(folder).resolve()
     _make_room(folder)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Demo in {folder}\nlogs in {folder / 'logs'}")
     data = write_dataset(folder / "raw")
-    shutil.copy(str(resources.files(__package__) / CONFIG), folder / CONFIG)
-    environment = _environment(folder)
-    os.environ["MPLCONFIGDIR"] = environment["MPLCONFIGDIR"]
-    _run_steps(_steps(folder, data), environment, folder / "logs", console)
-
-    predictions, picture = folder / "predictions", folder / "overlay.png"
-    dice = dice_per_class(data / "labelsTs", predictions, len(CLASSES))
+    (folder / CONFIG).write_text(config, encoding="utf-8")
+    _run_steps(_steps(folder, data, weights), _environment(folder), folder / "logs", console)
+    dice = dice_per_class(data / "labelsTs", folder / "predictions", len(CLASSES))
     mean = sum(dice) / len(dice)
-    write_picture(data, predictions, picture)
     console.print("\nDice on images that training never saw:")
     for name, value in zip((*CLASSES, "mean"), (*dice, mean), strict=True):
         console.print(f"  {name:<12}{value:.3f}")
-    console.print(f"\nPicture (image | truth | prediction):\n  {picture}\n{_OWN_DATA}")
+    console.print(_told_pictures(folder))
+    console.print(_NEXT_WITH_WEIGHTS if weights else _NEXT)
     return mean
 
 
-def _steps(folder: Path, data: Path) -> list[Step]:
+def _steps(folder: Path, data: Path, weights: str | Path | None) -> list[Step]:
     dataset_id = DATASET[7:10]
-    return [
+    steps = [
         Step(
             "plan and preprocess",
             f"nnUNetv2_plan_and_preprocess -d {dataset_id} -c 2d -npfp 1 -np 1".split(),
             seconds=20,
         ),
         Step(
-            "train a tiny ViT",
+            "train LoRA on your ViT" if weights else "train a tiny ViT",
             [
                 *f"nnUNetv2_train_vit {dataset_id} 2d 0 -device cpu --config".split(),
                 str(folder / CONFIG),
             ],
-            seconds=60,
+            seconds=180 if weights else 60,
         ),
         Step(
             "predict with stock nnU-Net",
             [
                 *f"nnUNetv2_predict -d {dataset_id} -c 2d -f 0 -tr {DEFAULT_TRAINER}".split(),
-                *["-p", "nnUNetPlans_demo", "-device", "cpu", "-npp", "0", "-nps", "0"],
+                *["-p", _PLANS, "-device", "cpu", "-npp", "0", "-nps", "0"],
                 *("-i", str(data / "imagesTs"), "-o", str(folder / "predictions")),
             ],
             seconds=15,
         ),
     ]
+    if weights:
+        images = sorted((data / "imagesTs").glob("*.png"))[:3]
+        drawn = str(folder / _PICTURES["features"])
+        model = str(_fold(folder).parent)
+        command = ["nnUNetv2_features_vit", *map(str, images), "--results", model, "-o", drawn]
+        steps.append(Step("draw the ViT's features", command, seconds=20))
+    return steps
+
+
+def _fold(folder: Path) -> Path:
+    return folder / "results" / DATASET / f"{DEFAULT_TRAINER}__{_PLANS}__2d" / "fold_0"
+
+
+def _told_pictures(folder: Path) -> str:
+    """Lay the training's pictures beside the data, and say where they are, or why they are not."""
+    lines = ["\nTo look at:"]
+    for title, name in _PICTURES.items():
+        drawn = _fold(folder) / name
+        if drawn.is_file():
+            shutil.copy(drawn, folder / name)
+        if (folder / name).is_file():
+            lines.append(f"  {title:<15}{folder / name}")
+        elif name != _PICTURES["features"]:
+            lines.append(f"  {title:<15}not drawn; the training's log in {drawn.parent} says why")
+    return "\n".join(lines)
 
 
 def _run_steps(
@@ -118,7 +147,9 @@ def _run_steps(
         progress.update(bar, description="done", completed=done)
 
 
-_OWN_DATA = f"""
+_NEXT = f"""
+Next, LoRA on a real ViT, with a weight file of DINOv3, DINOv2, RETFound or VisionFM:
+  nnUNetv2_demo_vit --weights FILE
 On your own data (nnU-Net's raw format, say Dataset042_Mine):
   export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
   nnUNetv2_plan_and_preprocess -d 42 -c 2d
@@ -128,6 +159,14 @@ On your own data (nnU-Net's raw format, say Dataset042_Mine):
 With a GPU and a foundation model, without -device:
   nnUNetv2_configs_vit --write recommended --checkpoint_path FILE
   nnUNetv2_train_vit 42 2d 0 --config recommended.yaml"""
+_NEXT_WITH_WEIGHTS = f"""
+Next, on your own data (nnU-Net's raw format, say Dataset042_Mine):
+copy demo.yaml to my.yaml without its section train, and
+  export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
+  nnUNetv2_plan_and_preprocess -d 42 -c 2d
+  nnUNetv2_train_vit 42 2d 0 --config my.yaml
+  nnUNetv2_predict -d 42 -c 2d -f 0 -tr {DEFAULT_TRAINER} \\
+    -p nnUNetPlans_my -i IMAGES -o OUTPUT"""
 
 
 def _make_room(folder: Path) -> None:

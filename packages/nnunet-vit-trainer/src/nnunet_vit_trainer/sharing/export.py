@@ -21,13 +21,13 @@ from nnunet_vit_trainer.checkpoints.model_folder import (
     read_json,
     read_model,
 )
+from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, quoted, reason_of
 
 from .archive import is_plain_name
 from .card_files import card_files
 from .foreign_checkpoint import check_fits, check_form
-from .private_paths import without_paths
 
 Form = Literal["whole", "merged", "adapter"]
 # What nnU-Net's own export takes beside plans and checkpoints. Not debug.json: it is full of

@@ -45,6 +45,7 @@ from .oversight.cases import (
     sample_of,
 )
 from .oversight.peak import peak_line
+from .oversight.showing import show_validation
 from .oversight.validation import validated_whole
 from .oversight.verdict import find_emptiness
 from .oversight.watch import StepWatch, plateau_hint, refuse_idle_lora
@@ -380,6 +381,9 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         line = find_emptiness(read_json(summary)) if written else None
         if line is not None:
             self.print_to_log_file(f"WARNING: {line}")
+        if written:
+            fold = Path(self.output_folder)
+            show_validation(fold, self.logger.get_checkpoint(), self.print_to_log_file)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""

@@ -87,6 +87,16 @@ def disable_lora(backbone: nn.Module) -> None:
     set_patch_embedding(backbone, frozen=True)
 
 
+def drop_lora(backbone: nn.Module) -> None:
+    """Remove the adapters and leave the weights as they were without; without any, do nothing.
+
+    A patch embedding that trained beside the adapters stays as it was trained.
+    """
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, LoraLayer):
+            backbone.set_submodule(name, module.get_base_layer())
+
+
 def has_lora(backbone: nn.Module) -> bool:
     """Say whether adapters are in place."""
     return any(isinstance(module, LoraLayer) for module in backbone.modules())

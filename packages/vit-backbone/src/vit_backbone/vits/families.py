@@ -120,28 +120,39 @@ _DIMENSIONS = {
 }
 
 
-def likeliest_backbone(checkpoint: "Checkpoint") -> str | None:
-    """Name the backbone and size that a file is most likely for, or ``None`` without an idea."""
+def likely_backbone(checkpoint: "Checkpoint") -> tuple[str, str | None] | None:
+    """Return the backbone and size that a file is most likely for, or ``None`` without an idea.
+
+    Returns:
+        A family and its size, or a timm name and ``None``.
+    """
     size = _DIMENSIONS.get((checkpoint.embed_dim, checkpoint.depth))
     names = checkpoint.tensors.keys()
     if size is None or checkpoint.patch_size is None:
         return None
     if "pos_embed" not in names and "reg_token" in names:
         gated = any(name.startswith("blocks.0.mlp.w1.") for name in names)
-        size = "small_plus" if size == "small" and gated else size
-        return _quote("dinov3", size)
+        return _known("dinov3", "small_plus" if size == "small" and gated else size)
     if checkpoint.patch_size == 14:
-        return _quote("dinov2", f"{size}_reg4" if "reg_token" in names else size)
+        return _known("dinov2", f"{size}_reg4" if "reg_token" in names else size)
     if checkpoint.layout == "MAE" and size == "large":
-        return _quote("retfound", size)
+        return _known("retfound", size)
     if checkpoint.layout == "iBOT" and size == "base":
-        return _quote("visionfm", size)
-    return f"backbone 'vit_{size}_patch{checkpoint.patch_size}_224'"
+        return _known("visionfm", size)
+    return f"vit_{size}_patch{checkpoint.patch_size}_224", None
 
 
-def _quote(family: str, size: str) -> str | None:
-    known = size in MODEL_CONFIGS[family]["sizes"]
-    return f"backbone {family!r} with size {size!r}" if known else None
+def likeliest_backbone(checkpoint: "Checkpoint") -> str | None:
+    """Name, for a message, the backbone that a file is most likely for; see `likely_backbone`."""
+    found = likely_backbone(checkpoint)
+    if found is None:
+        return None
+    name, size = found
+    return f"backbone {name!r} with size {size!r}" if size else f"backbone {name!r}"
+
+
+def _known(family: str, size: str) -> tuple[str, str] | None:
+    return (family, size) if size in MODEL_CONFIGS[family]["sizes"] else None
 
 
 def _with_or_without_biases(timm_name: str, has_bias: bool) -> str:

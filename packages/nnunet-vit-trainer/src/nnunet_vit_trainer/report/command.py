@@ -1,0 +1,41 @@
+"""The command of a run, as a report tells it."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from nnunet_vit_trainer.checkpoints.private_paths import without_paths
+
+_TRAINS = "nnUNetv2_train_vit"
+_DEFAULT_TRAINER, _DEFAULT_PLANS = "nnUNetTrainerNoDeepSupervision_vit", "nnUNetPlans"
+
+
+def command_of(fold: Path, plans: Mapping[str, Any]) -> str:
+    """Return the command that this process is, if it trains, or one that trains such a run.
+
+    Args:
+        fold: the fold's folder.
+        plans: derived, of its model.
+    """
+    program = PurePath(sys.argv[0]).name.removesuffix(".exe")
+    trains = program == _TRAINS
+    words = [program, *sys.argv[1:]] if trains else _put_together(fold, plans)
+    return shlex.join(without_paths(words))
+
+
+def _put_together(fold: Path, plans: Mapping[str, Any]) -> list[str]:
+    trainer = fold.parent.name.split("__")[0]
+    (configuration,) = plans["configurations"]
+    # The data set's own plans name its data; the config's name is what ours have more.
+    identifier = str(plans["configurations"][configuration].get("data_identifier", ""))
+    own = identifier.removesuffix(f"_{configuration}")
+    if not plans["plans_name"].startswith(f"{own}_"):
+        own = _DEFAULT_PLANS
+    config = plans["plans_name"].removeprefix(f"{own}_").removesuffix("_ds")
+    words = [_TRAINS, plans["dataset_name"], configuration, fold.name.removeprefix("fold_")]
+    words += ["--config", f"{config}.yaml"]
+    words += ["-tr", trainer] if trainer != _DEFAULT_TRAINER else []
+    words += ["-p", own] if own != _DEFAULT_PLANS else []
+    return words

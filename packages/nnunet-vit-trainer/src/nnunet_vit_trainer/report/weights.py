@@ -1,0 +1,44 @@
+"""What a report says of the weights that a run began with."""
+
+from collections.abc import Mapping
+from pathlib import PureWindowsPath
+from typing import Any
+
+from vit_backbone import MODEL_CONFIGS
+
+LICENCES = {
+    "dinov3": "DINOv3 License (ai.meta.com/resources/models-and-libraries/dinov3-license)",
+    "dinov2": "Apache-2.0",
+    "retfound": "CC BY-NC 4.0",
+    "visionfm": "research and education only, see its LICENSE",
+}
+"""Family of `MODEL_CONFIGS` -> licence of the weights of its release."""
+
+
+def describe_weights(ours: Mapping[str, Any]) -> dict[str, str]:
+    """Say which file a run began with, and under which licence its release is.
+
+    Args:
+        ours: the section ``vit`` of derived plans.
+    """
+    weights = ours.get("weights")
+    if not weights:
+        return {"weights": "random initialisation, no pretrained weights"}
+    family = _family_of(ours)
+    source = MODEL_CONFIGS[family]["source"] if family else "not known"
+    licence = LICENCES.get(family or "")
+    said = f"{licence}, if it is the release's" if licence else "not known: see where it is from"
+    return {
+        "weights": PureWindowsPath(str(weights["file"])).name,
+        "sha256": str(weights["sha256"]),
+        "licence of the weights": said,
+        "their source": source,
+    }
+
+
+def _family_of(ours: Mapping[str, Any]) -> str | None:
+    asked = ours.get("model", {}).get("backbone", "")
+    if asked in MODEL_CONFIGS:
+        return str(asked)
+    timm_name = str(ours.get("backbone", {}).get("name", ""))
+    return next((name for name in ("dinov3", "dinov2") if name in timm_name), None)

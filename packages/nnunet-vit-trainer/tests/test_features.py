@@ -1,0 +1,199 @@
+"""Patch features as a picture: of a trained model beside what it was before, or of a config."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from a_validation import size_of, write
+from PIL import Image
+from trained_results import DATASET_JSON, PLANS, call, write_results
+
+from nnunet_vit_trainer.checkpoints.model_folder import read_model
+from nnunet_vit_trainer.commands.features import features
+from nnunet_vit_trainer.pictures.backbones import trained_views
+from nnunet_vit_trainer.pictures.features import (
+    LONGEST_SIDE,
+    FeatureRow,
+    Features,
+    colours_of,
+    draw_features,
+    patch_features,
+)
+from nnunet_vit_trainer.pictures.inputs import normalised, preprocessed
+from vit_backbone import UserError, create_backbone, load_weights
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """A picture with a dark and a light half, which is no whole number of patches."""
+    file = tmp_path_factory.mktemp("image") / "my case_0000.png"
+    grey = np.random.default_rng(0).normal(60, 20, (70, 100))
+    grey[:, 50:] += 100
+    write(file, np.clip(grey, 0, 255))
+    return file
+
+
+def views_of(folder):
+    plans, dataset = read_model(folder)
+    return trained_views(plans, dataset, folder / "fold_0" / "checkpoint_final.pth")
+
+
+def tokens_of(view, image):
+    return patch_features(view.backbone, view.input_norm, image, view.tap).tokens
+
+
+def test_features_cover_the_image_and_not_its_padding():
+    backbone = create_backbone("test_vit", pretrained=False)[0].eval()
+    found = patch_features(backbone, None, torch.zeros(3, 70, 100), 3)
+    assert found.tokens.shape[:2] == (5, 7)
+    assert found.covered == (70 / 80, 100 / 112)
+
+
+def test_a_large_image_is_made_smaller_before_the_backbone():
+    backbone = create_backbone("test_vit", pretrained=False)[0].eval()
+    found = patch_features(backbone, None, torch.zeros(3, 32, 4 * LONGEST_SIDE), 3)
+    assert found.tokens.shape[:2] == (1, LONGEST_SIDE // 16)
+
+
+def test_the_first_component_is_brightness_and_colours_are_common():
+    """A step along one direction is seen in both, though one of them lies elsewhere."""
+    steps = torch.zeros(4, 8, 16)
+    steps[:, 4:, 5] = 10
+    steps += 0.01 * torch.randn(steps.shape, generator=torch.Generator().manual_seed(0))
+    columns = [[Features(steps, (1, 1))], [Features(steps + 100, (1, 1))]]
+    (first, second), share = colours_of(columns)
+    assert np.abs(first[0].astype(int) - second[0]).max() <= 1
+    light = first[0].mean(axis=2)
+    assert abs(light[:, 4:].mean() - light[:, :4].mean()) > 100
+    assert share > 0.99
+
+
+def test_equal_features_have_equal_colours_each_time():
+    tokens = torch.randn((6, 6, 16), generator=torch.Generator().manual_seed(0))
+    once, again = (colours_of([[Features(tokens, (1, 1))]])[0][0][0] for _ in range(2))
+    assert (once == again).all()
+    flat, share = colours_of([[Features(torch.zeros(2, 2, 16), (1, 1))]])
+    assert share == 0
+    assert (flat[0][0] == flat[0][0][0, 0]).all()
+
+
+@pytest.mark.parametrize("shape", [(50, 400), (400, 50), (1, 1)])
+def test_any_shape_is_drawn(shape):
+    of = Features(torch.randn(2, 3, 8), (0.9, 0.7))
+    row = FeatureRow("a$b_c", np.zeros((*shape, 3), np.uint8), [of, of])
+    drawn = draw_features([row, row], ["a", "b"], "said")
+    assert drawn[:4] == b"\x89PNG"
+
+
+def results(exporter, home, **options):
+    """Write trained results, whose weight file lies beside them."""
+    (home / "vit.pth").symlink_to(exporter / "vit.pth")
+    return write_results(home, **options)
+
+
+def test_the_plain_backbone_is_the_weight_file_and_the_trained_one_is_not(exporter, tmp_path):
+    """The patch embedding of grey images trains beside LoRA: the file has it as it was."""
+    folder = results(exporter, tmp_path)
+    views, said = views_of(folder)
+    assert [view.title for view in views] == ["pretrained", "with the trained LoRA"]
+    assert said == ""
+    file = create_backbone("test_vit", pretrained=False, in_chans=1, img_size=160)[0].eval()
+    load_weights(file, exporter / "vit.pth")
+    picture = torch.rand((1, 48, 48), generator=torch.Generator().manual_seed(0))
+    plain, trained = (tokens_of(view, picture) for view in views)
+    own = patch_features(file, None, picture, views[0].tap).tokens
+    assert torch.allclose(plain, own, atol=1e-5)
+    assert (trained - own).abs().max() > 0.1
+    (tmp_path / "vit.pth").unlink()
+    views, said = views_of(folder)
+    assert len(views) == 2
+    assert "the trained patch embedding in both" in said
+
+
+def test_lora_comes_off_colours_without_the_weight_file(exporter, tmp_path, monkeypatch):
+    monkeypatch.setitem(PLANS["configurations"]["2d"], "normalization_schemes", ["A"] * 3)
+    monkeypatch.setitem(DATASET_JSON, "channel_names", {"0": "R", "1": "G", "2": "B"})
+    folder = results(exporter, tmp_path, model={"input_norm": "none"}, in_chans=3)
+    (tmp_path / "vit.pth").unlink()
+    views, said = views_of(folder)
+    assert said == ""
+    file = create_backbone("test_vit", pretrained=False, img_size=160)[0].eval()
+    load_weights(file, exporter / "vit.pth")
+    picture = torch.rand((3, 48, 48), generator=torch.Generator().manual_seed(0))
+    own = patch_features(file, None, picture, views[0].tap).tokens
+    assert torch.allclose(tokens_of(views[0], picture), own, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tune", "titles"),
+    [("full", ["pretrained", "trained"]), ("frozen", ["pretrained, frozen"])],
+)
+def test_other_ways_of_training_are_told_apart(exporter, tmp_path, tune, titles):
+    folder = results(exporter, tmp_path, in_chans=3, model={"tune": tune})
+    assert [view.title for view in views_of(folder)[0]] == titles
+    (tmp_path / "vit.pth").unlink()
+    views, said = views_of(folder)
+    assert len(views) == 1
+    assert ("not as it was before" in said) == (tune == "full")
+
+
+def test_the_command_draws_a_trained_model(trained_folder, image, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    call(features, image, "--results", trained_folder, "-f", "0", "-o", out)
+    assert capsys.readouterr().out.strip() == str(out)
+    width, height = size_of(out)
+    assert width == 1000
+    assert 250 < height < 450
+
+
+def test_the_command_draws_a_config(image, exporter, tmp_path):
+    config = tmp_path / "mine.yaml"
+    model = {"backbone": "test_vit", "checkpoint_path": str(exporter / "vit.pth")}
+    config.write_text(yaml.safe_dump({"model": model | {"model_path": "linear"}}))
+    photograph = tmp_path / "photo.jpg"
+    Image.new("RGB", (40, 30), (200, 30, 60)).save(photograph)
+    call(features, photograph, photograph, "--config", config, "-o", tmp_path / "rgb.png")
+    call(features, image, "--config", config, "-o", tmp_path / "grey.png")
+    assert size_of(tmp_path / "rgb.png")[0] == size_of(tmp_path / "grey.png")[0] == 1000
+    with pytest.raises(SystemExit):
+        call(features, photograph, image, "--config", config, "-o", tmp_path / "mixed.png")
+    assert not (tmp_path / "mixed.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gone_0000.png"], "there is no image"),
+        (["{image}", "-f", "3"], "of fold 3"),
+        (["{image}", "-o", "{folder}"], "a file in a folder that is there"),
+        (["{image}", "-slice", "2"], "has no slice 2"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(trained_folder, image, tmp_path, capsys, arguments, said):
+    words = [word.format(image=image, folder=tmp_path) for word in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        call(features, *words, "--results", trained_folder)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_an_image_is_read_as_the_model_reads_it_and_shown_as_it_is(trained_folder, image):
+    plans, dataset = read_model(trained_folder)
+    found = preprocessed("my case", [image], plans, dataset)
+    assert found.image.shape == (70, 100, 3)
+    assert abs(float(found.normalised.mean())) < 1e-3
+    assert found.normalised.shape == (1, 70, 100)
+
+
+def test_of_a_volume_the_middle_or_the_slice_asked_for_is_read(tmp_path):
+    volume = np.arange(5, dtype=np.float32)[:, None, None] * np.ones((1, 6, 8), np.float32)
+    volume[:, 0] += 1
+    write(tmp_path / "a.nii.gz", volume)
+    found = normalised(tmp_path / "a.nii.gz")
+    assert (found.name, found.aspect) == ("a.nii.gz, slice 3 of 5", 2.0)
+    assert normalised(tmp_path / "a.nii.gz", at=5).name.endswith("slice 5 of 5")
+    with pytest.raises(UserError, match="it has 1 to 5"):
+        normalised(tmp_path / "a.nii.gz", at=6)
+    with pytest.raises(UserError, match=r"images end in \.bmp"):
+        normalised(tmp_path / "a.txt")

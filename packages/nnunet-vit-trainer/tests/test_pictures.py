@@ -1,0 +1,313 @@
+"""The overlay sheet: which cases and slices are on it, of whatever data, and what it looks like."""
+
+import io
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+from a_validation import copy_of, flat_case, pixels_of, size_of, write_validation
+
+from nnunet_vit_trainer.pictures.classes import classes_of, colour_of, errors_of
+from nnunet_vit_trainer.pictures.overlay import draw_sheet
+from nnunet_vit_trainer.pictures.scores import Score, chosen, worst_first
+from nnunet_vit_trainer.pictures.sources import NO_IMAGE, raw_files, read_slice
+from nnunet_vit_trainer.pictures.tones import are_colours, to_rgb
+from nnunet_vit_trainer.pictures.validation import draw_validation, read_validation
+from vit_backbone import UserError
+
+ORANGE = (0xE6, 0x9F, 0x00)
+
+
+@pytest.fixture
+def model(trained_folder, tmp_path):
+    return copy_of(trained_folder, tmp_path)
+
+
+@pytest.fixture
+def raw(model, monkeypatch, tmp_path):
+    """The raw data set, where nnU-Net looks for it, once it is written."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "Dataset900_ViTDemo").symlink_to(tmp_path / "data")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def scores(*means):
+    return [Score(f"case_{i}", "", (mean, math.nan)) for i, mean in enumerate(means)]
+
+
+def shown(fold, number=0):
+    """Return the slice that is drawn of the best case (0), the median or the worst one."""
+    found = read_validation(fold)
+    _, score = chosen(found.scores)[number]
+    ending = found.model.dataset["file_ending"]
+    prediction = fold / "validation" / f"{score.case}{ending}"
+    return read_slice(found.model, score.case, score.truth, prediction)
+
+
+def holds(file, colour, least=20):
+    return (np.abs(pixels_of(file).astype(int) - colour).max(axis=2) < 3).sum() >= least
+
+
+@pytest.mark.parametrize(
+    ("means", "expected"),
+    [
+        ((0.5, 0.9, 0.1), {"best": 0.9, "median": 0.5, "worst": 0.1}),
+        ((0.5, 0.9, 0.1, 0.2), {"best": 0.9, "median": 0.2, "worst": 0.1}),
+        ((0.5, 0.9, math.nan), {"best": 0.9, "worst": 0.5}),
+        ((0.5, math.nan), {"only case": 0.5}),
+    ],
+)
+def test_the_best_the_median_and_the_worst_case_are_chosen(means, expected):
+    assert {place: score.mean for place, score in chosen(scores(*means))} == expected
+
+
+def test_where_nothing_is_there_the_first_cases_are_chosen():
+    assert [place for place, _ in chosen(scores(*[math.nan] * 5))] == ["nothing there"] * 3
+
+
+def test_cases_without_a_dice_come_last():
+    ranked = worst_first(scores(math.nan, 0.9, 0.1))
+    assert [score.case for score in ranked] == ["case_2", "case_1", "case_0"]
+
+
+def test_the_colours_of_21_classes_differ():
+    colours = np.array([colour_of(i) for i in range(21)])
+    apart = np.abs(colours[:, None] - colours).sum(2) + 9 * np.eye(21)
+    assert apart.min() > 0.15
+    assert colour_of(21) == colour_of(0)
+
+
+def test_labels_and_regions_are_named_as_in_nnunets_summary():
+    plain = classes_of({"labels": {"b": 2, "background": 0, "a": [1], "ignore": 3}})
+    assert [(c.name, c.key, c.values) for c in plain] == [("a", "1", (1,)), ("b", "2", (2,))]
+    regions = classes_of({"labels": {"background": 0, "whole": [1, 2], "core": 2, "x": [1]}})
+    assert [c.key for c in regions] == ["(1, 2)", "2", "(1,)"]
+
+
+def test_errors_are_those_of_the_regions_and_not_of_what_is_ignored():
+    classes = classes_of({"labels": {"background": 0, "whole": [1, 2], "core": 3}})
+    truth, prediction = np.array([1, 0, 3, 4]), np.array([2, 1, 3, 1])
+    assert errors_of(truth, prediction, classes, None).tolist() == [False, True, False, True]
+    assert errors_of(truth, prediction, classes, 4).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("names", "colours"),
+    [
+        (["R", "G", "B"], True),
+        (["red", "green", "blue", "alpha"], True),
+        (["rgb_to_0_1"] * 3, True),
+        (["T1", "T2", "FLAIR"], False),
+        (["B", "G", "R"], False),
+        (["R"], False),
+    ],
+)
+def test_colours_are_known_by_their_names(names, colours):
+    assert are_colours(names) is colours
+
+
+def test_values_become_what_a_screen_shows():
+    photograph = np.full((3, 2, 2), 200.0)
+    assert (to_rgb(photograph) == 200).all()
+    ct = np.linspace(-1000, 3000, 100).reshape(1, 10, 10)
+    window = to_rgb(ct, (0.0, 100.0))
+    assert {window.min(), window.max()} == {0, 255}
+    assert (window[0, 0] == 0).all()
+    for odd in (np.zeros((1, 2, 2)), np.full((1, 2, 2), np.nan), np.array([[[np.inf, 1.0]]])):
+        assert to_rgb(odd).dtype == np.uint8
+
+
+def test_a_validation_is_drawn_a_thousand_pixels_wide(model, raw):
+    cases = {f"case_{i}": flat_case(rng(), shift=3 * i) for i in range(5)}
+    fold = write_validation(model, cases)
+    file = draw_validation(fold)
+    assert file == fold / "overlay.png"
+    width, height = size_of(file)
+    assert width == 1000
+    assert 3 * 248 < height < 1000
+    assert holds(file, ORANGE)
+    assert [f.name for f in fold.iterdir() if f.suffix == ".tmp"] == []
+
+
+def test_other_styles_of_matplotlib_do_not_change_it(model, raw):
+    """nnU-Net sets seaborn's, with letters two and a half times as large, in the same process."""
+    fold = write_validation(model, {"case": flat_case(rng(), shift=2)})
+    plain = draw_validation(fold).read_bytes()
+    with matplotlib.rc_context({"axes.grid": True, "font.size": 30, "image.cmap": "hot"}):
+        assert draw_validation(fold).read_bytes() == plain
+
+
+def test_of_colours_all_are_shown_and_of_five_channels_the_first_is_named(model, raw):
+    fold = write_validation(model, {"case": flat_case(rng(), channels=3)}, channels=["R", "G", "B"])
+    image = shown(fold).image
+    assert (image[..., 0] != image[..., 1]).any()
+    names = ["T1", "T2", "PD", "DWI", "ADC"]
+    fold = write_validation(model, {"other": flat_case(rng(), channels=5)}, channels=names)
+    assert shown(fold).said == "channel T1 of 5"
+
+
+def volume(shape=(6, 30, 40)):
+    """Make a volume whose prediction is wrong in slice 4 most, by a class that is small there."""
+    truth, prediction = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    truth[1:5, 5:15, 5:15] = prediction[1:5, 5:15, 5:15] = 1
+    prediction[3, 5:9, 5:9] = 2
+    prediction[1, 5, 5] = 2
+    return rng().normal(40, 300, (1, *shape)).astype(np.float32), truth, prediction
+
+
+NIFTI = {"plans": {"image_reader_writer": "SimpleITKIO"}, "file_ending": ".nii.gz"}
+
+
+def test_of_a_volume_the_slice_with_most_errors_is_shown(model, raw):
+    fold = write_validation(model, {"case": volume()}, channels=["CT"], **NIFTI)
+    found = shown(fold)
+    assert found.said == "slice 4 of 6"
+    assert found.truth.shape == (30, 40)
+    assert found.aspect == 2.0
+    assert size_of(draw_validation(fold))[0] == 1000
+
+
+def test_a_volume_is_sliced_as_the_network_slices_it(model, raw):
+    plans = NIFTI["plans"] | {"transpose_forward": [2, 0, 1], "transpose_backward": [1, 2, 0]}
+    fold = write_validation(model, {"case": volume()}, **(NIFTI | {"plans": plans}))
+    found = shown(fold)
+    assert found.said == "slice 6 of 40"
+    assert found.truth.shape == found.image.shape[:2] == (6, 30)
+
+
+def test_of_a_volume_without_errors_the_fullest_slice_is_shown(model, raw):
+    image, truth, _ = volume()
+    truth[2, :, :] = 1
+    fold = write_validation(model, {"case": (image, truth, truth)}, **NIFTI)
+    assert shown(fold).said == "slice 3 of 6"
+
+
+def test_regions_and_what_is_not_annotated_are_drawn(model, raw):
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    image, truth, prediction = flat_case(rng(), shift=4)
+    truth[:, :10] = 3
+    fold = write_validation(
+        model, {"case": (image, truth, prediction)}, labels=labels, regions_class_order=[1, 2]
+    )
+    found = read_validation(fold)
+    assert all(0 < dice < 1 for dice in found.scores[0].dice)
+    assert holds(draw_validation(fold), (0x9A, 0x9A, 0x9A))
+
+
+@pytest.mark.parametrize("shape", [(20, 300), (300, 20), (1, 1), (900, 1700)])
+def test_any_shape_is_drawn(model, raw, shape):
+    fold = write_validation(model, {"case": flat_case(rng(), shape, shift=1)})
+    width, height = size_of(draw_validation(fold))
+    assert width == 1000
+    assert height < 600
+
+
+def test_a_single_pixel_of_a_large_image_is_seen(model, raw):
+    image, truth, _ = flat_case(rng(), (2000, 2000))
+    truth[:] = 0
+    prediction = truth.copy()
+    truth[1003, 997] = 1
+    fold = write_validation(model, {"case": (image, truth, prediction)})
+    assert holds(draw_validation(fold), ORANGE, least=4)
+
+
+@pytest.mark.parametrize("name", ["a$b_c$d", "fall 7", "été", "病例", "x" * 150, "%s{}"])
+def test_any_name_of_a_case_is_written_as_it_is(model, raw, name):
+    fold = write_validation(model, {name: flat_case(rng())})
+    assert draw_validation(fold).is_file()
+
+
+def test_masks_of_nothing_and_of_one_class_alone_are_drawn(model, raw):
+    image, truth, _ = flat_case(rng())
+    empty, full = np.zeros_like(truth), np.full_like(truth, 2)
+    cases = {
+        "found nothing": (image, truth, empty),
+        "nothing there": (image, empty, empty),
+        "everything": (image, full, full),
+    }
+    fold = write_validation(model, cases)
+    assert [score.case for _, score in chosen(read_validation(fold).scores)] == [
+        "everything",
+        "found nothing",
+    ]
+    assert draw_validation(fold).is_file()
+
+
+def test_of_many_classes_the_lowest_are_listed(model, raw):
+    labels = {"background": 0} | {f"class number {i}": i for i in range(1, 41)}
+    image, truth, _ = flat_case(rng())
+    truth[:] = np.arange(64) % 41
+    fold = write_validation(
+        model, {"case": (image, truth, np.roll(truth, 1, axis=0))}, labels=labels
+    )
+    assert draw_validation(fold).is_file()
+
+
+def test_without_the_image_the_masks_are_drawn(model, raw, tmp_path):
+    fold = write_validation(model, {"case": flat_case(rng())})
+    (tmp_path / "data" / "imagesTr" / "case_0000.png").unlink()
+    assert shown(fold).said == NO_IMAGE
+
+
+def test_the_truth_is_found_where_nnunet_has_it_though_results_moved(model, raw, tmp_path):
+    fold = write_validation(model, {"case": flat_case(rng())})
+    summary = fold / "validation" / "summary.json"
+    summary.write_text(summary.read_text().replace(str(tmp_path / "data"), "/gone"))
+    assert shown(fold).truth.any()
+    (tmp_path / "data" / "labelsTr" / "case.png").unlink()
+    with pytest.raises(UserError, match=r"case\.png lies neither"):
+        shown(fold)
+
+
+def test_images_that_dataset_json_lists_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    file = tmp_path / "Dataset001_A" / "elsewhere" / "x.png"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    dataset = {"dataset": {"a": {"images": ["elsewhere/x.png"]}}, "file_ending": ".png"}
+    assert raw_files("Dataset001_A", dataset, "a") == [file]
+
+
+def test_a_case_is_not_taken_for_one_whose_name_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    folder = tmp_path / "Dataset001_A" / "imagesTr"
+    folder.mkdir(parents=True)
+    for name in ("a_0000.png", "a_1_0000.png", "[a]_0000.png"):
+        (folder / name).touch()
+    for case in ("a", "[a]"):
+        found = raw_files("Dataset001_A", {"file_ending": ".png"}, case)
+        assert [file.name for file in found] == [f"{case}_0000.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('{"foreground_mean": {}}', "no summary"), ('{"metric_per_case": 3}', "no summary")],
+)
+def test_a_summary_that_is_none_is_one_line(model, raw, content, said):
+    fold = write_validation(model, {"case": flat_case(rng())})
+    (fold / "validation" / "summary.json").write_text(content)
+    with pytest.raises(UserError, match=said):
+        draw_validation(fold)
+
+
+def test_a_broken_mask_is_one_line(model, raw):
+    fold = write_validation(model, {"case": flat_case(rng())})
+    (fold / "validation" / "case.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="cannot be read"):
+        draw_validation(fold)
+
+
+def test_of_fold_all_it_is_said_that_the_cases_were_trained_on(model, raw):
+    fold = write_validation(model, {"case": flat_case(rng())})
+    assert read_validation(fold).cases == "1 case"
+    assert read_validation(fold.rename(fold.with_name("fold_all"))).cases.endswith("trained on")
+
+
+def test_a_sheet_needs_no_row():
+    assert size_of(io.BytesIO(draw_sheet([], [], None, "nothing")))[0] == 1000
