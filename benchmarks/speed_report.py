@@ -22,10 +22,17 @@ BASE = "PlainConvUNet"
 # Of Okabe and Ito, which the colour-blind tell apart; each kind has a marker of its own, too.
 STYLES = {
     "ours": ("#0072B2", "o"),
-    "ViT": ("#000000", "|"),
+    "ViT": ("#000000", "v"),
     "plain": ("#D55E00", "s"),
     "other": ("#E69F00", "^"),
     "nnU-Net": ("#009E73", "D"),
+}
+KINDS = {
+    "ours": "ours",
+    "ViT": "the bare ViT",
+    "plain": "plain assembly",
+    "other": "other projects",
+    "nnU-Net": "nnU-Net",
 }
 Measured = dict[str, Any]
 
@@ -125,38 +132,34 @@ def _goal(goal: str, where: str, measured: str, met: bool) -> str:
 
 def draw(known: dict[str, Measured], file: Path) -> None:
     """Draw each network's step and inference as ratios to the U-Net's, a panel per plan."""
-    figure, axes = plt.subplots(
-        1, len(known), figsize=(4.9 * len(known) + 1.6, 6.2), sharey=True, squeeze=False
-    )
+    figure, axes = plt.subplots(1, len(known), figsize=(10, 6.6), sharey=True, squeeze=False)
     first = next(iter(known.values()))
     names = sorted(first["peers"], key=lambda n: -ratios(first, n, BASE)[1])
     for axis, (key, measured) in zip(axes[0], known.items(), strict=True):
         for row, name in enumerate(names):
             color, marker = STYLES[measured["peers"][name]["kind"]]
             low, middle, high = ratios(measured, name, BASE)
-            axis.plot([low, high], [row, row], color=color, lw=2)
-            axis.plot(middle, row, marker, color=color, ms=9, mew=3 if marker == "|" else 1)
-            axis.plot(
-                ratios(measured, name, BASE, "inferences")[1],
-                row,
-                marker if marker != "|" else "x",
-                color=color,
-                ms=6,
-                mfc="white",
-            )
+            inference = ratios(measured, name, BASE, "inferences")[1]
+            axis.plot([low, high], [row + 0.18] * 2, color=color, lw=2)
+            axis.plot(middle, row + 0.18, marker, color=color, ms=8)
+            axis.plot(inference, row - 0.22, marker, color=color, ms=6, mfc="white")
+            axis.text(9.5, row, f"{middle:.2f}", ha="right", va="center", fontsize=9)
         axis.axvline(1, color="gray", lw=1)
         axis.set(title=key, xscale="log", xlabel=f"time / {BASE}'s (log scale)")
+        axis.set_xlim(0.2, 10)
         ticks = [0.25, 0.5, 1, 2, 4, 8]
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(names)), names)
     handles = [
-        mpl.lines.Line2D([], [], color=color, marker=marker, ls="", ms=9, label=kind)
+        mpl.lines.Line2D([], [], color=color, marker=marker, ls="", ms=9, label=KINDS[kind])
         for kind, (color, marker) in STYLES.items()
     ]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
-    figure.suptitle("Filled: a training step, with quartiles. Hollow: inference.", fontsize=11)
+    figure.suptitle(
+        "Filled, and in figures: a training step, with quartiles. Hollow: inference.", fontsize=11
+    )
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(file, dpi=100)
 
