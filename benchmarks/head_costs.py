@@ -14,11 +14,14 @@ inside of operators (convolution algorithms), the allocator's slack, the CUDA co
 import argparse
 import copy
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from heads import HEADS
+from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
@@ -44,11 +47,15 @@ def count_gflop(model: ViTSegmentationModel, side: int) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def adamw(model: ViTSegmentationModel) -> torch.optim.Optimizer:
-    """AdamW of what trains, its states already there, as in every step but the first."""
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW of what trains."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, foreach=True)
-    for parameter in parameters:
+    return with_states(torch.optim.AdamW(parameters, foreach=True))
+
+
+def with_states(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Let an optimizer have its states already, as in every step but the first."""
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
@@ -65,8 +72,18 @@ def training_step(model: ViTSegmentationModel, optimizer: torch.optim.Optimizer,
     optimizer.zero_grad()
 
 
-def count_peak(model: ViTSegmentationModel, side: int) -> float:
-    """GiB at the peak of a training step, without allocating it."""
+def count_peak(
+    model: nn.Module,
+    step: Callable[[nn.Module, torch.optim.Optimizer], None],
+    optimizer_of: Callable[[nn.Module], torch.optim.Optimizer] = adamw,
+) -> float:
+    """GiB at the peak of a training step, without allocating it.
+
+    Args:
+        model: any; it stays as it is.
+        step: taken with a copy of it and an optimizer.
+        optimizer_of: makes that.
+    """
     mode, tracker = FakeTensorMode(), MemTracker()
     with FakeCopyMode(mode):
         fake = copy.deepcopy(model)
@@ -76,10 +93,10 @@ def count_peak(model: ViTSegmentationModel, side: int) -> float:
                 delattr(module, name)
                 module.register_buffer(name, parameter.detach())
     with mode:
-        optimizer = adamw(fake)
+        optimizer = optimizer_of(fake)
         tracker.track_external(fake, optimizer)
         with tracker:
-            training_step(fake, optimizer, side)
+            step(fake, optimizer)
     (peak,) = tracker.get_tracker_snapshot("peak").values()
     return peak["Total"] / 2**30
 
@@ -116,7 +133,7 @@ def main(only: str) -> None:
         model = build(head, size)
         parts = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model.head, model)]
         gflop = [count_gflop(model, side) for side in SIDES]
-        peak = [count_peak(model, side) for side in SIDES]
+        peak = [count_peak(model, partial(training_step, side=side)) for side in SIDES]
         print(
             f"| {head} | {size[0].upper()} | {parts[0]:.2f} / {parts[1]:.1f} "
             f"| {gflop[0]:.0f} / {gflop[1]:.0f} | {peak[0]:.2f} / {peak[1]:.2f} |",
@@ -133,7 +150,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if arguments.measure:
         head, size, side = arguments.measure
-        counted = count_peak(build(head, size), int(side))
+        counted = count_peak(build(head, size), partial(training_step, side=int(side)))
         measured = measure_peak(head, size, int(side))
         print(f"{head} {size} {side}: counted {counted:.2f} GiB, measured {measured:.2f} GiB")
     else:

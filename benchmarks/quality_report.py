@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from document import put
 from heads import HEADS
 from quality import RECORD, ROOT, RUNS, TRAIN, recorded
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vit_backbone import find_head
 
 DOCUMENT = ROOT / "docs" / "results.md"
+SCRIPT = "benchmarks/quality_report.py"
 STEPS = RECORD.with_name("steps.json")
 NAMES = {101: "101 HENuclei", 102: "102 Colin27"}
 EVERY = TRAIN["num_iterations_per_epoch"]
@@ -32,8 +34,8 @@ DICES = ("dice", "pooled_dice", "surface_dice")
 def main() -> None:
     """Write both tables between their marks, and the pictures beside the document."""
     runs = [run for run in (*RUNS, "unetr_lora") if any(found(run, d) for d in NAMES)]
-    put("quality", quality_table(runs))
-    put("curves", curve_table(runs))
+    put(DOCUMENT, "quality", SCRIPT, quality_table(runs))
+    put(DOCUMENT, "curves", SCRIPT, curve_table(runs))
     draw_curves(runs, DOCUMENT.with_name("learning_curves.png"))
     draw_costs(runs, DOCUMENT.with_name("dice_over_cost.png"))
 
@@ -107,15 +109,6 @@ def curve_table(runs: list[str]) -> list[str]:
             after = f"{(passed[0] + 1) * EVERY}" if passed else "not"
             lines.append(f"| {run} | {name} | {' | '.join(cells)} | {after if stock else ''} |")
     return lines
-
-
-def put(mark: str, lines: list[str]) -> None:
-    """Put lines between a pair of marks of the document."""
-    begin, end = f"<!-- {mark}: written by benchmarks/quality_report.py -->", f"<!-- end {mark} -->"
-    before, rest = DOCUMENT.read_text().split(begin)
-    after = rest.split(end)[1]
-    DOCUMENT.write_text("\n".join([before + begin, "", *lines, "", end + after]))
-    print("\n".join(lines))
 
 
 def draw_curves(runs: list[str], file: Path) -> None:
