@@ -102,11 +102,11 @@ class Run:
     def step(self, image: torch.Tensor, target: Any, seed: int) -> float:
         """Take a step, and return the loss before it."""
         torch.manual_seed(seed)
-        loss, _ = training_step(
+        outcome = training_step(
             self.network, self.loss, self.optimizer, [(image, target)], gradient_clip=12.0
         )
         self.average.update()
-        return loss
+        return outcome.read()[0]
 
     def gradients(self) -> list[torch.Tensor]:
         """Return the gradients of the last step."""

@@ -91,7 +91,9 @@ def train(model, run, steps=2):
     optimizer = torch.optim.SGD(trained, 0.01)
     average, loss, found = WeightAverage(model, 0.9), loss_of(model), []
     for _ in range(steps):
-        value, _ = training_step(run, loss, optimizer, [(image, targets)], gradient_clip=12.0)
+        value, _ = training_step(
+            run, loss, optimizer, [(image, targets)], gradient_clip=12.0
+        ).read()
         found += [torch.tensor(value), *(p.grad.clone() for p in trained)]
         average.update()
         average.swap()

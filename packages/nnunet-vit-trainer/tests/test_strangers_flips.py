@@ -22,12 +22,12 @@ def whole(trained_folder, tmp_path_factory):
 
 def contents_of(folder):
     """Read every file that was installed."""
+    read = {
+        ".pth": lambda file: torch.load(file, weights_only=False),
+        ".json": lambda file: json.loads(file.read_text()),
+    }
     return {
-        file.relative_to(folder).as_posix(): (
-            torch.load(file, weights_only=False)
-            if file.suffix == ".pth"
-            else json.loads(file.read_text())
-        )
+        file.relative_to(folder).as_posix(): read.get(file.suffix, Path.read_text)(file)
         for file in folder.rglob("*")
         if file.is_file()
     }

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.results.card.facts import card_of
 from nnunet_vit_trainer.results.card.folder import read_validations
 from nnunet_vit_trainer.results.card.page import CARD, CITATION, markdown_of
 from nnunet_vit_trainer.results.card.releases import bibtex_of
 from nnunet_vit_trainer.results.folds import Fold
-
-from .private_paths import without_paths
 
 _INSTALL = (
     "nnUNetv2_install_pretrained_model_from_zip FILE.zip   # or: nnUNetv2_import_vit FILE.zip"

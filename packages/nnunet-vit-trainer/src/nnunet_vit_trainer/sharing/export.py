@@ -103,7 +103,6 @@ def export_vit(
             raise UserError(f"{quoted(part)} cannot be a folder's name on every system; rename it")
     model = f"{plans['dataset_name']}/{name}"
     shared_dataset = without_paths(dataset)
-    card = card_files(name, shared, shared_dataset, fold_folders, complete=form != "adapter")
     with (
         written_whole(zip_file) as unfinished,
         zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -118,6 +117,7 @@ def export_vit(
         _add_other_files(archive, folder, fold_folders, model)
         for file, tree in (("plans.json", shared), ("dataset.json", shared_dataset)):
             archive.writestr(f"{model}/{file}", json.dumps(tree, indent=4))
+        card = card_files(name, shared, shared_dataset, fold_folders, complete=form != "adapter")
         for file, text in card.items():
             archive.writestr(f"{model}/{file}", text)
     return zip_file

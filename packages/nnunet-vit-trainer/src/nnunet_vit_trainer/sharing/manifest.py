@@ -13,10 +13,9 @@ from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.checkpoints.model_folder import parse_json
+from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, RECORDED_VERSIONS
 from vit_backbone import UserError, reason_of, sha256_of
-
-from .private_paths import without_paths
 
 SCHEMA_VERSION = 1
 
