@@ -200,6 +200,19 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The commands of the tutorial and of what goes on in its folder, extracted and run; 5 min."""
+    session.run_install(
+        *["uv", "sync", "--all-packages", "--all-extras", "--no-default-groups"],
+        f"--python={session.virtualenv.location}",
+        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
+    )
+    folder = Path(session.create_tmp()).resolve() / "documents"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "packages/nnunet-vit-trainer/tests/run_documents.py", str(folder))
+
+
+@nox.session(default=False)
 def torture(session: nox.Session) -> None:
     """What tries to break it, for long: kills, floods of broken files, a long life; 2 h or so."""
     sync(session, "nnunet-vit-trainer", "all")

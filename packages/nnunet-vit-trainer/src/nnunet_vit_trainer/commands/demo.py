@@ -8,6 +8,13 @@ from .parser import CommandParser
 @one_line_errors
 def demo() -> None:
     """``nnUNetv2_demo_vit``: the main job on an embedded data set."""
+    arguments = _parser().parse_args()
+    from nnunet_vit_trainer.demo import run_demo
+
+    run_demo(arguments.folder, arguments.weights)
+
+
+def _parser() -> CommandParser:
     parser = CommandParser(
         "nnUNetv2_demo_vit",
         example="nnUNetv2_demo_vit\nnnUNetv2_demo_vit --weights vit_small_patch14.safetensors",
@@ -28,7 +35,4 @@ def demo() -> None:
         help="tune this pretrained ViT by LoRA instead of training a tiny one (a ViT-S takes four "
         "minutes, a ViT-L ten times that)",
     )
-    arguments = parser.parse_args()
-    from nnunet_vit_trainer.demo import run_demo
-
-    run_demo(arguments.folder, arguments.weights)
+    return parser

@@ -1,0 +1,146 @@
+"""The documents say what is so: commands parse, links lead somewhere, messages are ours.
+
+What they run is run by ``nox -s docs``.
+"""
+
+import re
+
+import pytest
+import yaml
+from documents import (
+    DOCUMENTS,
+    ROOT,
+    RUN_IN_ORDER,
+    anchors_of,
+    blocks_of,
+    commands_of,
+    links_of,
+    our_commands,
+    parser_of,
+    parts_not_said,
+    stock_options,
+)
+from run_documents import script_of
+
+from nnunet_vit_trainer.config.reading import load_config
+from vit_backbone.heads.finding import is_installed_head
+
+TROUBLES = ROOT / "docs" / "troubleshooting.md"
+each_document = pytest.mark.parametrize(
+    "file", DOCUMENTS, ids=[str(file.relative_to(ROOT)) for file in DOCUMENTS]
+)
+
+
+def blocks(file, language):
+    return [block for block in blocks_of(file.read_text()) if block.language == language]
+
+
+def marks_in(text):
+    return len(re.findall(r"^<!-- run -->$", text, re.M))
+
+
+def faults_of(command, arguments):
+    """Say what is wrong with a command as a document gives it."""
+    if command in our_commands():
+        try:
+            parser_of(command).parse_args(arguments)
+        except SystemExit:
+            return f"{command} does not take {arguments}"
+        return None
+    options = {word for word in arguments if re.match(r"--?[A-Za-z]", word)}
+    unknown = options - stock_options(command)
+    return f"{command} has no {sorted(unknown)}" if unknown else None
+
+
+@each_document
+def test_commands_are_taken_by_their_own_parsers(file):
+    faults = [
+        f"line {block.line}: {fault}"
+        for block in blocks(file, "bash")
+        for command in commands_of(block.text)
+        if (fault := faults_of(*command))
+    ]
+    assert not faults
+
+
+@each_document
+def test_links_lead_somewhere(file):
+    text = file.read_text()
+    lost = []
+    for link in links_of(text):
+        path, _, anchor = link.partition("#")
+        if re.match(r"\w+:", link):
+            continue
+        target = (file.parent / path).resolve() if path else file
+        if not target.exists() or (anchor and anchor not in anchors_of(target.read_text())):
+            lost.append(link)
+    assert not lost
+
+
+@each_document
+def test_blocks_are_whole_and_python_is_python(file):
+    text = file.read_text()
+    assert len(re.findall(r"^ *```", text, re.M)) == 2 * len(blocks_of(text))
+    assert marks_in(text) == sum(block.runs for block in blocks_of(text))
+    for block in blocks(file, "python"):
+        compile(block.text, f"{file}:{block.line}", "exec")
+
+
+@each_document
+def test_configs_are_read(file, tmp_path):
+    for block in blocks(file, "yaml"):
+        content = yaml.safe_load(block.text)
+        if {*content} <= {"model", "lora", "train"} and is_installed_head(
+            content["model"]["model_path"]  # a reader's own head is not
+        ):
+            (tmp_path / "config.yaml").write_text(block.text)
+            load_config(tmp_path / "config.yaml")
+
+
+def test_the_index_names_every_document():
+    linked = {link.partition("#")[0] for link in links_of((ROOT / "docs/README.md").read_text())}
+    assert {file.name for file in (ROOT / "docs").glob("*.md")} - {"README.md"} <= linked
+
+
+def test_quoted_messages_are_ours():
+    messages = [line for block in blocks(TROUBLES, "text") for line in block.text.splitlines()]
+    assert len(messages) > 10
+    assert not [part for message in messages for part in parts_not_said(message)]
+
+
+def test_what_is_run_is_run_in_one_shell():
+    marked = {file.name for file in DOCUMENTS if marks_in(file.read_text())}
+    assert marked == {*RUN_IN_ORDER}
+    text = "<!-- run -->\n```bash\ntrain\n```\nand\n```bash\nnot\n```\n"
+    text += "<!-- run -->\n```yaml\n# my.yaml, a config\nmodel: {}\n```\n"
+    script = script_of("a.md", text)
+    assert "train\n" in script
+    assert "not" not in script
+    assert "cat > my.yaml <<'" in script
+
+
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        ("nnUNetv2_train_vit 42 2d 0 --config my.yaml --cc", "does not take"),
+        ("nnUNetv2_train_vit 42 2d", "does not take"),
+        ("x=1 nnUNetv2_predict -d 42 -c 2d -i A -o B -q 1", r"no \['-q'\]"),
+        ("torchrun $(command -v nnUNetv2_train_vit) 42 \\\n  2d 0", "does not take"),
+        ("nnUNetv2_train_vit 42 2d 0 --config a  # --cc", None),
+        ("nnUNetv2_predict -d 42 -step_size -1 > nnUNetv2.log && echo --cc", None),
+        ("for f in 0 1; do nnUNetv2_train_vit 42 2d $f --config a=#b; done", None),
+    ],
+)
+def test_a_wrong_option_is_found(script, fault):
+    ((name, arguments),) = commands_of(script)
+    found = faults_of(name, arguments)
+    assert found is None if fault is None else re.search(fault, found)
+
+
+def test_a_wrong_link_and_a_wrong_message_are_found():
+    text = "# One & two\n[a](b.md#c) `[no](d)`\n```\n[no](e)\n# no\n```\n"
+    assert links_of(text) == ["b.md#c"]
+    assert anchors_of(text) == {"one--two"}
+    assert parts_not_said("no CUDA device is available; … nothing says this") == [
+        "nothing says this"
+    ]
