@@ -93,6 +93,11 @@ def parser_of(command):
     return parser
 
 
+def our_options(command):
+    """Return the options of a command of ours, as its usage names them."""
+    return {*re.findall(r"\[?(--?\w+)", parser_of(command).format_usage())}
+
+
 @cache
 def stock_options(command):
     """Return the options of a stock command, read off its source: importing it takes seconds."""

@@ -16,6 +16,7 @@ from documents import (
     commands_of,
     links_of,
     our_commands,
+    our_options,
     parser_of,
     parts_not_said,
     stock_options,
@@ -40,15 +41,15 @@ def marks_in(text):
 
 
 def faults_of(command, arguments):
-    """Say what is wrong with a command as a document gives it."""
-    if command in our_commands():
+    """Say what is wrong with a command as a document gives it; ``...`` stands for arguments."""
+    if command in our_commands() and "..." not in arguments:
         try:
             parser_of(command).parse_args(arguments)
         except SystemExit:
             return f"{command} does not take {arguments}"
         return None
-    options = {word for word in arguments if re.match(r"--?[A-Za-z]", word)}
-    unknown = options - stock_options(command)
+    known = our_options(command) if command in our_commands() else stock_options(command)
+    unknown = {word for word in arguments if re.match(r"--?[A-Za-z]", word)} - known
     return f"{command} has no {sorted(unknown)}" if unknown else None
 
 
@@ -124,6 +125,8 @@ def test_what_is_run_is_run_in_one_shell():
     [
         ("nnUNetv2_train_vit 42 2d 0 --config my.yaml --cc", "does not take"),
         ("nnUNetv2_train_vit 42 2d", "does not take"),
+        ("nnUNetv2_predict_vit ... --fast", None),
+        ("nnUNetv2_predict_vit ... --fest", r"no \['--fest'\]"),
         ("x=1 nnUNetv2_predict -d 42 -c 2d -i A -o B -q 1", r"no \['-q'\]"),
         ("torchrun $(command -v nnUNetv2_train_vit) 42 \\\n  2d 0", "does not take"),
         ("nnUNetv2_train_vit 42 2d 0 --config a  # --cc", None),
