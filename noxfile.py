@@ -201,7 +201,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """The commands of the tutorial and of what goes on in its folder, extracted and run; 5 min."""
+    """The commands of the tutorial and of what goes on in its folder, extracted and run; 3 min."""
     session.run_install(
         *["uv", "sync", "--all-packages", "--all-extras", "--no-default-groups"],
         f"--python={session.virtualenv.location}",

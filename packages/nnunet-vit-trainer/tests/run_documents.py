@@ -20,7 +20,7 @@ def script_of(name, document):
     for block in blocks_of(document):
         if not block.runs:
             continue
-        parts.append(f"echo '== docs/{name}:{block.line}'\n")
+        parts.append(f"echo; echo '== docs/{name}:{block.line}'\n")
         if block.language == "bash":
             parts.append(block.text)
         else:
