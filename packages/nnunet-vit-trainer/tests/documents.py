@@ -94,8 +94,8 @@ def parser_of(command):
 
 
 def our_options(command):
-    """Return the options of a command of ours, as its usage names them."""
-    return {*re.findall(r"\[?(--?\w+)", parser_of(command).format_usage())}
+    """Return the options of a command of ours, as its help names them."""
+    return {*re.findall(r"(?<!\w)--?\w+", parser_of(command).format_help())}
 
 
 @cache
