@@ -6,14 +6,6 @@ from typing import Any
 
 from vit_backbone import MODEL_CONFIGS
 
-LICENCES = {
-    "dinov3": "DINOv3 License (ai.meta.com/resources/models-and-libraries/dinov3-license)",
-    "dinov2": "Apache-2.0",
-    "retfound": "CC BY-NC 4.0",
-    "visionfm": "research and education only, see its LICENSE",
-}
-"""Family of `MODEL_CONFIGS` -> licence of the weights of its release."""
-
 
 def describe_weights(ours: Mapping[str, Any]) -> dict[str, str]:
     """Say which file a run began with, and under which licence its release is.
@@ -26,7 +18,7 @@ def describe_weights(ours: Mapping[str, Any]) -> dict[str, str]:
         return {"weights": "random initialisation, no pretrained weights"}
     family = _family_of(ours)
     source = MODEL_CONFIGS[family]["source"] if family else "not known"
-    licence = LICENCES.get(family or "")
+    licence = MODEL_CONFIGS[family]["licence"] if family else None
     said = f"{licence}, if it is the release's" if licence else "not known: see where it is from"
     return {
         "weights": PureWindowsPath(str(weights["file"])).name,

@@ -22,6 +22,7 @@ class ModelConfig(TypedDict):
         on_hub: whether timm's hub holds this family's own weights. Where it does not, the user
             gives a ``checkpoint_path``.
         source: where the weights come from, for messages.
+        licence: of the weights as they were released.
     """
 
     sizes: dict[str, str]
@@ -29,6 +30,7 @@ class ModelConfig(TypedDict):
     patch_size: int
     on_hub: bool
     source: str
+    licence: str
 
 
 MODEL_CONFIGS: dict[str, ModelConfig] = {
@@ -48,6 +50,7 @@ MODEL_CONFIGS: dict[str, ModelConfig] = {
         "patch_size": 16,
         "on_hub": True,
         "source": "the DINOv3 release of Meta AI (gated) or timm's mirror of it",
+        "licence": "DINOv3 License (ai.meta.com/resources/models-and-libraries/dinov3-license)",
     },
     "dinov2": {
         "sizes": {
@@ -64,6 +67,7 @@ MODEL_CONFIGS: dict[str, ModelConfig] = {
         "patch_size": 14,
         "on_hub": True,
         "source": "the DINOv2 release of Meta AI or timm's mirror of it",
+        "licence": "Apache-2.0",
     },
     # timm's own weights under these two names are ImageNet's MAE, not the family's.
     "retfound": {
@@ -76,6 +80,7 @@ MODEL_CONFIGS: dict[str, ModelConfig] = {
         "patch_size": 16,
         "on_hub": False,
         "source": "the RETFound release (RETFound_mae_natureCFP.pth and others, gated)",
+        "licence": "CC BY-NC 4.0",
     },
     "visionfm": {
         "sizes": {"base": "vit_base_patch16_224.mae"},
@@ -83,6 +88,7 @@ MODEL_CONFIGS: dict[str, ModelConfig] = {
         "patch_size": 16,
         "on_hub": False,
         "source": "the VisionFM release (VFM_Fundus_weights.pth and others)",
+        "licence": "research and education only, see its LICENSE",
     },
 }
 

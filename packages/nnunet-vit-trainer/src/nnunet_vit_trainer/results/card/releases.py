@@ -23,16 +23,15 @@ class Release:
 
 
 _RELEASES = {
-    "dinov3": Release(
-        "DINOv3 (Meta AI)",
-        "DINOv3 License (ai.meta.com/resources/models-and-libraries/dinov3-license)",
-        ("simeoni2025dinov3",),
-    ),
-    "dinov2": Release("DINOv2 (Meta AI)", "Apache-2.0", ("oquab2024dinov2",)),
-    "retfound": Release("RETFound", "CC BY-NC 4.0", ("zhou2023retfound",)),
-    "visionfm": Release(
-        "VisionFM", "research and education only, see its LICENSE", ("qiu2024visionfm",)
-    ),
+    **{
+        family: Release(name, MODEL_CONFIGS[family]["licence"], (paper,))
+        for family, name, paper in (
+            ("dinov3", "DINOv3 (Meta AI)", "simeoni2025dinov3"),
+            ("dinov2", "DINOv2 (Meta AI)", "oquab2024dinov2"),
+            ("retfound", "RETFound", "zhou2023retfound"),
+            ("visionfm", "VisionFM", "qiu2024visionfm"),
+        )
+    },
     "meddinov3": Release(
         "MedDINOv3",
         None,
