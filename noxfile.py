@@ -279,7 +279,8 @@ def wheels(session: nox.Session) -> None:
     out = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(out, ignore_errors=True)
     session.run(
-        *["uv", "build", "--all-packages", "--no-sources", "--wheel", "--quiet", "--out-dir"],
+        # Each wheel from its source distribution, which therefore is whole without the workspace.
+        *["uv", "build", "--all-packages", "--no-sources", "--quiet", "--out-dir"],
         str(out),
         external=True,
     )
