@@ -1,5 +1,7 @@
 """Folders of images and masks, as people have them, for the tests of the import."""
 
+import locale
+
 import numpy as np
 import SimpleITK
 from PIL import Image
@@ -55,8 +57,13 @@ def volume(file, values, spacing=(0.5, 0.5, 2.0), origin=(1.0, 2.0, 3.0), direct
 
 
 def series(folder, values, *, uid="1.2.3", modality="CT", at=None, along=(0, 0, 1), **tags):
-    """Save a DICOM series of the slices of ``values`` (z, y, x) int16, ``at`` these heights."""
+    """Save a DICOM series of the slices of ``values`` (z, y, x) int16, ``at`` these heights.
+
+    The trap: ITK's writing leaves the process in the locale C, and then no later test of the same
+    process can read what a command prints beyond ASCII.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for number, plane in enumerate(values):
@@ -78,6 +85,7 @@ def series(folder, values, *, uid="1.2.3", modality="CT", at=None, along=(0, 0, 
             image.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{uid}_{number}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)
     return folder
 
 

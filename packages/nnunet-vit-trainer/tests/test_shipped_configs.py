@@ -70,7 +70,7 @@ def test_its_weights_come_from_where_it_says(name):
     assert family["on_hub"] or model.checkpoint_path
     assert Path(model.checkpoint_path).name in shipped.text.partition("\nmodel:\n")[0]
     licences = {"dinov2": "Apache-2.0", "dinov3": "DINOv3", "retfound": "CC BY-NC"}
-    licences["visionfm"] = "research and education only"
+    licences["visionfm"] = "research only"
     if name != "recommended_meddinov3" and model.backbone in licences:
         assert shipped.licence.startswith(licences[model.backbone])
 
