@@ -177,7 +177,9 @@ def test_an_exported_model_predicts_on_another_machine(trained, run, tmp_path):
     for case in range(4):
         assert masks_agree(*(read(tmp_path / f / f"case{case}.nii.gz") for f in "ab"))
         here, there = (np.load(tmp_path / f / f"case{case}.npz")["probabilities"] for f in "ab")
-        np.testing.assert_allclose(here, there, atol=1e-4)
+        # nnU-Net adds up logits in float16: two processes may differ by its last bits, 2**-11 of
+        # a logit near 1, of which the sigmoid leaves a quarter.
+        np.testing.assert_allclose(here, there, atol=2 * 2**-11 / 4 + 1e-4)
         assert here.std() > 0
 
 
