@@ -47,7 +47,7 @@ UNDOCUMENTED = {
     "threadpool_limits": (data_loader, "limits threads for each batch; ours knows the libraries"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
-OWN_METHODS = {"begin", "_complete", "_resume", "_end_if_asked", "_figures", "read_outcomes"}
+OWN_METHODS = {"begin", "_end_if_asked", "_figures"}
 """Of the trainer; each other one overrides nnU-Net's, which must call it."""
 
 SET_ATTRIBUTES = {

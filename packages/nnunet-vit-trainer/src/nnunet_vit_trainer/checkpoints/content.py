@@ -107,8 +107,8 @@ def checkpoint_of(trainer: nnUNetTrainer, whole: bool = True) -> dict[str, Any]:
         PLANS_KEY: {
             "random_states": random_states(),
             "average": average and average.state(),
-            "skipped_steps": trainer.watch.skipped,
-            "losses": trainer.losses,
+            "skipped_steps": trainer.steps.watch.skipped,
+            "losses": trainer.steps.losses,
         },
     }
 

@@ -140,7 +140,7 @@ def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
 
     def step() -> None:
         trainer.train_step(batch)
-        trainer.read_outcomes()
+        trainer.steps.read()
 
     def steps() -> None:
         step()
@@ -153,7 +153,7 @@ def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
         return
     memory = peak_memory(trainer.device)
     if fitted:
-        _check_step(trainer, trainer.losses, found)
+        _check_step(trainer, trainer.steps.losses, found)
         tell_costs(trainer, batch, Seconds(seconds[0], loading), workers, found)
     found.facts.append(("peak memory", memory if fitted else "more than there is"))
     remedy = _try_batches(trainer, batch, found)

@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,10 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from nnunet_vit_trainer.checkpoints.base_weights import load_base_weights, load_pretrained
-from nnunet_vit_trainer.checkpoints.content import (
-    checkpoint_of,
-    fill_up,
-    frozen_names,
-    set_random_states,
-    unwrap,
-    write_atomically,
-)
+from nnunet_vit_trainer.checkpoints.base_weights import load_pretrained
+from nnunet_vit_trainer.checkpoints.content import checkpoint_of, unwrap, write_atomically
+from nnunet_vit_trainer.checkpoints.continuing import completed, go_on
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.plans.datasets import read_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError
 from vit_backbone.heads.recompute import set_recompute
@@ -37,28 +30,22 @@ from .group import largest_of_ranks, local_device, wrap
 from .optimization import Schedule, build_optimizer, default_warmup
 from .oversight.cases import (
     EMPTY_MASKS,
-    faults_of,
     have_foreground,
     naming_bad_cases,
     refuse_bad_cases,
     refuse_infinite,
     sample_of,
+    warn_of_bad_cases,
 )
 from .oversight.peak import peak_line
-from .oversight.showing import show_validation
+from .oversight.showing import conclude_validation
+from .oversight.steps import EpochSteps
 from .oversight.validation import validated_whole
-from .oversight.verdict import find_emptiness
-from .oversight.watch import StepWatch, plateau_hint, refuse_idle_lora
+from .oversight.watch import plateau_hint, refuse_idle_lora
 from .progress import EpochDisplay, Figures, is_shown
 from .seeding import seed_generators, seeded_data_workers
 from .shortage.workers import watched_data_workers
-from .step import (
-    Outcome,
-    deep_supervision_weights,
-    resolve_amp_dtype,
-    to_device,
-    training_step,
-)
+from .step import deep_supervision_weights, resolve_amp_dtype, to_device, training_step
 from .threads import FindsLibrariesOnce
 
 ADVICE = (
@@ -115,11 +102,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         batches = self.num_epochs * self.num_iterations_per_epoch * train["accumulate_steps"]
         self.not_compiled = reason_against(self.device, batches)
         self.average: WeightAverage | None = None
-        self.watch = StepWatch()
+        self.steps = EpochSteps(partial(refuse_infinite, self), f"{ADVICE} ({self.output_folder})")
         self.gradients_seen = False
-        # Of the epoch that is under way: what its steps came to, and those that are not read yet.
-        self.losses: list[float] = []
-        self.unread: deque[tuple[Outcome, list[dict[str, Any]]]] = deque()
         self.display = EpochDisplay(
             self.device, self.configuration_manager.batch_size * train["accumulate_steps"]
         )
@@ -193,7 +177,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             with written_whole(Path(self.output_folder_base, "vit.yaml")) as unfinished:
                 unfinished.write_text(record, encoding="utf-8")
         if self.resumed_from is not None:
-            self._resume(self.resumed_from)
+            go_on(self, self.resumed_from)
 
     def run_training(self) -> None:
         try:
@@ -229,7 +213,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         # A run that was stopped in this epoch has taken some of its steps already.
-        self.num_iterations_per_epoch = self.recipe["num_iterations_per_epoch"] - len(self.losses)
+        self.num_iterations_per_epoch = self.recipe["num_iterations_per_epoch"]
+        self.num_iterations_per_epoch -= len(self.steps.losses)
         for group in self.optimizer.param_groups:
             self.print_to_log_file(f"  {group['name']}: {group['lr']:.3g}")
         if self.local_rank == 0:
@@ -250,41 +235,27 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 amp_dtype=self.amp_dtype,
                 grad_scaler=self.grad_scaler,
             )
-        self.unread.append((outcome, batches))
+        self.steps.add(outcome, batches)
         if not self.gradients_seen:
             refuse_idle_lora(unwrap(self.network))
             self.gradients_seen = True
         if self.average is not None:
             self.average.update()
         # CUDA gets the next step before the outcome of this one is asked for.
-        self.read_outcomes(ahead=1 if self.device.type == "cuda" else 0)
+        self.steps.read(ahead=1 if self.device.type == "cuda" else 0)
         self._end_if_asked()
-        loss = self.losses[-1] if self.losses else math.nan
+        loss = self.steps.losses[-1] if self.steps.losses else math.nan
         self.display.end_step(loss)
         return {"loss": np.float32(loss)}
 
-    def read_outcomes(self, ahead: int = 0) -> None:
-        """Wait for the steps that are not read yet, but for the last ``ahead``; note their losses.
-
-        Raises:
-            UserError: see `refuse_infinite` and `StepWatch`.
-        """
-        while len(self.unread) > ahead:
-            outcome, batches = self.unread.popleft()
-            loss, taken = outcome.read()
-            if not taken:
-                refuse_infinite(self, batches)
-            self.watch.count(taken, f"{ADVICE} ({self.output_folder})")
-            self.losses.append(loss if taken else math.nan)
-
     def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
-        self.read_outcomes()
-        train_outputs = [{"loss": np.float32(loss)} for loss in self.losses]
+        self.steps.read()
+        train_outputs = [{"loss": np.float32(loss)} for loss in self.steps.losses]
         taken = [output for output in train_outputs if np.isfinite(output["loss"])]
         if len(taken) < len(train_outputs):
             self.print_to_log_file(
                 f"{len(train_outputs) - len(taken)} steps of this epoch were skipped: the loss or "
-                f"a gradient was not finite ({self.watch.skipped} in the whole run)"
+                f"a gradient was not finite ({self.steps.watch.skipped} in the whole run)"
             )
         super().on_train_epoch_end(taken or train_outputs)
 
@@ -307,7 +278,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         super().on_validation_epoch_end(val_outputs)
         if self.average is not None:
             self.average.swap()
-        self.losses = []
+        self.steps.losses = []
 
     def on_epoch_end(self) -> None:
         if self.local_rank == 0:
@@ -355,7 +326,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         number = largest_of_ranks(asked_by(), self.device)
         if not number:
             return
-        self.read_outcomes()
+        self.steps.read()
         if self.average is not None and self.average.swapped:
             self.average.swap()
         self.current_epoch -= 1  # nnU-Net counts on as it saves
@@ -369,21 +340,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         Not compiled, unless nnU-Net is asked to: tiles would need two graphs more, one for flipped
         ones, and few validations earn them back.
         """
+        warn_of_bad_cases(self, self.do_split()[1])
         trained, self.network = self.network, unwrap(self.network)
-        for name, fault in faults_of(self, self.do_split()[1], pixels=True).items():
-            self.print_to_log_file(f"WARNING: validation case {name} {fault}")
-        with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
-            super().perform_actual_validation(save_probabilities)
-        self.network = trained
-        summary = Path(self.output_folder, "validation", "summary.json")
-        # Other ranks would read it half written.
-        written = self.local_rank == 0 and summary.is_file()
-        line = find_emptiness(read_json(summary)) if written else None
-        if line is not None:
-            self.print_to_log_file(f"WARNING: {line}")
-        if written:
-            fold = Path(self.output_folder)
-            show_validation(fold, self.logger.get_checkpoint(), self.print_to_log_file)
+        try:
+            with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
+                super().perform_actual_validation(save_probabilities)
+        finally:
+            self.network = trained
+        # Other ranks would read the summary half written.
+        if self.local_rank == 0:
+            conclude_validation(self)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
@@ -424,34 +390,13 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if not self.was_initialized:
             with weights_follow():  # nnU-Net loads strictly
                 self.initialize()
-        hook = unwrap(self.network).register_load_state_dict_pre_hook(self._complete)
-        super().load_checkpoint(filename_or_checkpoint)
-        hook.remove()
+        weights = self.plans_manager.plans[PLANS_KEY]["weights"]
+        with completed(unwrap(self.network), weights, self.holds_base_weights):
+            super().load_checkpoint(filename_or_checkpoint)
         self.holds_base_weights = True
         self.resumed_from = Path(filename_or_checkpoint)
         # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
         self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
-
-    def _complete(self, network: nn.Module, weights: dict[str, torch.Tensor], *_: Any) -> None:
-        if not self.holds_base_weights and frozen_names(network) - weights.keys():
-            load_base_weights(network, self.plans_manager.plans[PLANS_KEY]["weights"])
-        fill_up(weights, network)
-
-    def _resume(self, file: Path) -> None:
-        """Go on where a checkpoint's run stopped, with its random numbers.
-
-        A checkpoint that is not ours (stock nnU-Net's) knows nothing of this.
-        """
-        # Lazily: the weights were read already, and what is here is not kept.
-        content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
-        state = content.get(PLANS_KEY, {})
-        self.watch.skipped = state.get("skipped_steps", 0)
-        self.losses = state.get("losses", [])
-        if self.average is not None and state.get("average") is not None:
-            self.average.restore(state["average"])
-        # With rank 0's random numbers all ranks would see the same batches.
-        if not self.is_ddp and "random_states" in state:
-            set_random_states(state["random_states"])
 
 
 class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):

@@ -60,6 +60,12 @@ def faults_of(trainer: nnUNetTrainer, names: Iterable[str], *, pixels: bool) -> 
     return {name: fault for name, fault in faults.items() if fault}
 
 
+def warn_of_bad_cases(trainer: nnUNetTrainer, names: Iterable[str]) -> None:
+    """Say in the log what is wrong with the cases of a validation; see `faults_of`."""
+    for name, fault in faults_of(trainer, names, pixels=True).items():
+        trainer.print_to_log_file(f"WARNING: validation case {name} {fault}")
+
+
 def dataset_of(trainer: nnUNetTrainer, names: Iterable[str]) -> Any:
     """Return nnU-Net's data set of some preprocessed cases."""
     folder = trainer.preprocessed_dataset_folder

@@ -1,12 +1,33 @@
-"""What a validation leaves to look at: its overlay sheet and its report."""
+"""What a finished validation says and leaves to look at: warnings, overlay sheet, report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
 from nnunet_vit_trainer.pictures.validation import draw_validation
+from nnunet_vit_trainer.plans.datasets import read_json
 from nnunet_vit_trainer.report.write import write_report
 from vit_backbone import reason_of
+
+from .verdict import find_emptiness
+
+
+def conclude_validation(trainer: nnUNetTrainer) -> None:
+    """Say in the log what makes a validation's figures say nothing, and draw it.
+
+    Args:
+        trainer: which has validated; nothing is done where it wrote no summary.
+    """
+    fold = Path(trainer.output_folder)
+    summary = fold / "validation" / "summary.json"
+    if not summary.is_file():
+        return
+    line = find_emptiness(read_json(summary))
+    if line is not None:
+        trainer.print_to_log_file(f"WARNING: {line}")
+    show_validation(fold, trainer.logger.get_checkpoint(), trainer.print_to_log_file)
 
 
 def show_validation(
