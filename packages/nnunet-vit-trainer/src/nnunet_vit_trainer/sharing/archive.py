@@ -65,6 +65,28 @@ def readable_zip(file: str | Path | None) -> Iterator[None]:
         raise UserError(f"{file} cannot be read as a zip: {reason_of(error)}") from error
 
 
+@contextmanager
+def opened_export(file: str | Path, otherwise: str) -> Iterator[zipfile.ZipFile]:
+    """Open a stranger's zip.
+
+    Args:
+        file: the zip.
+        otherwise: what is said of the file where a disk does not let it be read, or written out.
+
+    Raises:
+        UserError: no such file, no zip, or what a disk said.
+    """
+    if not Path(file).is_file():
+        raise UserError(f"{file}: no such file")
+    try:
+        with readable_zip(file):
+            archive = zipfile.ZipFile(file)
+        with archive:
+            yield archive
+    except OSError as error:
+        raise UserError(f"{file} {otherwise}: {reason_of(error)}") from error
+
+
 def checked_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Return the files in a zip, once every member is sure to be a plain file or folder below it.
 

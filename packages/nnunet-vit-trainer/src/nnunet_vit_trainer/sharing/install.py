@@ -28,9 +28,9 @@ from nnunet_vit_trainer.checkpoints.model_folder import (
 )
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.results.card.page import CARD, CITATION
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError
 
-from .archive import readable_zip, unpack
+from .archive import opened_export, unpack
 from .contents import contents_of
 from .foreign_checkpoint import check_fits, read_foreign_checkpoint
 from .foreign_plans import check_foreign
@@ -77,15 +77,8 @@ def import_vit(
             is installed already, base weights that are missing or others, a head that is not
             installed, or no space.
     """
-    if not Path(zip_file).is_file():
-        raise UserError(f"{zip_file}: no such file")
-    try:
-        with readable_zip(zip_file):
-            archive = zipfile.ZipFile(zip_file)
-        with archive:
-            return _install(archive, Path(results), checkpoint_path, head)
-    except OSError as error:
-        raise UserError(f"{zip_file} is not installed: {reason_of(error)}") from error
+    with opened_export(zip_file, "is not installed") as archive:
+        return _install(archive, Path(results), checkpoint_path, head)
 
 
 def _install(

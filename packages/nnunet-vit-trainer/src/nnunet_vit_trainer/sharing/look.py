@@ -10,7 +10,7 @@ from nnunet_vit_trainer.results.card.schema import ModelCard
 from nnunet_vit_trainer.results.folds import SUMMARY, Dice, order_of, read_dice
 from vit_backbone import UserError, reason_of
 
-from .archive import read_member, readable_zip
+from .archive import opened_export, read_member
 from .contents import LARGEST_JSON, contents_of
 
 _FOLD = re.compile(rf"({FOLD_NAME})/.+")
@@ -25,15 +25,8 @@ def card_of_zip(zip_file: str | Path) -> ModelCard:
     Raises:
         UserError: no such export, or one that `import_vit` would refuse for its names.
     """
-    if not Path(zip_file).is_file():
-        raise UserError(f"{zip_file}: no such file")
-    try:
-        with readable_zip(zip_file):
-            archive = zipfile.ZipFile(zip_file)
-        with archive:
-            return _card(archive)
-    except OSError as error:
-        raise UserError(f"{zip_file} cannot be read: {reason_of(error)}") from error
+    with opened_export(zip_file, "cannot be read") as archive:
+        return _card(archive)
 
 
 def _card(archive: zipfile.ZipFile) -> ModelCard:
