@@ -122,6 +122,22 @@ def test_resampling_that_both_record_counts(plans):
         goes_on(plans, other)
 
 
+def test_results_of_an_earlier_release_keep_their_dice_unless_told_otherwise(plans):
+    earlier = copy.deepcopy(plans)
+    del earlier["vit"]["train"]["batch_dice"]
+    asked = copy.deepcopy(plans)
+    plans["configurations"]["2d"]["batch_dice"] = False  # of auto, for images
+    earlier["configurations"]["2d"]["batch_dice"] = True
+    leave_unnamed(plans, earlier, set())
+    assert plans["configurations"]["2d"]["batch_dice"] is True
+    assert "batch_dice" not in plans["vit"]["train"]
+    assert goes_on(plans, earlier)
+    asked["vit"]["train"]["batch_dice"] = asked["configurations"]["2d"]["batch_dice"] = False
+    leave_unnamed(asked, earlier, set())
+    with pytest.raises(UserError, match="batch_dice was True and is now False"):
+        goes_on(asked, earlier)
+
+
 def test_a_switch_that_both_record_counts(plans):
     other = copy.deepcopy(plans)
     plans["vit"]["train"]["a_switch"], other["vit"]["train"]["a_switch"] = True, False

@@ -31,6 +31,7 @@ PLANS = {
             "data_identifier": "nnUNetPlans_2d",
             "patch_size": [40, 56],
             "batch_size": 12,
+            "batch_dice": True,
             "normalization_schemes": ["ZScoreNormalization"],
             "architecture": {"network_class_name": "unet"},
         },
@@ -96,6 +97,26 @@ def test_inheritance_is_flattened():
 def test_batch_and_patch_size_override_the_plan():
     settings = derive(batch_size=3, patch_size=[64, 96])["configurations"]["2d"]
     assert (settings["batch_size"], settings["patch_size"]) == (3, [64, 96])
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_images", "of_volumes"),
+    [("auto", False, True), (None, True, True), (True, True, True), (False, False, False)],
+)
+def test_cases_of_one_image_count_each_for_itself_unless_told_otherwise(
+    asked, of_images, of_volumes, monkeypatch
+):
+    for shape, expected in (([1, 250, 250], of_images), ([181, 217, 181], of_volumes)):
+        monkeypatch.setitem(PLANS, "original_median_shape_after_transp", shape)
+        plans = derive(batch_dice=asked)
+        assert plans["configurations"]["2d"]["batch_dice"] is expected
+        assert plans["vit"]["train"]["batch_dice"] == asked
+
+
+def test_a_dice_of_each_sample_that_was_planned_stays(monkeypatch):
+    monkeypatch.setitem(PLANS["configurations"]["2d"], "batch_dice", False)
+    assert derive()["configurations"]["2d"]["batch_dice"] is False
+    assert derive(batch_dice=True)["configurations"]["2d"]["batch_dice"] is True
 
 
 @pytest.mark.parametrize(

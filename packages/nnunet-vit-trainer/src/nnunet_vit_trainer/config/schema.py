@@ -140,6 +140,9 @@ class ViTTrainConfig:
         seed: of all random numbers (weights, order, augmentation, dropout), 0 to 2**32 - 1; two
             runs on one CPU with one data worker are then equal bit for bit. ``None``: never twice
             the same.
+        batch_dice: whether the loss takes one Dice of the whole batch, or (``false``) the mean of
+            its samples' Dice; ``auto`` is ``false`` where each case is one image and as nnU-Net
+            planned elsewhere, ``None`` always as planned.
         batch_size: at most 65536; ``None`` is the plans' own.
         patch_size: [height, width] in pixels, each at most 8192; ``None`` is the plans' own.
     """
@@ -170,6 +173,7 @@ class ViTTrainConfig:
     checkpoint: Literal["full", "adapter"] = "full"
     stop_file: Annotated[str, Field(max_length=4096)] = ""
     seed: Seed | None = None
+    batch_dice: bool | Literal["auto"] | None = "auto"
     batch_size: Batches | None = None
     patch_size: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = None
 

@@ -10,7 +10,7 @@ from vit_backbone import UserError, shorten
 
 from .architecture import resolved_options
 from .datasets import read_dataset_json
-from .derive import PLANS_KEY, keep_resampling
+from .derive import PLANS_KEY, TORCH_RESAMPLING
 
 # Options that a later run may change without making another model or another recipe of it.
 _FREE_OPTIONS = {
@@ -105,7 +105,19 @@ def leave_unnamed(plans: dict[str, Any], existing: dict[str, Any], given: set[st
     for name in options_of_old_plans(find_head(ours["head"])).keys() - theirs.keys() - given:
         ours.pop(name, None)
         plans[PLANS_KEY]["model"]["decoder"].pop(name, None)
-    keep_resampling(plans, existing)
+    _keep_settings(plans, existing)
+
+
+def _keep_settings(plans: dict[str, Any], existing: dict[str, Any]) -> None:
+    """Resample, and take the loss, as existing plans do that are older than the keys for it."""
+    (ours,), (theirs,) = (p["configurations"].values() for p in (plans, existing))
+    new, old = plans[PLANS_KEY], existing[PLANS_KEY]
+    if "probability_resampling" not in old["model"]:
+        ours |= {key: value for key, value in theirs.items() if key in TORCH_RESAMPLING}
+        del new["model"]["probability_resampling"]
+    if "batch_dice" not in old["train"] and new["train"]["batch_dice"] == "auto":
+        ours |= {key: value for key, value in theirs.items() if key == "batch_dice"}
+        del new["train"]["batch_dice"]
 
 
 def _architecture(plans: dict[str, Any]) -> dict[str, Any]:

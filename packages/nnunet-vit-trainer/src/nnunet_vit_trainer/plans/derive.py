@@ -6,6 +6,7 @@ Plain dicts in, plain dicts out.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +20,7 @@ from .architecture import architecture_of, auxiliary_outputs, resolved_options
 PLANS_KEY = "vit"
 _RESAMPLING = "resampling_fn_probabilities"
 # Of nnU-Net's planners "torchres". Its default takes the classes one by one through skimage.
-_TORCH_RESAMPLING = {
+TORCH_RESAMPLING = {
     _RESAMPLING: "resample_torch_fornnunet",
     f"{_RESAMPLING}_kwargs": {
         "is_seg": False,
@@ -90,10 +91,15 @@ def derive_plans(
     options = backbone["options"] | _patch_embedding_option(
         config.tune, channels, backbone.get("in_chans")
     )
-    settings |= _TORCH_RESAMPLING if config.model.probability_resampling == "torch" else {}
+    settings |= TORCH_RESAMPLING if config.model.probability_resampling == "torch" else {}
     settings |= {
         "patch_size": list(train["patch_size"] or settings["patch_size"]),
         "batch_size": train["batch_size"] or settings["batch_size"],
+        "batch_dice": takes_batch_dice(
+            train["batch_dice"],
+            settings.get("batch_dice", True),
+            plans.get("original_median_shape_after_transp", ()),
+        ),
         "architecture": architecture_of(config, backbone["name"], options, input_norm),
     }
     if deep_supervision:
@@ -114,18 +120,20 @@ def derive_plans(
     }
 
 
-def keep_resampling(plans: dict[str, Any], existing: dict[str, Any]) -> None:
-    """Resample, in place, as existing plans do that are older than ``probability_resampling``.
+def takes_batch_dice(asked: bool | str | None, planned: bool, shape: Sequence[float]) -> bool:
+    """Return whether the loss takes one Dice of a batch, or the mean of its samples' Dice.
+
+    nnU-Net plans the first for 2D: most slices of a volume lack most classes, and what counts is
+    the volume's Dice. Where each case is one image, what counts is the mean of the images' Dice.
 
     Args:
-        plans: derived for this run.
-        existing: the plans that lie in the results folder.
+        asked: ``train.batch_dice``.
+        planned: by nnU-Net.
+        shape: the median shape of the cases; one slice is an image.
     """
-    if "probability_resampling" in existing[PLANS_KEY]["model"]:
-        return
-    (ours,), (theirs,) = (p["configurations"].values() for p in (plans, existing))
-    ours |= {key: value for key, value in theirs.items() if key in _TORCH_RESAMPLING}
-    del plans[PLANS_KEY]["model"]["probability_resampling"]
+    if asked == "auto":
+        return planned and list(shape[:1]) != [1]
+    return planned if asked is None else bool(asked)
 
 
 def statistics_of(backbone: dict[str, Any]) -> dict[str, list[float]]:
