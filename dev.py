@@ -48,8 +48,10 @@ def main() -> int:
     uv, arguments = find_uv(), sys.argv[2:]
     if arguments[:1] == ["quick"]:
         arguments = ["-s", *arguments]
-    # The registry's default build of everything; a shell's own environment is left alone.
-    environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    # The registry's default build of everything; a shell's own environment is left alone. Without
+    # compiled files each of the tests' many processes would compile torch, timm and the rest anew.
+    others = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    environment = {k: v for k, v in os.environ.items() if k not in others}
     environment["PATH"] = os.pathsep.join([str(Path(uv).parent), environment.get("PATH", "")])
     command = {
         "demo": ["--package=nnunet-vit-trainer", "--extra=all", "nnUNetv2_demo_vit"],
