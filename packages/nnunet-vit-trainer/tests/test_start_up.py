@@ -3,6 +3,11 @@
 All of it is real but the data, the steps and the validation.
 """
 
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from a_start import CONFIG, DATASET, config, make_home, results_of, start, write
@@ -10,10 +15,30 @@ from safetensors.torch import save_file
 from trained_results import DATASET_JSON, PLANS
 
 from nnunet_vit_trainer.checkpoints import base_weights, content
-from nnunet_vit_trainer.launch import fold
+from nnunet_vit_trainer.launch import fold, prepare
 from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 from vit_backbone import UserError, create_backbone
 from vit_backbone.weights import files, once
+
+# What a training imports beside nnU-Net may be these, and nothing of these.
+NEEDED = {"timm", "peft", "torchvision", "transformers", "accelerate"}
+NOT_NEEDED = {"monai", "onnx", "onnxruntime", "tensorboard"}
+NOT_NEEDED_OF_OURS = {"doctor", "images", "pictures", "prediction", "report", "sharing", "demo"}
+
+
+@pytest.mark.slow
+def test_a_training_imports_what_it_needs_to_take_steps():
+    """What only the end of a run needs waits for it: drawing and writing the report."""
+    code = (
+        "import sys, nnunet_vit_trainer.launch.run, nnunet_vit_trainer.training.trainer, "
+        "vit_backbone.tuning.lora, vit_heads_segformer.segformer; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = done.stdout.splitlines()[-1].split()
+    assert {name.partition(".")[0] for name in names} >= NEEDED
+    assert not {name.partition(".")[0] for name in names} & NOT_NEEDED
+    ours = {name.split(".")[1] for name in names if name.startswith("nnunet_vit_trainer.")}
+    assert not ours & NOT_NEEDED_OF_OURS
 
 
 @pytest.fixture
@@ -82,6 +107,36 @@ def test_a_start_reads_and_hashes_its_weights_once(name, home, begun, counted):
         if key != "patch_embed.proj.weight":  # of one channel
             assert torch.equal(found[key], tensor), key
     assert once._kept.get() is None
+
+
+def test_a_link_to_the_weights_too(home, begun, counted):
+    (home / "link.pth").symlink_to(home / "weights.pth")
+    start(home, file=trained_from(home, "link.pth"))
+    assert counted() == (1, 1)
+
+
+def test_the_weights_are_hashed_while_the_network_is_tried(home, begun, monkeypatch):
+    seen, build = [], prepare.try_to_build
+    monkeypatch.setattr(
+        prepare, "try_to_build", lambda *a, **k: seen.append(list(once._begun)) or build(*a, **k)
+    )
+    start(home, file=trained_from(home))
+    assert [[Path(place[0]).name for place in state] for state in seen[0]] == [
+        ["weights.safetensors"]
+    ]
+    assert not once._begun
+
+
+def test_the_collector_is_paused_for_the_imports_alone(home, begun, monkeypatch):
+    on = []
+    for part, name in ((prepare, "try_to_build"), (fold, "_make_trainer")):
+        real = getattr(part, name)
+        monkeypatch.setattr(
+            part, name, lambda *a, real=real, **k: on.append(gc.isenabled()) or real(*a, **k)
+        )
+    start(home, file=trained_from(home))
+    assert on == [False, False, True]  # with the channels of the file the network is tried again
+    assert gc.isenabled()
 
 
 def test_going_on_from_an_adapter_checkpoint_too(home, begun, counted):

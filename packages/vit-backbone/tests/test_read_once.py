@@ -1,6 +1,7 @@
 """A weight file is read and hashed once, as long as it stays as it is."""
 
 import gc
+import hashlib
 import os
 import weakref
 
@@ -122,3 +123,37 @@ def test_a_file_that_goes_is_not_taken_from_memory(file):
             sha256_of(file)
         with pytest.raises(WeightsError, match="cannot be read"):
             read_checkpoint(file)
+
+
+def test_a_link_and_what_it_leads_to_are_one_file(file, tmp_path, reads, hashes):
+    """The hub's cache is one of links, and plans name the file itself."""
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(file)
+    with reading_once():
+        assert read_checkpoint(link) is read_checkpoint(file)
+    assert sha256_of(link) == sha256_of(file)
+    assert (len(reads), hashes()) == (1, 1)
+
+
+def test_what_is_hashed_ahead_is_waited_for_and_not_hashed_again(file, tmp_path, hashes):
+    expected = hashlib.sha256(file.read_bytes()).hexdigest()
+    once.hash_ahead(file)
+    assert sha256_of(file) == expected
+    assert hashes() == 1
+    assert not once._begun
+
+
+def test_a_file_that_is_replaced_meanwhile_is_hashed_anew(file):
+    once.hash_ahead(file)
+    file.write_bytes(b"another")
+    assert sha256_of(file) == hashlib.sha256(b"another").hexdigest()
+    once._begun.clear()
+
+
+def test_what_cannot_be_hashed_ahead_is_said_where_it_is_asked_for(tmp_path, capfd):
+    once.hash_ahead(tmp_path / "nothing")
+    once.hash_ahead(tmp_path)  # a folder
+    for thread in [*once._begun.values()]:
+        thread.join()
+    once._begun.clear()
+    assert capfd.readouterr().err == ""

@@ -7,6 +7,7 @@ from typing import Any
 from nnunet_vit_trainer.config.schema import ViTModelConfig
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, statistics_of
 from vit_backbone import MODEL_CONFIGS, UserError, fit_to_checkpoint, quoted, resolve_backbone
+from vit_backbone.weights.once import hash_ahead
 
 _PATCH_WEIGHT = "backbone.patch_embed.proj.weight"
 
@@ -24,6 +25,18 @@ def asked_backbone(
     has_weights = pretrained_weights or model.checkpoint_path or model.pretrained is not False
     weights = {"file": "", "sha256": ""} if has_weights else None
     return {"asked": asked, "name": asked, "options": {}}, weights
+
+
+def hash_weights_ahead(model: ViTModelConfig, pretrained_weights: str | None) -> None:
+    """Begin to hash the file that `find_backbone` will name, where it is one of this machine.
+
+    Args:
+        model: the config's section.
+        pretrained_weights: see there.
+    """
+    file = os.path.expanduser(pretrained_weights or model.checkpoint_path or "")
+    if os.path.isfile(file):  # Path's raises for some paths that a user may give
+        hash_ahead(Path(file))
 
 
 def find_backbone(

@@ -17,6 +17,7 @@ from nnunet_vit_trainer.training.ending.stop import signals_wait
 from nnunet_vit_trainer.training.shortage.disk import check_writable, disk_in_one_line
 from vit_backbone import UserError
 
+from .collector import collector_paused
 from .request import Request
 
 if TYPE_CHECKING:
@@ -44,14 +45,15 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
 
 
 def _train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: str) -> None:
-    import torch
-    import torch.distributed as dist
-    from torch.backends import cudnn
+    with collector_paused():
+        import torch
+        import torch.distributed as dist
+        from torch.backends import cudnn
 
-    from nnunet_vit_trainer.checkpoints.nnunet_json import json_written_whole
-    from nnunet_vit_trainer.training.compiling import compiler_in_one_line
-    from nnunet_vit_trainer.training.shortage.memory import within_memory
-    from vit_backbone.vits.unfilled import weights_follow
+        from nnunet_vit_trainer.checkpoints.nnunet_json import json_written_whole
+        from nnunet_vit_trainer.training.compiling import compiler_in_one_line
+        from nnunet_vit_trainer.training.shortage.memory import within_memory
+        from vit_backbone.vits.unfilled import weights_follow
 
     if request.device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net's own command: more do not help on a GPU

@@ -15,7 +15,13 @@ from nnunet_vit_trainer.plans.datasets import environment, find_dataset, read_pl
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans, derived_plans_name, settings_of
 from vit_backbone import UserError, WeightsError, shorten
 
-from .backbones import as_recorded, asked_backbone, find_backbone, recorded_backbone
+from .backbones import (
+    as_recorded,
+    asked_backbone,
+    find_backbone,
+    hash_weights_ahead,
+    recorded_backbone,
+)
 from .checks import (
     check_arguments,
     check_batch,
@@ -145,6 +151,7 @@ def _derive(
         return derive(*recorded_backbone(config.model, existing)), None
     # Weights may have to be downloaded: before that, what can be said without them.
     tried = derive(*asked_backbone(config.model, request.pretrained_weights))["configurations"]
+    hash_weights_ahead(config.model, request.pretrained_weights)  # beside the imports of a build
     recompute = config.train.grad_checkpointing_head
     try_to_build(tried[request.configuration], recompute_head=recompute)
     backbone, weights = find_backbone(config.model, request.pretrained_weights)

@@ -9,6 +9,7 @@ from vit_backbone import UserError
 from vit_backbone.weights.once import reading_once
 
 from .checks import parse_fold
+from .collector import collector_paused
 from .fold import train_fold
 from .prepare import claimed, prepare
 from .request import DEFAULT_TRAINER, Prepared, Request, mode_of
@@ -82,7 +83,8 @@ def _train(request: Request) -> str:
     train = partial(train_fold, request)
     alone = request.processes == 1
     with reading_once() if alone else contextlib.nullcontext():
-        prepared = prepare(request)
+        with collector_paused():
+            prepared = prepare(request)
         with claimed(prepared, request):
             if alone:
                 train(*prepared)
@@ -100,7 +102,8 @@ def _train_under_torchrun(request: Request) -> str:
     with reading_once(), contextlib.ExitStack() as claims:
 
         def prepare_and_claim() -> Prepared:
-            prepared = prepare(request)
+            with collector_paused():
+                prepared = prepare(request)
             claims.enter_context(claimed(prepared, request))
             return prepared
 

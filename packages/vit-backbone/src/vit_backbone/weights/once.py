@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import hashlib
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -12,9 +14,11 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 State = tuple[tuple[str, int, int, int, int, int], ...]
-_BLOCK = 2**20
+# Large, since each block waits for Python's lock: `hash_ahead` hashes beside imports.
+_BLOCK = 2**25
 
 _kept: "ContextVar[dict[State, Checkpoint] | None]" = ContextVar("kept", default=None)
+_begun: dict[State, threading.Thread] = {}
 
 
 @contextlib.contextmanager
@@ -54,10 +58,11 @@ def let_go() -> None:
 def state_of(files: Sequence[Path]) -> State | None:
     """Return what changes when a file is written to or replaced; ``None`` where one is not there.
 
-    The time of the last change of its entry (``ctime``) is part of it: nobody sets that one back.
+    A file has one state whatever link it is reached by: the hub's cache is one of links. The time
+    of the last change of its entry (``ctime``) is part of it: nobody sets that one back.
     """
     try:
-        stats = [(str(file.absolute()), file.stat()) for file in files]
+        stats = [(os.path.realpath(file), file.stat()) for file in files]
     except OSError:
         return None
     return tuple(
@@ -72,14 +77,36 @@ def sha256_of_files(files: Sequence[Path]) -> str:
         OSError: one cannot be read.
     """
     state = state_of(files)
-    return _sha256_in(state, *files) if state else _sha256_in.__wrapped__(state, *files)
+    if (begun := _begun.pop(state, None)) is not None:
+        begun.join()
+    places = [Path(os.path.realpath(file)) for file in files]
+    return _sha256_in(state, *places) if state else _sha256_in.__wrapped__(state, *places)
+
+
+def hash_ahead(file: Path) -> None:
+    """Begin to hash a file beside what comes next; `sha256_of_files` waits for it.
+
+    Args:
+        file: one that cannot be read is left to `sha256_of_files`.
+    """
+    state = state_of([file])
+    if state is None or state in _begun:
+        return
+
+    def hash_it() -> None:
+        with contextlib.suppress(OSError):
+            _sha256_in(state, Path(os.path.realpath(file)))
+
+    _begun[state] = threading.Thread(target=hash_it, daemon=True)  # a refused run does not wait
+    _begun[state].start()
 
 
 @functools.lru_cache(maxsize=8)
 def _sha256_in(_: State | None, *files: Path) -> str:
     digest = hashlib.sha256()
+    block = memoryview(bytearray(_BLOCK))
     for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
+        with file.open("rb", buffering=0) as stream:
+            while size := stream.readinto(block):
+                digest.update(block[:size])
     return digest.hexdigest()

@@ -6,9 +6,7 @@ from typing import Any
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_vit_trainer.pictures.validation import draw_validation
 from nnunet_vit_trainer.plans.datasets import read_json
-from nnunet_vit_trainer.report.write import write_report
 from vit_backbone import reason_of
 
 from .verdict import find_emptiness
@@ -40,6 +38,10 @@ def show_validation(
         logged: what nnU-Net's logger holds.
         tell: writes a line to the training's log.
     """
+    # Only the end of a run needs them; its start does not wait for their imports.
+    from nnunet_vit_trainer.pictures.validation import draw_validation
+    from nnunet_vit_trainer.report.write import write_report
+
     for name, make in (
         ("overlay sheet", lambda: draw_validation(fold)),
         ("report", lambda: write_report(fold, logged)),
