@@ -65,21 +65,26 @@ def must_not_import(session: nox.Session, *modules: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, which way imports run, and the lock."""
+    """Style, types, which way imports run, and the lock."""
     session.run_install(
-        "uv",
-        "sync",
-        "--only-group=dev",
+        # What the packages import is looked at, not run; they themselves stand below packages/.
+        *["uv", "sync", "--all-packages", "--all-groups", "--no-install-workspace"],
         f"--python={session.virtualenv.location}",
         env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
     )
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    check_types(session)
     lint_imports(session)
     lock = session.create_tmp() + "/requirements.lock"
     write_lock(session, lock, *held_versions((ROOT / "requirements.lock").read_text()))
     if Path(lock).read_text() != (ROOT / "requirements.lock").read_text():
         session.error("requirements.lock does not fit the packages' needs: run nox -s lock")
+
+
+def check_types(session: nox.Session) -> None:
+    """Check types; another checkout in the shell's PYTHONPATH would be taken for this one."""
+    session.run("ty", "check", f"--python={session.virtualenv.location}", env={"PYTHONPATH": None})
 
 
 def lint_imports(session: nox.Session) -> None:
@@ -90,7 +95,7 @@ def lint_imports(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def quick(session: nox.Session) -> None:
-    """The checks of a coffee's length: style, imports, and all unit tests in one environment."""
+    """The checks of a coffee's length: style, types, imports, and all unit tests at once."""
     session.run_install(
         *["uv", "sync", "--all-packages", "--all-extras", "--all-groups"],
         f"--python={session.virtualenv.location}",
@@ -98,6 +103,7 @@ def quick(session: nox.Session) -> None:
     )
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    check_types(session)
     lint_imports(session)
     # Tracing (torch.compile, torch.export) takes as long as all the rest: `nox -s tests` does it.
     session.run(

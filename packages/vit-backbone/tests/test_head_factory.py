@@ -15,6 +15,7 @@ from vit_backbone import (
     head_factory,
     head_options,
 )
+from vit_backbone.heads.factory import HeadFactory, standard_factory
 from vit_backbone.heads.linear_head import LinearHead
 
 
@@ -61,6 +62,14 @@ def test_the_factory_takes_what_a_written_out_one_takes(factory):
     assert factory.__doc__ == "Build a head of my own."
     assert list(head_options(factory)) == ["width"]
     assert head_options(factory)["width"].annotation is int
+
+
+def test_type_checkers_know_the_arguments_that_every_head_takes():
+    told = [*inspect.signature(HeadFactory.__call__).parameters.values()][1:-2]
+    taken = [*inspect.signature(standard_factory).parameters.values()][:-1]
+    assert [(p.name, p.default, p.annotation) for p in told] == [
+        (p.name, p.default, p.annotation) for p in taken
+    ]
 
 
 def test_a_head_is_joined_to_the_backbone_and_its_options_reach_it(factory):

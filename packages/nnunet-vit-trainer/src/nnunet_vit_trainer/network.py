@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vit_backbone import UserError, find_head, options_of_old_plans
 
 if TYPE_CHECKING:
-    from torch import nn
+    from vit_backbone import ViTSegmentationModel
 
 NETWORK_CLASS_NAME = f"{__name__}.build_network"
 
@@ -21,7 +21,7 @@ def build_network(
     strides: list[list[int]] | None = None,
     allow_hybrid: bool = True,
     **factory_arguments: Any,
-) -> "nn.Module":
+) -> "ViTSegmentationModel":
     """Build the network of a plans file, with random weights: it never looks for pretrained ones.
 
     nnU-Net calls this at the start of a training and, in a fresh process, at prediction; it then

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .vits.families import fit_to_checkpoint as fit_to_checkpoint
     from .vits.families import resolve_backbone as resolve_backbone
     from .vits.features import get_vit_features as get_vit_features
+    from .vits.plain import PlainViT as PlainViT
     from .vits.statistics import pretrained_statistics as pretrained_statistics
     from .vits.taps import LAYER_INDICES as LAYER_INDICES
     from .vits.taps import LAYER_PRESETS as LAYER_PRESETS
@@ -66,6 +67,7 @@ _MODULE_OF = {
     "ViTSegmentationModel": "segmentation.model",
     "build_segmentation_model": "segmentation.building",
     "patch_embedding_trains": "tuning.patch_embedding",
+    "PlainViT": "vits.plain",
     "pretrained_statistics": "vits.statistics",
     "LAYER_INDICES": "vits.taps",
     "LAYER_PRESETS": "vits.taps",
@@ -80,10 +82,12 @@ _MODULE_OF = {
 __all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+if not TYPE_CHECKING:  # who would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

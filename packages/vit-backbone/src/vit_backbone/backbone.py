@@ -13,6 +13,7 @@ from torch import nn
 
 from vit_backbone.vits.families import fit_to_checkpoint, resolve_backbone
 from vit_backbone.vits.patches import make_patches_traceable
+from vit_backbone.vits.plain import PlainViT, plain_vit
 from vit_backbone.vits.pos_embed import use_resampling
 from vit_backbone.vits.rope import make_rope_traceable
 from vit_backbone.vits.unfilled import build_unfilled, is_filled_next, refuse_unfilled
@@ -39,7 +40,7 @@ def create_backbone(
     drop_path_rate: float = 0.0,
     train_patch_embedding: bool | None = None,
     allow_hybrid: bool = False,
-) -> tuple[nn.Module, int, str]:
+) -> tuple[PlainViT, int, str]:
     """Build a backbone and fill it with weights, completely or not at all.
 
     The last options describe the model that a weight file is for; what they leave open is read
@@ -120,7 +121,7 @@ def _build(
     pos_embed_resampling: str | None = None,
     drop_path_rate: float = 0.0,
     allow_hybrid: bool = False,
-) -> nn.Module:
+) -> PlainViT:
     _check_options(in_chans, patch_size, img_size, norm_eps, drop_path_rate)
     if not timm.is_model(timm_name):
         near = timm.list_models(f"*{timm_name.split('.')[0]}*", include_tags=False)[:5]
@@ -131,14 +132,15 @@ def _build(
         options["init_values"] = 1e-5
     try:
         # Without dynamic_img_size timm takes one size only, or silently fewer patches than asked.
-        backbone = timm.create_model(
+        created = timm.create_model(
             timm_name, num_classes=0, in_chans=in_chans, dynamic_img_size=True, **options
         )
     except TypeError as error:
         raise UserError(
             f"timm model {timm_name!r} is not a plain ViT that takes any image size: {error}"
         ) from error
-    _refuse_unplain(backbone, timm_name, (PatchEmbed, HybridEmbed) if allow_hybrid else PatchEmbed)
+    _refuse_unplain(created, timm_name, (PatchEmbed, HybridEmbed) if allow_hybrid else PatchEmbed)
+    backbone = plain_vit(created)
     _norm_features_finally(backbone)
     _freeze_pooling(backbone)
     if norm_eps is not None:
@@ -147,11 +149,12 @@ def _build(
     make_patches_traceable(backbone)
     use_resampling(backbone, pos_embed_resampling)
     for block in backbone.blocks:
+        # Parallel blocks have no ``attn``.
+        attention: Any = getattr(block, "attn", None)
         # timm's EVA attention (DINOv3 qkvb) calls F.linear with qkv.weight, which goes around an
         # adapter on qkv: LoRA would train nothing. With the bias apart, qkv is called as a module.
-        # Parallel blocks have no ``attn``.
-        if hasattr(getattr(block, "attn", None), "qkv_bias_separate"):
-            block.attn.qkv_bias_separate = True
+        if hasattr(attention, "qkv_bias_separate"):
+            attention.qkv_bias_separate = True
     _set_geometry(backbone, patch_size, img_size)
     return backbone
 
@@ -193,7 +196,7 @@ def _refuse_unplain(
     raise UserError(f"timm model {timm_name!r} is not a plain ViT: {why}")
 
 
-def _norm_features_finally(backbone: nn.Module) -> None:
+def _norm_features_finally(backbone: PlainViT) -> None:
     """Where timm norms after pooling (``fc_norm``), norm the tokens: there is no pooling here."""
     after_pooling = getattr(backbone, "fc_norm", None)
     if isinstance(backbone.norm, nn.Identity) and isinstance(after_pooling, nn.Module):
@@ -217,7 +220,7 @@ def _set_norm_eps(backbone: nn.Module, norm_eps: float, timm_name: str) -> None:
         norm.eps = norm_eps
 
 
-def _set_geometry(backbone: nn.Module, patch_size: int | None, img_size: int | None) -> None:
+def _set_geometry(backbone: PlainViT, patch_size: int | None, img_size: int | None) -> None:
     """Resize the patch embedding and the position embedding's grid, which keeps its side."""
     native = backbone.patch_embed.patch_size[0]
     # The patch size that weight files have; load_weights resamples from it on purpose only.

@@ -119,6 +119,7 @@ def export_onnx(
             f"ONNX opset {opset} cannot say what {type(model.head).__name__} does: "
             f"{_first_line(error)}; use export_program"
         ) from error
+    assert onnx_program is not None  # with dynamo
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         written = Path(folder) / file.name
         onnx_program.save(written)

@@ -75,6 +75,7 @@ class PyramidNeck(nn.Module):
         """
         f1, f2, f3, f4 = _made_even(features)
         narrow, norm, activation, last = self.up4
+        assert isinstance(last, nn.ConvTranspose2d)
         finest = _upsampled(activation(norm(narrow(f1))), last, mixers[0], bias)
         coarser = (
             _upsampled(f2, self.up2, mixers[1]),
@@ -99,6 +100,7 @@ def _upsampled(
     bias: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
     """Apply a transposed convolution (in, C) whose C channels go through a mixer (D, C)."""
+    assert upsample.bias is not None
     with without_autocast(x.device.type):  # weights are composed as they are kept
         weight = torch.einsum("icyx,dc->idyx", upsample.weight, mixer)
         bias = mixer @ upsample.bias + bias

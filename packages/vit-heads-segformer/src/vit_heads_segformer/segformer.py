@@ -11,6 +11,7 @@ B: batch, C: embed_dim, h, w: patch grid, D: hidden_size, K: classes.
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from vit_backbone import ViTSegmentationModel
 from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.segmentation.precision import without_autocast
+from vit_backbone.vits.plain import plain_vit
 
 from .options import check_options
 from .pyramid import PyramidNeck, make_norm
@@ -67,7 +69,8 @@ class SegFormerHead(nn.Module):
         self.deep_supervision = False
         self.deep_supervision_scales = (1.0, 1 / 16) if auxiliary_outputs else (1.0,)
         self.neck = PyramidNeck(embed_dims[0]) if neck == "pyramid" else None
-        self.projections = nn.ModuleList(nn.Conv2d(dim, hidden_size, 1) for dim in embed_dims)
+        projections = nn.ModuleList(nn.Conv2d(dim, hidden_size, 1) for dim in embed_dims)
+        self.projections = cast("Sequence[nn.Conv2d]", projections)  # it does not say of what
         self.fuse = nn.Sequential(
             nn.Conv2d(hidden_size * len(embed_dims), hidden_size, 1, bias=False),
             make_norm(norm, hidden_size),
@@ -138,11 +141,14 @@ class SegFormerHead(nn.Module):
 
     def _mixers(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return projection and fusion as one matrix (D, C) per level, and the bias (D,) of all."""
-        with without_autocast(self.fuse[0].weight.device.type):
-            slices = self.fuse[0].weight.flatten(1).chunk(len(self.projections), dim=1)
+        fusion = self.fuse[0]
+        assert isinstance(fusion, nn.Conv2d)
+        with without_autocast(fusion.weight.device.type):
+            slices = fusion.weight.flatten(1).chunk(len(self.projections), dim=1)
             pairs = list(zip(slices, self.projections, strict=True))
             mixers = [fuse @ project.weight.flatten(1) for fuse, project in pairs]
-            return mixers, sum(fuse @ project.bias for fuse, project in pairs)
+            biases = [fuse @ p.bias for fuse, p in pairs if p.bias is not None]  # all have one
+            return mixers, sum(biases[1:], start=biases[0])
 
 
 class SegFormerSegmentationModel(ViTSegmentationModel):
@@ -175,8 +181,9 @@ class SegFormerSegmentationModel(ViTSegmentationModel):
         shortcut: bool = False,
         image_stem: bool = False,
     ) -> None:
+        vit = plain_vit(backbone)
         head = SegFormerHead(
-            [backbone.num_features] * 4,
+            [vit.num_features] * 4,
             num_classes,
             hidden_size,
             dropout,
@@ -186,6 +193,6 @@ class SegFormerSegmentationModel(ViTSegmentationModel):
             auxiliary_outputs=auxiliary_outputs,
             shortcut=shortcut,
             image_stem=image_stem,
-            image_channels=backbone.patch_embed.proj.in_channels,
+            image_channels=vit.patch_embed.proj.in_channels,
         )
         super().__init__(backbone, head)

@@ -58,16 +58,21 @@ class DeconvBlock(nn.Sequential):
         It takes 4 instead of 1 + 9 W / C products per pixel and channel; composing the kernels
         takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/cost_cuts.py).
         """
-        channels, width = self[0].weight.shape[:2]
+        double = self[0]
+        assert isinstance(double, nn.ConvTranspose2d)
+        channels, width = double.weight.shape[:2]
         return channels < 3 * width and width <= 64
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Turn (B, C, h, w) into (B, W, 2h, 2w)."""
         double, conv, norm, activation = self
         if not self.folds:
-            return activation(norm(conv(double(x))))
+            return activation(norm(conv(double(input))))
+        assert isinstance(double, nn.ConvTranspose2d)
+        assert double.bias is not None
+        assert isinstance(conv, nn.Conv2d)
         # A channel of ones carries the first bias, which the second convolution's padding borders.
-        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
+        x = F.pad(input, (0, 0, 0, 0, 0, 1), value=1.0)
         with without_autocast(x.device.type):  # composed as they are kept
             bias = double.bias[None, :, None, None].expand(1, -1, 2, 2)
             kernels = F.conv2d(torch.cat([double.weight, bias]), conv.weight, padding=2)

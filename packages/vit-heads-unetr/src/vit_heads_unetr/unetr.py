@@ -16,6 +16,7 @@ from torch import nn
 from vit_backbone import ViTSegmentationModel
 from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero
 from vit_backbone.heads.recompute import Run, kept, recomputed
+from vit_backbone.vits.plain import plain_vit
 
 from .blocks import DeconvBlock, add_conv_biases
 from .decoder import UNETRDecoder
@@ -187,15 +188,16 @@ class UNETRSegmentationModel(ViTSegmentationModel):
         shortcut: bool = False,
         image_stem: bool = False,
     ) -> None:
+        vit = plain_vit(backbone)
         head = UNETRHead(
-            backbone.num_features,
+            vit.num_features,
             num_classes,
             decoder_channels,
             negative_slope,
             image_skip=image_skip,
             upsample=upsample,
             norm=norm,
-            image_channels=backbone.patch_embed.proj.in_channels,
+            image_channels=vit.patch_embed.proj.in_channels,
             auxiliary_outputs=auxiliary_outputs,
             conv_bias=conv_bias,
             shortcut=shortcut,

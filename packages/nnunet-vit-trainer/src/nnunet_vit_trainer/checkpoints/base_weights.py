@@ -4,21 +4,23 @@ What was not trained need not be in a checkpoint: it is rebuilt from that file.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from vit_backbone import UserError, load_weights, sha256_of
 from vit_backbone.vits.unfilled import refuse_unfilled
 
 from .content import frozen_names, read_safely
 
+if TYPE_CHECKING:
+    from vit_backbone import ViTSegmentationModel
+
 NNUNET_CHECKPOINT = "nnunet_checkpoint"
 """A key of plans' ``weights``: the file is an nnU-Net checkpoint (from -pretrained_weights)."""
 
 
-def load_base_weights(network: nn.Module, weights: dict[str, Any] | None) -> None:
+def load_base_weights(network: "ViTSegmentationModel", weights: dict[str, Any] | None) -> None:
     """Fill what is frozen in a network from the file that its training began with.
 
     Args:
@@ -29,6 +31,7 @@ def load_base_weights(network: nn.Module, weights: dict[str, Any] | None) -> Non
         UserError: the file is not there, or is another one.
     """
     file = find_base_weights(weights)
+    assert weights is not None  # it was refused
     if not weights.get(NNUNET_CHECKPOINT):
         load_weights(network.backbone, file)
         return
@@ -42,7 +45,7 @@ def load_base_weights(network: nn.Module, weights: dict[str, Any] | None) -> Non
             own[name].copy_(tensor)
 
 
-def load_pretrained(network: nn.Module, weights: dict[str, Any]) -> str:
+def load_pretrained(network: "ViTSegmentationModel", weights: dict[str, Any]) -> str:
     """Fill the backbone of a new network with what its plans were derived from.
 
     Args:
@@ -78,8 +81,9 @@ def find_base_weights(
     Raises:
         UserError: the file is not there, or is another one.
     """
+    said = weights or {}
     try:
-        file, expected = Path(weights["file"]), weights["sha256"]
+        file, expected = Path(said["file"]), said["sha256"]
     except (TypeError, KeyError) as error:
         raise UserError("plans.json does not say file and sha256 of the base weights") from error
     if not file.exists():

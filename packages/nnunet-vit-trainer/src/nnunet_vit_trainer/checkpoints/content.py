@@ -4,7 +4,7 @@ import os
 import random
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, reason_of
 
 from .files import written_whole
+
+if TYPE_CHECKING:
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
+    from vit_backbone import ViTSegmentationModel
 
 REBUILT_FROM = "rebuilt_from"
 """A key of our checkpoints: the weight file that completes it; ``None`` where nothing lacks."""
@@ -33,14 +37,15 @@ _SAFE: list[Any] = [
 ]
 
 
-def unwrap(network: nn.Module) -> nn.Module:
+def unwrap(network: nn.Module) -> "ViTSegmentationModel":
     """Return the network inside of DDP and torch.compile, whose wrapper has no public name."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
-    return network._orig_mod if isinstance(network, OptimizedModule) else network
+    plain = network._orig_mod if isinstance(network, OptimizedModule) else network
+    return cast("ViTSegmentationModel", plain)  # as `build_network` returns it
 
 
-def frozen_names(network: nn.Module) -> set[str]:
+def frozen_names(network: "ViTSegmentationModel") -> set[str]:
     """Name what the backbone's weight file can restore: the backbone's frozen parameters.
 
     Not among them are adapters (those behind the last tap are frozen too), buffers (a BatchNorm's
@@ -56,7 +61,7 @@ def frozen_names(network: nn.Module) -> set[str]:
     }
 
 
-def trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
+def trained_state(network: "ViTSegmentationModel") -> dict[str, torch.Tensor]:
     """Return a network's state without its `frozen_names`: what a training changed, and the head.
 
     Args:
@@ -66,7 +71,7 @@ def trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
     return {n: tensor for n, tensor in network.state_dict().items() if n not in left_out}
 
 
-def fill_up(weights: dict[str, torch.Tensor], network: nn.Module) -> None:
+def fill_up(weights: dict[str, torch.Tensor], network: "ViTSegmentationModel") -> None:
     """Add the frozen tensors that an adapter checkpoint leaves out, in place, from a network.
 
     Args:
@@ -77,7 +82,7 @@ def fill_up(weights: dict[str, torch.Tensor], network: nn.Module) -> None:
     weights.update({name: own[name] for name in frozen_names(network) - weights.keys()})
 
 
-def checkpoint_of(trainer: nnUNetTrainer, whole: bool = True) -> dict[str, Any]:
+def checkpoint_of(trainer: "nnUNetTrainer_vit", whole: bool = True) -> dict[str, Any]:
     """Collect the keys that nnU-Net 2.8 reads back, in its own form, and ours under ``vit``.
 
     With weight averaging the network's weights are the average, which is what predicts; the

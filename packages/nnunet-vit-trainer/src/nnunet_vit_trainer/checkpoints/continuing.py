@@ -3,10 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
@@ -14,9 +13,15 @@ from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from .base_weights import load_base_weights
 from .content import fill_up, frozen_names, set_random_states
 
+if TYPE_CHECKING:
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
+    from vit_backbone import ViTSegmentationModel
+
 
 @contextlib.contextmanager
-def completed(network: nn.Module, weights: dict[str, Any] | None, filled: bool) -> Iterator[None]:
+def completed(
+    network: "ViTSegmentationModel", weights: dict[str, Any] | None, filled: bool
+) -> Iterator[None]:
     """Complete what the network is told to load: nnU-Net loads strictly.
 
     Args:
@@ -37,7 +42,7 @@ def completed(network: nn.Module, weights: dict[str, Any] | None, filled: bool) 
         hook.remove()
 
 
-def go_on(trainer: nnUNetTrainer, file: Path) -> None:
+def go_on(trainer: "nnUNetTrainer_vit", file: Path) -> None:
     """Go on where a checkpoint's run stopped, with its random numbers.
 
     A checkpoint that is not ours (stock nnU-Net's) knows nothing of this.

@@ -13,7 +13,7 @@ from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, quoted, reason_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from vit_backbone import ViTSegmentationModel
 
 FOLD_NAME, CHECKPOINT_NAME = r"fold_(?:\d+|all)", r"checkpoint_\w+\.pth"
 """Patterns of what is shared of a folder."""
@@ -123,7 +123,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def network_of(
     plans: dict[str, Any], dataset: dict[str, Any], *, in_memory: bool = True
-) -> "nn.Module":
+) -> "ViTSegmentationModel":
     """Build the network of derived plans, with random weights.
 
     Args:

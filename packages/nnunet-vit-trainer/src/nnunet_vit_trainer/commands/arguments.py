@@ -3,17 +3,29 @@
 import argparse
 import glob
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.config.catalogue import shipped_configs
 
 
+def complete_by(words: Callable[..., list[str]], *actions: Any) -> None:
+    """Let a shell complete arguments (argcomplete looks for ``completer``).
+
+    Args:
+        words: returns what may be meant.
+        actions: the arguments.
+    """
+    for action in actions:
+        action.completer = words
+
+
 def add_what_to_train(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what is trained, and where: data set, config, trainer, device."""
     add = parser.add_argument
     dataset = add("dataset_name_or_id", metavar="DATASET", help="dataset name or ID, preprocessed")
-    dataset.completer = complete_dataset
+    complete_by(complete_dataset, dataset)
     add("configuration", metavar="CONFIGURATION", help="a 2D configuration, such as 2d")
     config = add(
         "--config",
@@ -21,7 +33,7 @@ def add_what_to_train(parser: argparse.ArgumentParser) -> None:
         metavar="FILE_OR_NAME",
         help="YAML file, or a shipped config's name (listed by nnUNetv2_configs_vit --list)",
     )
-    config.completer = complete_config
+    complete_by(complete_config, config)
     add(
         "-tr",
         default="nnUNetTrainerNoDeepSupervision_vit",

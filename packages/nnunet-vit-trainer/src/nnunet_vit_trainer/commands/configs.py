@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_vit_trainer.config.catalogue import read_shipped, shipped_configs, write_config
 from vit_backbone import UserError
 
-from .arguments import complete_shipped
+from .arguments import complete_by, complete_shipped
 from .errors import one_line_errors
 from .parser import CommandParser
 
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     write = what.add_argument(
         "--write", metavar="NAME", help="copy one to FILE, which must not be there yet"
     )
-    show.completer = write.completer = complete_shipped
+    complete_by(complete_shipped, show, write)
     what.add_argument(
         "--reference", action="store_true", help="print every key, as docs/configuration.md"
     )

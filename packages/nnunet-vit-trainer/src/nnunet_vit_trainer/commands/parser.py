@@ -3,7 +3,7 @@
 import argparse
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 _WIDEST = 79
@@ -36,9 +36,7 @@ class CommandParser(argparse.ArgumentParser):
         """
         self.exit(2, f"{self.prog}: {message} (--help begins with an example)\n")
 
-    def parse_args(
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> argparse.Namespace:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse the command line, or complete it where a shell asks for that (argcomplete).
 
         Args:

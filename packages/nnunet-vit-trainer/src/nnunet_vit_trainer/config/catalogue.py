@@ -47,7 +47,7 @@ class ShippedConfig(NamedTuple):
 
 def shipped_configs() -> list[str]:
     """Return the names of the configs that come with the package, sorted."""
-    folder = resources.files(__package__) / "shipped"
+    folder = resources.files("nnunet_vit_trainer.config") / "shipped"
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir())
 
 
@@ -57,7 +57,7 @@ def shipped_file(name: str) -> Path:
     Args:
         name: one of `shipped_configs`.
     """
-    return Path(str(resources.files(__package__) / "shipped" / f"{name}.yaml"))
+    return Path(str(resources.files("nnunet_vit_trainer.config") / "shipped" / f"{name}.yaml"))
 
 
 def nearest_shipped(name: str) -> str:

@@ -72,7 +72,7 @@ def is_told(key: str, problems: Sequence[Problem]) -> bool:
     )
 
 
-def unknown_keys(content: Any, schema: type, prefix: str = "") -> list[Problem]:
+def unknown_keys(content: Any, schema: type[Any], prefix: str = "") -> list[Problem]:
     """List the keys that a schema lacks, each with the nearest that it has.
 
     Args:

@@ -90,7 +90,7 @@ def load_config(file_or_name: str | Path) -> ViTnnUNetConfig:
     return ViTnnUNetConfig(**sections)
 
 
-def _read_section(schema: type, content: Any, name: str) -> tuple[Any, list[Problem]]:
+def _read_section(schema: type[Any], content: Any, name: str) -> tuple[Any, list[Problem]]:
     """Read what can be read of a section; a key that is wrong has its default then."""
     if isinstance(content, dict):
         known = {f.name for f in fields(schema)}

@@ -82,7 +82,7 @@ def _section(title: str, docstring: str | None, rows: Iterator[Any], *, whole: b
     return f"{title}\n\n{_as_markdown(said)}\n\n{_table(rows)}"
 
 
-def _keys(schema: type) -> Iterator[tuple[str, ...]]:
+def _keys(schema: type[Any]) -> Iterator[tuple[str, ...]]:
     yield ("key", "default", "values", "what it is")
     default, said = schema(), described(schema.__doc__, "Attributes")
     properties = TypeAdapter(schema).json_schema()["properties"]

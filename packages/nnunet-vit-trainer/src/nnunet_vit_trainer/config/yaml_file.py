@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from vit_backbone import UserError, shorten
 
@@ -156,7 +157,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _error(problem: str, node: yaml.Node) -> yaml.YAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return ConstructorError(None, None, problem, node.start_mark)
 
 
 # PyYAML follows YAML 1.1, where 1e-3 is text, 010 is eight, 1:30 ninety and 2024-13-01 a crash.

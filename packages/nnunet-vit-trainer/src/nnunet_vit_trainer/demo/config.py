@@ -18,7 +18,7 @@ def config_of(weights: Path | None = None) -> str:
     Raises:
         UserError: a file that is missing or unreadable, or of which nobody knows what it is for.
     """
-    own = resources.files(__package__)
+    own = resources.files("nnunet_vit_trainer.demo")
     if weights is None:
         return (own / "demo.yaml").read_text(encoding="utf-8")
     config = yaml.safe_load((own / "lora.yaml").read_text(encoding="utf-8"))

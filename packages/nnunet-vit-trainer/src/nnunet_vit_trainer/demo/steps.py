@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class Step(NamedTuple):
     """One command: what the bar calls it, its words, and the seconds it took on two cores."""
 
     title: str
-    command: list[str]
+    command: Sequence[str]
     seconds: float
 
 

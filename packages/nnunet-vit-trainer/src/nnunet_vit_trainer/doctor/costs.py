@@ -82,7 +82,8 @@ def _tile(trainer: Any, batch: dict[str, Any], found: Examination) -> str:
     predictor = predictor_of(trainer)
 
     def predict() -> torch.Tensor:
-        return predictor.predict_sliding_window_return_logits(batch["data"][0][:, None])
+        image = batch["data"][0][:, None]
+        return torch.as_tensor(predictor.predict_sliding_window_return_logits(image))
 
     logits = predict()
     seconds = seconds_of(predict, trainer.device)

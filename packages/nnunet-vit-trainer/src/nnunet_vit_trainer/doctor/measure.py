@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_vit_trainer.training.oversight.peak import peak_bytes
+
+if TYPE_CHECKING:
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, budget: float = 5.0) -> float:
@@ -41,7 +43,7 @@ def peak_memory(device: torch.device) -> str:
     return f"{peak / 2**30:.1f} GiB, the whole process with its libraries"
 
 
-def predictor_of(trainer: nnUNetTrainer) -> nnUNetPredictor:
+def predictor_of(trainer: "nnUNetTrainer_vit") -> nnUNetPredictor:
     """Return nnU-Net's predictor as its final validation makes it."""
     predictor = nnUNetPredictor(
         perform_everything_on_device=trainer.device.type == "cuda",

@@ -68,9 +68,11 @@ def find_backbone(
         weights = {"file": str(file.resolve()), "sha256": sha256_of(file)}
         return backbone, weights | {"nnunet_checkpoint": True}
     found = find_weights(model.backbone, asked, model.checkpoint_path, pretrained=model.pretrained)
-    checkpoint = found and read_checkpoint(found)
+    checkpoint = read_checkpoint(found) if found else None
     name, options = fit_to_checkpoint(model.backbone, model.backbone_size, checkpoint)
-    weights = found and {"file": str(found.resolve()), "sha256": sha256_of(found)}
+    weights = None
+    if found:
+        weights = {"file": str(found.resolve()), "sha256": sha256_of(found)}
     in_chans = (checkpoint.in_chans if checkpoint else None) or 3
     backbone: dict[str, Any] = {
         "asked": asked,
@@ -146,6 +148,6 @@ def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:
     # All of it was trained on, or adapted to, the images' own channels.
     held = content["network_weights"]
     weight = held.get(_PATCH_WEIGHT) if isinstance(held, dict) else None
-    if getattr(weight, "ndim", 0) != 4:
+    if weight is None or getattr(weight, "ndim", 0) != 4:
         raise UserError(f"-pretrained_weights {checkpoint_file} has no patch embedding")
     return backbone | {"in_chans": weight.shape[1]}

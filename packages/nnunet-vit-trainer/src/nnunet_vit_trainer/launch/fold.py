@@ -21,7 +21,7 @@ from .collector import collector_paused
 from .request import Request
 
 if TYPE_CHECKING:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 
 def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: str) -> None:
@@ -75,7 +75,7 @@ def _train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: s
         within_memory(trainer, lambda: trainer.perform_actual_validation(request.probabilities))
 
 
-def _load_checkpoint(trainer: "nnUNetTrainer", request: Request) -> None:
+def _load_checkpoint(trainer: "nnUNetTrainer_vit", request: Request) -> None:
     from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
     from nnunet_vit_trainer.training.shortage.memory import within_memory
 
@@ -89,7 +89,7 @@ def _load_checkpoint(trainer: "nnUNetTrainer", request: Request) -> None:
         within_memory(trainer, lambda: trainer.load_checkpoint(str(file)))
 
 
-def _take_steps(trainer: "nnUNetTrainer") -> None:
+def _take_steps(trainer: "nnUNetTrainer_vit") -> None:
     from nnunet_vit_trainer.training.oversight.cases import name_what_failed_in_workers
     from nnunet_vit_trainer.training.shortage.memory import within_memory
 
@@ -105,7 +105,7 @@ def _take_steps(trainer: "nnUNetTrainer") -> None:
 
 def _make_trainer(
     request: Request, dataset: str, plans: dict[str, Any], folder: str
-) -> "nnUNetTrainer":
+) -> "nnUNetTrainer_vit":
     import torch
 
     from nnunet_vit_trainer.training import trainer as trainers
@@ -131,7 +131,7 @@ def _make_trainer(
     return trainer
 
 
-def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
+def _load_all_but_classifiers(trainer: "nnUNetTrainer_vit", file: Path) -> None:
     """Do as nnU-Net's `load_pretrained_weights`, which in a group reads to the rank's CUDA device.
 
     Raises:
@@ -166,7 +166,7 @@ def _load_all_but_classifiers(trainer: "nnUNetTrainer", file: Path) -> None:
     trainer.print_to_log_file(f"Weights: {len(wanted)} of {len(own)} tensors from {file}")
 
 
-def _write_split(trainer: "nnUNetTrainer") -> None:
+def _write_split(trainer: "nnUNetTrainer_vit") -> None:
     """Let one rank write splits_final.json: the others would read it half written."""
     import torch.distributed as dist
 
@@ -175,7 +175,7 @@ def _write_split(trainer: "nnUNetTrainer") -> None:
     dist.barrier()
 
 
-def _stop_data_workers(trainer: "nnUNetTrainer") -> None:
+def _stop_data_workers(trainer: "nnUNetTrainer_vit") -> None:
     """Stop them as nnU-Net does after the last epoch; their death would be reported as an error."""
     for loader in (trainer.dataloader_train, trainer.dataloader_val):
         if hasattr(loader, "_finish"):

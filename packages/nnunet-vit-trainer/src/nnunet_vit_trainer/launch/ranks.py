@@ -115,8 +115,9 @@ def _pass_on(processes: list[BaseProcess]) -> None:
     """
     if hasattr(signal, "SIGUSR1"):
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGUSR1)
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGUSR1)
 
 
 def _raise_if_stopped(store: dist.Store) -> None:

@@ -15,8 +15,16 @@ from nnunet_vit_trainer.checkpoints.base_weights import (
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, fill_up, read_safely
 from nnunet_vit_trainer.checkpoints.model_folder import network_of
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
-from vit_backbone import UserError, create_backbone, load_weights, reason_of, resolve_taps
+from vit_backbone import (
+    UserError,
+    ViTSegmentationModel,
+    create_backbone,
+    load_weights,
+    reason_of,
+    resolve_taps,
+)
 from vit_backbone.segmentation.input_norm import InputNorm
+from vit_backbone.vits.plain import PlainViT
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class View:
     """
 
     title: str
-    backbone: nn.Module
+    backbone: PlainViT
     input_norm: nn.Module | None
     tap: int
 
@@ -55,7 +63,7 @@ def trained_views(
     network = _load(plans, dataset, checkpoint)
     tap = resolve_taps(network.indices, len(network.backbone.blocks))[-1]
 
-    def view(title: str, backbone: nn.Module) -> View:
+    def view(title: str, backbone: PlainViT) -> View:
         return View(title, backbone.eval(), network.input_norm, tap)
 
     weights = plans[PLANS_KEY]["weights"]
@@ -112,7 +120,7 @@ def plain_view(
     return View(title, module.eval(), norm, tap)
 
 
-def _load(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: Path) -> Any:
+def _load(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: Path) -> ViTSegmentationModel:
     content = read_safely(checkpoint)
     network = network_of(plans, dataset)
     weights = content["network_weights"]
@@ -126,7 +134,7 @@ def _load(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: Path) -> A
     return network
 
 
-def _without_lora(backbone: nn.Module, weights: dict[str, Any] | None) -> tuple[nn.Module, str]:
+def _without_lora(backbone: PlainViT, weights: dict[str, Any] | None) -> tuple[PlainViT, str]:
     """Copy a backbone as it was before; adapters come off, a trained patch embedding is read."""
     from vit_backbone.tuning.lora import drop_lora  # peft is slow to import
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from vit_backbone import get_vit_features, shorten
 from vit_backbone.segmentation.geometry import pad_to_patches
+from vit_backbone.vits.plain import plain_vit
 
 from .canvas import WIDTH, Page, new_page
 
@@ -79,7 +80,7 @@ def patch_features(
         batch = F.interpolate(batch, size, mode="bilinear", antialias=True)
     if input_norm is not None:
         batch = input_norm(batch)
-    padded = pad_to_patches(batch, backbone.patch_embed.patch_size)
+    padded = pad_to_patches(batch, plain_vit(backbone).patch_embed.patch_size)
     (tokens,) = get_vit_features(backbone, padded, [tap])
     height, width = (a / b for a, b in zip(batch.shape[-2:], padded.shape[-2:], strict=True))
     return Features(tokens[0].permute(1, 2, 0).float().cpu(), (height, width))

@@ -156,7 +156,8 @@ def _any_in_block(mask: np.ndarray, step: int) -> np.ndarray:
     rows, columns = (math.ceil(side / step) * step for side in mask.shape)
     padded = np.zeros((rows, columns), dtype=bool)
     padded[: mask.shape[0], : mask.shape[1]] = mask
-    return padded.reshape(rows // step, step, columns // step, step).any(axis=(1, 3))
+    blocks = padded.reshape(rows // step, step, columns // step, step)
+    return np.asarray(blocks.any(axis=(1, 3)))
 
 
 def _number(dice: float) -> str:

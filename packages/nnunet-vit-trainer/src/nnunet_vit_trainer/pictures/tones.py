@@ -37,9 +37,9 @@ def to_rgb(
     if len(image) == 3 and finite.size and finite.min() >= 0 and 1 < finite.max() <= 255:
         shown = np.nan_to_num(image, posinf=255, neginf=0).astype(np.uint8)
         return np.moveaxis(shown, 0, 2)
-    if window is None or None in window or not window[0] < window[1]:
-        window = tuple(np.percentile(finite, _PERCENTILES)) if finite.size else (0.0, 1.0)
-    low, high = window
+    low, high = window or (None, None)
+    if low is None or high is None or not low < high:
+        low, high = np.percentile(finite, _PERCENTILES) if finite.size else (0.0, 1.0)
     span = high - low if high > low else 1.0
     scaled = np.clip(np.nan_to_num((image - low) / span, nan=0.0), 0, 1)
     grey = np.rint(255 * scaled).astype(np.uint8)

@@ -142,7 +142,7 @@ def _check_labels(labels: dict[str, Any], file: Path) -> None:
         values = {int(v) for n in labels.values() for v in (n if isinstance(n, list) else [n])}
         background = int(labels["background"])
     except (KeyError, TypeError, ValueError):
-        background = None
+        values, background = set[int](), None
     if background != 0:
         raise UserError(
             f"{said}: names with numbers are expected, 'background': 0 among them, such as "

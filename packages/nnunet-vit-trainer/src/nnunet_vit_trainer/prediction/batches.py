@@ -39,7 +39,7 @@ def predicted(
     pieces = (
         (canvas, tile, flips) for canvas in canvases for tile in canvas.tiles for flips in mirrors
     )
-    sums: list[torch.Tensor | None] = [None] * len(networks)
+    sums = [torch.empty(0)] * len(networks)  # of the tile that is in the making
     while batch := list(itertools.islice(pieces, batch_size)):
         images = torch.stack([_flipped(canvas.tile(tile), flips) for canvas, tile, flips in batch])
         images = images.to(device)
@@ -58,7 +58,7 @@ def _add(
     piece: _Piece,
     member: int,
     logits: torch.Tensor,
-    sums: list[torch.Tensor | None],
+    sums: list[torch.Tensor],
     mirrors: Sequence[tuple[int, ...]],
 ) -> bool:
     """Take one answer; with the last of a tile's mirrors their mean goes to the canvas."""

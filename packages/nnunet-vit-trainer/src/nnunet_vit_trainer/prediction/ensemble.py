@@ -65,7 +65,7 @@ def load_ensemble(
     try:
         # nnU-Net tells what it does, and fills the network from a checkpoint, strictly.
         with contextlib.redirect_stdout(io.StringIO()), weights_follow():
-            loaded = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+            loaded: Any = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
             loaded.initialize_from_trained_model_folder(str(folder), folds, checkpoint)
     except UserError:
         raise

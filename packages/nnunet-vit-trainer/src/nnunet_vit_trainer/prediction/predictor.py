@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -100,6 +100,24 @@ class Predictor:
             self.sums_device,
         )
         return canvas, properties
+
+    @overload
+    def predict(
+        self,
+        image: np.ndarray,
+        spacing: Sequence[float] | None = None,
+        *,
+        probabilities: Literal[False] = False,
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self,
+        image: np.ndarray,
+        spacing: Sequence[float] | None = None,
+        *,
+        probabilities: Literal[True],
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
     def predict(
         self,

@@ -70,9 +70,8 @@ class Canvas:
         members: int,
         device: torch.device,
     ) -> None:
-        self.image, self._unpad = pad_nd_image(
-            image, tuple(tile_size), "constant", {"value": 0}, True, None
-        )
+        padded, self._unpad = pad_nd_image(image, tuple(tile_size), "constant", {"value": 0}, True)
+        self.image = torch.as_tensor(padded)
         self.tiles = tiles_of(self.image.shape[1:], tile_size, step)
         self._gaussian = compute_gaussian(
             tuple(tile_size), sigma_scale=1.0 / 8, value_scaling_factor=10, device=device
@@ -122,6 +121,7 @@ class Canvas:
                 raise UserError("the network's logits are infinite in half precision")
             own = logits[(slice(None), *self._unpad[1:])].to("cpu")
             mean = own if mean is None else mean.add_(own)
+        assert mean is not None  # there is a member
         if self._members > 1:
             mean /= self._members
         return mean

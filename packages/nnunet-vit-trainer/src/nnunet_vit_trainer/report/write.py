@@ -45,7 +45,7 @@ def write_report(fold: Path, logged: Mapping[str, Sequence[Any]] | None = None) 
 def _template() -> Any:
     """Return the page's template; whatever is put into it is escaped."""
     environment = Environment(
-        loader=PackageLoader(__package__, ""),
+        loader=PackageLoader("nnunet_vit_trainer.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

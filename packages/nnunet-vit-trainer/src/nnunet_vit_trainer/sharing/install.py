@@ -9,9 +9,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path, PureWindowsPath
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.checkpoints.base_weights import find_base_weights, load_base_weights
 from nnunet_vit_trainer.checkpoints.content import (
@@ -34,6 +32,9 @@ from .archive import opened_export, unpack
 from .contents import contents_of
 from .foreign_checkpoint import check_fits, read_foreign_checkpoint
 from .foreign_plans import check_foreign
+
+if TYPE_CHECKING:
+    from vit_backbone import ViTSegmentationModel
 
 OPTION = "--checkpoint_path"
 # Pickles (nnU-Net's postprocessing.pkl) would run code when they are applied.
@@ -156,7 +157,7 @@ def _complete(
 
 def _base_of(
     plans: dict[str, Any], dataset: dict[str, Any], checkpoint_path: str | Path | None
-) -> nn.Module:
+) -> "ViTSegmentationModel":
     """Build the network with the receiver's own weights, and name their place in the plans."""
     weights = plans[PLANS_KEY]["weights"]
     if weights is None:

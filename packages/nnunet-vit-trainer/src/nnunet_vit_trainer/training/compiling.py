@@ -43,7 +43,7 @@ def reason_against(device: torch.device, batches: int) -> str | None:
         return f"{batches} batches are too few to earn it back ({SWITCH}=t compiles all the same)"
     if device.type == "cpu":
         return _without_cpp_compiler()
-    return _without_triton(device) if device.type == "cuda" else None
+    return _without_triton(device)
 
 
 def _without_cpp_compiler() -> str | None:

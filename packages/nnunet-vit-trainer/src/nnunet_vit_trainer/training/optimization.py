@@ -3,10 +3,12 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+
+if TYPE_CHECKING:
+    from vit_backbone import ViTSegmentationModel
 
 # An adapted patch embedding goes on training under LoRA. It is still pretrained, so it gets a rate
 # for pretrained weights: on Dataset102 the validation loss after the first 50 steps was 0.77 at the
@@ -20,7 +22,7 @@ _TOKENS = r"(pos_embed|cls_token|reg_token|dist_token|mask_token)$"
 
 
 def build_optimizer(
-    network: nn.Module,
+    network: "ViTSegmentationModel",
     *,
     initial_lr: float,
     weight_decay: float,
@@ -54,7 +56,8 @@ def build_optimizer(
     if optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=SGD_MOMENTUM, nesterov=True)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    adamw = torch.optim.AdamW(groups, betas=tuple(betas), fused=devices <= FUSED_ON)
+    first, second = betas
+    adamw = torch.optim.AdamW(groups, betas=(first, second), fused=devices <= FUSED_ON)
     adamw.register_load_state_dict_pre_hook(_keep_kernel)
     return adamw
 
@@ -66,7 +69,7 @@ def _keep_kernel(adamw: torch.optim.Optimizer, state: dict[str, Any]) -> dict[st
 
 
 def parameter_groups(
-    network: nn.Module,
+    network: "ViTSegmentationModel",
     *,
     initial_lr: float,
     weight_decay: float,

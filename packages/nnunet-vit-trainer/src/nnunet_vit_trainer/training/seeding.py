@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-NNUNET = importlib.import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
+NNUNET: Any = importlib.import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
 
 WORKERS = "NonDetMultiThreadedAugmenter"
 

@@ -123,10 +123,10 @@ def _step_if(
             grad_scaler.step(optimizer)
         grad_scaler.update()
     elif isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["fused"]:
-        # As torch's GradScaler hands it over.
-        optimizer.grad_scale, optimizer.found_inf = None, (~condition).float()
-        optimizer.step()
-        del optimizer.grad_scale, optimizer.found_inf
+        fused: Any = optimizer  # as torch's GradScaler hands it over
+        fused.grad_scale, fused.found_inf = None, (~condition).float()
+        fused.step()
+        del fused.grad_scale, fused.found_inf
     elif condition:
         optimizer.step()
 

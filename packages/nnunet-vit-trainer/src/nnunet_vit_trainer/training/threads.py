@@ -18,7 +18,8 @@ class FindsLibrariesOnce:
 
     def __call__(self, **sample: Any) -> dict[str, Any]:
         """Return what is given."""
-        data_loader.threadpool_limits = _limit
+        module: Any = data_loader
+        module.threadpool_limits = _limit
         return sample
 
 

@@ -72,6 +72,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         UserError: plans that were not derived from a config.
     """
 
+    # nnU-Net has ``None`` for them until it is initialized.
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: nn.Module
+    dataloader_train: Any
+    output_folder_base: str
+    output_folder: str
+
     def __init__(
         self,
         plans: dict[str, Any],
@@ -85,7 +93,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 f"plans {plans['plans_name']!r} carry no ViT; nnUNetv2_train_vit derives plans "
                 "that do from a config"
             )
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        # nnU-Net's annotation forgets "all".
+        super().__init__(plans, configuration, fold, dataset_json, device)  # ty: ignore[invalid-argument-type]
         if self.is_ddp:  # nnU-Net takes CUDA, and the global rank as the device's number
             self.device = local_device(device.type)
         train = plans[PLANS_KEY]["train"]
@@ -221,7 +230,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             steps = self.num_iterations_per_epoch + self.num_val_iterations_per_epoch
             self.display.begin(self.current_epoch, self.num_epochs, steps)
 
-    def train_step(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self.display.begin_step()
         more = range(self.recipe["accumulate_steps"] - 1)
         batches = [batch, *(next(self.dataloader_train) for _ in more)]
@@ -248,7 +257,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.display.end_step(loss)
         return {"loss": np.float32(loss)}
 
-    def on_train_epoch_end(self, train_outputs: list[dict[str, np.ndarray]]) -> None:
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         self.steps.read()
         train_outputs = [{"loss": np.float32(loss)} for loss in self.steps.losses]
         taken = [output for output in train_outputs if np.isfinite(output["loss"])]
@@ -358,13 +367,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     @staticmethod
     def get_training_transforms(*args: Any, **kwargs: Any) -> ComposeTransforms:
-        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
-        return ComposeTransforms([EndsWithTrainer(), FindsLibrariesOnce(), transforms])
+        return _with_ours(nnUNetTrainer.get_training_transforms(*args, **kwargs))
 
     @staticmethod
     def get_validation_transforms(*args: Any, **kwargs: Any) -> ComposeTransforms:
-        transforms = nnUNetTrainer.get_validation_transforms(*args, **kwargs)
-        return ComposeTransforms([EndsWithTrainer(), FindsLibrariesOnce(), transforms])
+        return _with_ours(nnUNetTrainer.get_validation_transforms(*args, **kwargs))
 
     def _build_loss(self) -> nn.Module:
         loss = super()._build_loss()
@@ -385,7 +392,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             whole = whole or file.name == "checkpoint_final.pth"
             write_atomically(checkpoint_of(self, whole), file)
 
-    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+    # nnU-Net's takes a checkpoint's content too, which nobody gives it.
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:  # ty: ignore[incompatible-method-override]
         """Read what nnU-Net reads; what an adapter checkpoint leaves out comes from its file."""
         if not self.was_initialized:
             with weights_follow():  # nnU-Net loads strictly
@@ -397,6 +405,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.resumed_from = Path(filename_or_checkpoint)
         # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
         self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
+
+
+def _with_ours(transforms: Any) -> ComposeTransforms:
+    steps: list[Any] = [EndsWithTrainer(), FindsLibrariesOnce(), transforms]
+    return ComposeTransforms(steps)
 
 
 class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):

@@ -9,12 +9,15 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, cast
 
 if TYPE_CHECKING:
     from torch import nn
 
     from vit_backbone.segmentation.model import ViTSegmentationModel
+    from vit_backbone.vits.plain import PlainViT
+
+Options = ParamSpec("Options")
 
 _MADE_OF = ("backbone", "num_classes")
 
@@ -34,7 +37,7 @@ def standard_factory(
     pretrained: bool | None = None,
     in_channels: int = 3,
     backbone_options: Mapping[str, Any] | None = None,
-    make_head: Callable[["nn.Module", int], "nn.Module"],
+    make_head: Callable[["PlainViT", int], "nn.Module"],
 ) -> "ViTSegmentationModel":
     """Build a model from a backbone and the head that ``make_head`` gives: logits of image size.
 
@@ -65,7 +68,7 @@ def standard_factory(
     if num_classes < 1:
         raise UserError(f"num_classes is {num_classes}; a head needs at least 1 output channel")
 
-    def make_model(backbone: "nn.Module") -> ViTSegmentationModel:
+    def make_model(backbone: "PlainViT") -> ViTSegmentationModel:
         head = make_head(backbone, num_classes)
         if isinstance(head, ViTSegmentationModel):
             return head
@@ -91,7 +94,37 @@ def standard_factory(
 _STANDARD = inspect.signature(standard_factory)
 
 
-def head_factory(make_head: Callable[..., "nn.Module"]) -> Callable[..., "ViTSegmentationModel"]:
+class HeadFactory(Protocol[Options]):
+    """What type checkers know of a head's factory: `standard_factory`'s arguments and its options.
+
+    They let the last three of the former be given by place too, which the factory refuses.
+    """
+
+    def __call__(
+        self,
+        backbone_name: str = "dinov3",
+        backbone_size: str | None = None,
+        num_classes: int = 1,
+        checkpoint_path: str | Path | None = None,
+        freeze_backbone: bool = False,
+        use_lora: bool = True,
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        lora_dropout: float = 0.05,
+        lora_target_modules: Sequence[str] | None = None,
+        pretrained: bool | None = None,
+        in_channels: int = 3,
+        backbone_options: Mapping[str, Any] | None = None,
+        *_: Options.args,
+        **options: Options.kwargs,
+    ) -> "ViTSegmentationModel":
+        """Build a model."""
+        ...
+
+
+def head_factory(
+    make_head: Callable[Concatenate["PlainViT", int, Options], "nn.Module"],
+) -> HeadFactory[Options]:
     """Decorate ``make_head(backbone, num_classes, *, options…)`` into a head's factory.
 
     The factory takes the arguments of `standard_factory`, by name or in their order, and the
@@ -126,8 +159,9 @@ def head_factory(make_head: Callable[..., "nn.Module"]) -> Callable[..., "ViTSeg
             check(**{name: v for name, v in values.items() if name != "auxiliary_outputs"})
         return standard_factory(**given, make_head=functools.partial(make_head, **values))
 
-    factory.__signature__ = signature
-    return factory
+    made: Any = factory
+    made.__signature__ = signature
+    return cast("HeadFactory[Options]", made)  # with that signature
 
 
 def _options_of(make_head: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -137,7 +171,7 @@ def _options_of(make_head: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     of_other_kind = [n for n, p in options.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     without_default = [n for n, p in options.items() if p.default is inspect.Parameter.empty]
     standard = sorted(options.keys() & _STANDARD.parameters.keys())
-    where = f"{make_head.__module__}.{make_head.__qualname__}"
+    where = f"{make_head.__module__}.{getattr(make_head, '__qualname__', make_head)}"
     if tuple(parameters)[:2] != _MADE_OF or of_other_kind:
         raise TypeError(f"{where}: (backbone, num_classes, *, options...) is expected")
     if without_default:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from .factory import head_factory
 
 if TYPE_CHECKING:
-    from torch import nn
+    from vit_backbone.vits.plain import PlainViT
 
     from .linear_head import LinearHead
 
 
 @head_factory
 def create_segmentation_model(
-    backbone: "nn.Module", num_classes: int, *, image_stem: bool = False
+    backbone: "PlainViT", num_classes: int, *, image_stem: bool = False
 ) -> "LinearHead":
     """Build a ViT with the linear head: (B, in_channels, H, W) in, logits of that size out.
 

@@ -60,7 +60,9 @@ def set_recompute(head: nn.Module, name: str = "the head") -> None:
     Raises:
         UserError: no part of it can.
     """
-    parts = [p for p in head.modules() if isinstance(getattr(p, "recompute", None), bool)]
+    parts: list[Any] = [
+        p for p in head.modules() if isinstance(getattr(p, "recompute", None), bool)
+    ]
     if not parts:
         raise UserError(f"{name} keeps nothing that it could compute anew; leave it away")
     for part in parts:

@@ -6,11 +6,10 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from vit_backbone.backbone import create_backbone
 from vit_backbone.errors import UserError
 from vit_backbone.tuning.lora_options import check_lora_options
+from vit_backbone.vits.plain import PlainViT
 from vit_backbone.vits.taps import resolve_taps
 
 from .input_norm import InputNorm
@@ -25,7 +24,7 @@ _BACKBONE_OPTIONS = {
 
 
 def build_segmentation_model(
-    make_model: Callable[[nn.Module], ViTSegmentationModel],
+    make_model: Callable[[PlainViT], ViTSegmentationModel],
     *,
     backbone_name: str,
     backbone_size: str | None,

@@ -4,6 +4,7 @@ B: batch, C: channels, H, W: image, K: classes, p: patch size.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,11 +12,24 @@ from torch import nn
 from vit_backbone.errors import UserError
 from vit_backbone.tuning.patch_embedding import set_patch_embedding
 from vit_backbone.vits.features import get_vit_features
+from vit_backbone.vits.plain import PlainViT, plain_vit
 from vit_backbone.vits.taps import resolve_taps
 
 from .geometry import fit_to_image, pad_to_patches
 from .input_norm import InputNorm
 from .precision import check_float16_as, instead_of_float16
+
+
+class Head(nn.Module):
+    """What is asked of a head with deep supervision; for type checkers, none inherits it.
+
+    Attributes:
+        deep_supervision: whether the auxiliary outputs are returned too.
+        deep_supervision_scales: the outputs' heights and widths by the image's, finest first.
+    """
+
+    deep_supervision: bool
+    deep_supervision_scales: Sequence[float]
 
 
 class ViTSegmentationModel(nn.Module):
@@ -46,8 +60,8 @@ class ViTSegmentationModel(nn.Module):
         float16_as: str = "bfloat16",
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.head = head
+        self.backbone: PlainViT = plain_vit(backbone)
+        self.head: Head = cast("Head", head)  # of any class
         self.indices = indices
         self.input_norm = input_norm
         self.float16_as = check_float16_as(float16_as)

@@ -1,11 +1,14 @@
 """The precision that a network runs in where nnU-Net asks for float16."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 
 from vit_backbone.errors import UserError
+
+Asked = ParamSpec("Asked")
 
 FLOAT16_AS = ("bfloat16", "float32", "float16")
 
@@ -54,15 +57,21 @@ def without_autocast(device_type: str) -> AbstractContextManager[Any]:
     return torch.autocast(device_type, enabled=False)
 
 
-# Dynamo cannot trace torch's answers (this one's until torch 2.6 at least): it takes them for
-# constants, instead of breaking the graph.
-@torch.compiler.assume_constant_result
+def _assume_constant(ask: Callable[Asked, bool]) -> Callable[Asked, bool]:
+    """Let dynamo take an answer of torch's for a constant, instead of breaking the graph.
+
+    It cannot trace them (the first one's until torch 2.6 at least).
+    """
+    return torch.compiler.assume_constant_result(ask)
+
+
+@_assume_constant
 def has_autocast(device_type: str) -> bool:
     """Say whether a kind of device has autocast; meta has none."""
     return torch.amp.is_autocast_available(device_type)
 
 
-@torch.compiler.assume_constant_result
+@_assume_constant
 def cuda_has_bfloat16() -> bool:
     """Say whether the CUDA device computes in bfloat16 itself, rather than emulating it."""
     return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -15,7 +15,7 @@ pytest is needed here and nowhere else in the package.
 import inspect
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from torch.export import Dim
 from torch.nn.parallel import DistributedDataParallel
 
 from vit_backbone.heads.finding import deep_supervision_strides
-from vit_backbone.segmentation.model import ViTSegmentationModel
+from vit_backbone.segmentation.model import Head, ViTSegmentationModel
 
 from .fake_cuda import run_on_fake_cuda
 from .tools import (
@@ -87,8 +87,9 @@ class HeadConformance:
         if head is None:
             pytest.skip("this head claims no deep supervision")
         wake(head)
-        head.deep_supervision = True
-        return ViTSegmentationModel(FakeBackbone(self.embed_dim), head).eval()
+        model = ViTSegmentationModel(FakeBackbone(self.embed_dim), head).eval()
+        model.head.deep_supervision = True
+        return model
 
     @pytest.mark.parametrize("patch_size", [14, 16])
     @pytest.mark.parametrize("size", SIZES)
@@ -145,6 +146,7 @@ class HeadConformance:
     def test_everything_is_on_the_cuda_device(self, dtype: torch.dtype) -> None:
         """A CUDA run under autocast, of fake tensors."""
         logits = run_on_fake_cuda(self.make_model(), (2, 3, 33, 50), dtype)
+        assert isinstance(logits, torch.Tensor)
         assert (logits.device.type, logits.dtype) == ("cuda", torch.float32)
         assert logits.shape == (2, self.num_classes, 33, 50)
 
@@ -230,9 +232,10 @@ class HeadConformance:
         strides = deep_supervision_strides(factory)
         assert (strides is None) == (deep is None)
         assert ("auxiliary_outputs" in inspect.signature(factory).parameters) == bool(strides)
-        if strides is not None:
+        if strides is not None and deep is not None:
+            scales = cast("Head", deep).deep_supervision_scales  # claimed is had
             steps = accumulate(strides, lambda scale, stride: scale / stride, initial=1.0)
-            assert list(deep.deep_supervision_scales) == list(steps)[1:]
+            assert list(scales) == list(steps)[1:]
 
     def test_nnunet_finds_no_initialize_and_its_seg_layers(self) -> None:
         """nnU-Net applies any ``initialize``, and skips only ``.seg_layers.`` when fine-tuning."""

@@ -2,10 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+
+class FakeEmbedding(nn.Module):
+    """The patch embedding of a `FakeBackbone`, which has its arguments."""
+
+    def __init__(self, embed_dim: int, patch_size: int, in_chans: int) -> None:
+        super().__init__()
+        self.patch_size = (patch_size, patch_size)
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
 
 
 class FakeBackbone(nn.Module):
@@ -20,9 +30,7 @@ class FakeBackbone(nn.Module):
     def __init__(self, embed_dim: int = 8, patch_size: int = 16, in_chans: int = 3) -> None:
         super().__init__()
         self.num_features = embed_dim
-        self.patch_embed = nn.Module()
-        self.patch_embed.patch_size = (patch_size, patch_size)
-        self.patch_embed.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
+        self.patch_embed = FakeEmbedding(embed_dim, patch_size, in_chans)
         self.blocks = nn.ModuleList(nn.Conv2d(embed_dim, embed_dim, 1) for _ in range(4))
 
     def forward_intermediates(
@@ -59,8 +67,8 @@ def response_center(
     logits = model(image)
     ticks = torch.randn(logits.shape[1], generator=torch.Generator().manual_seed(0))
     seen = logits[0, :, y - 8 : y + 9, x - 8 : x + 9]
-    (seen * ticks[:, None, None]).sum().backward()
-    mass = image.grad[0].abs().sum(0)
+    (gradient,) = torch.autograd.grad((seen * ticks[:, None, None]).sum(), image)
+    mass = gradient[0].abs().sum(0)
     mass = mass * (mass > 0.1 * mass.max())
     rows, columns = torch.arange(size[0]) + 0.0, torch.arange(size[1]) + 0.0
     return (
@@ -83,7 +91,8 @@ def wake(module: nn.Module) -> None:
 
     Such a layer is a gate that a head begins with, closed; a training step opens it.
     """
-    for layer in module.modules():
+    layers: list[Any] = list(module.modules())  # of any class
+    for layer in layers:
         weight = getattr(layer, "weight", None)
         if weight is not None and weight.ndim > 1 and not weight.any():
             layer.reset_parameters()

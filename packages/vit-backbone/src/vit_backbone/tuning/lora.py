@@ -9,6 +9,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from vit_backbone.errors import UserError
+from vit_backbone.vits.plain import plain_vit
 
 from .lora_options import check_lora_options
 from .patch_embedding import set_patch_embedding
@@ -51,7 +52,7 @@ def enable_lora(
     targets = list(target_modules or DEFAULT_TARGETS)
     linear = {
         name.rsplit(".", 1)[-1]
-        for name, module in backbone.blocks.named_modules()
+        for name, module in plain_vit(backbone).blocks.named_modules()
         if isinstance(module, nn.Linear)
     }
     unknown = sorted(set(targets) - linear)
@@ -63,7 +64,7 @@ def enable_lora(
     names = "|".join(re.escape(name) for name in targets)
     config = LoraConfig(
         r=rank,
-        lora_alpha=lora_alpha,
+        lora_alpha=lora_alpha,  # ty: ignore[invalid-argument-type] - peft takes fractions too
         lora_dropout=lora_dropout,
         use_dora=use_dora,
         use_rslora=use_rslora,
@@ -104,7 +105,7 @@ def has_lora(backbone: nn.Module) -> bool:
 
 def adapter_state_dict(backbone: nn.Module) -> dict[str, torch.Tensor]:
     """Return what LoRA trained: the adapters and, where it trains too, the patch embedding."""
-    embedding = backbone.patch_embed.parameters()
+    embedding = plain_vit(backbone).patch_embed.parameters()
     trains = has_lora(backbone) and any(parameter.requires_grad for parameter in embedding)
     return {
         name: tensor

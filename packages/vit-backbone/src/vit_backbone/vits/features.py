@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .plain import plain_vit
 from .taps import resolve_taps
 
 
@@ -28,9 +29,10 @@ def get_vit_features(
         UserError: an index outside the model.
         ValueError: H or W is no multiple of the patch size.
     """
-    depth = len(model.blocks)
+    vit = plain_vit(model)
+    depth = len(vit.blocks)
     wanted = resolve_taps(indices, depth)
-    patch_height, patch_width = model.patch_embed.patch_size
+    patch_height, patch_width = vit.patch_embed.patch_size
     height, width = input_tensor.shape[-2:]
     if height % patch_height or width % patch_width:
         raise ValueError(
@@ -40,7 +42,7 @@ def get_vit_features(
     # timm ignores the order of indices and drops repeated ones, so ask for the sorted set and
     # deal the maps out again.
     blocks = sorted({i % depth for i in wanted})
-    maps = model.forward_intermediates(
+    maps = vit.forward_intermediates(
         input_tensor, indices=blocks, norm=True, stop_early=True, intermediates_only=True
     )
     map_of = dict(zip(blocks, maps, strict=True))

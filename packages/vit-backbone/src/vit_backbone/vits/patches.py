@@ -12,9 +12,9 @@ class TraceablePatchEmbed(PatchEmbed):
     value: it would compile anew for every size. `get_vit_features` does the check.
     """
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn (B, channels, H, W), whole patches, into (B, H/p, W/p, C)."""
-        return self.norm(self.proj(image).permute(0, 2, 3, 1))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
 def make_patches_traceable(backbone: nn.Module) -> None:

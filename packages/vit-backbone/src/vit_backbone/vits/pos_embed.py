@@ -11,6 +11,8 @@ from torch import nn
 
 from vit_backbone.errors import UserError
 
+from .plain import PatchEmbedding
+
 _OFFSET = 0.1
 _SHARPNESS = -0.75  # of the cubic kernel, as in torch's bicubic
 
@@ -19,10 +21,13 @@ class DINOv2VisionTransformer(VisionTransformer):
     """timm's plain ViT with DINOv2's resampling of the position embedding, traceable."""
 
     pos_embed_resampling = "dinov2"
+    patch_embed: PatchEmbedding
+    pos_embed: nn.Parameter
+    cls_token: nn.Parameter
 
     def _pos_embed(self, x: torch.Tensor) -> torch.Tensor:
-        grid = self.patch_embed.grid_size
-        position = resample_position_embedding(self.pos_embed, x.shape[1:3], grid, 1, "dinov2")
+        old, (height, width) = self.patch_embed.grid_size, x.shape[1:3]
+        position = resample_position_embedding(self.pos_embed, (height, width), old, 1, "dinov2")
         token = self.cls_token.expand(x.shape[0], -1, -1)
         return self.pos_drop(torch.cat([token, x.flatten(1, 2)], dim=1) + position)
 

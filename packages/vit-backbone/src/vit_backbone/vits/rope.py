@@ -1,5 +1,7 @@
 """DINOv3's rotary position embedding, with the size of the grid kept a variable."""
 
+from typing import Any
+
 import torch
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from torch import nn
@@ -12,9 +14,11 @@ class TraceableRope(RotaryEmbeddingDinoV3):
     would then answer other sizes than the example's wrongly, without a word.
     """
 
+    periods: torch.Tensor
+
     def _create_embed(self, feat_shape: list[int], no_aug: bool = False) -> torch.Tensor:
         height, width = feat_shape
-        wholes = {
+        wholes: tuple[Any, ...] = {  # perhaps of torch's symbols
             "separate": (height, width),
             "max": (torch.sym_max(height, width),) * 2,
             "min": (torch.sym_min(height, width),) * 2,

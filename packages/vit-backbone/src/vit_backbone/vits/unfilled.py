@@ -9,10 +9,13 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+
+Module = TypeVar("Module", bound=nn.Module)
 
 _follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
@@ -38,7 +41,7 @@ def is_filled_next() -> bool:
     return said
 
 
-def build_unfilled(build: Callable[[], nn.Module]) -> nn.Module:
+def build_unfilled(build: Callable[[], Module]) -> Module:
     """Build a module whose parameters hold NaN; buffers are computed as ever.
 
     While it is built the parameters are on the meta device, where first values cost nothing, and
@@ -67,7 +70,7 @@ def build_unfilled(build: Callable[[], nn.Module]) -> nn.Module:
     return module
 
 
-def _build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+def _build_on_meta(build: Callable[[], Module]) -> Module:
     """Build a module with its parameters on the meta device, and its buffers where they belong."""
     thread = threading.get_ident()
 
@@ -76,7 +79,8 @@ def _build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
             return None
         return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
 
-    hook = register_module_parameter_registration_hook(without_values)
+    # A hook may return another parameter, which torch's annotation leaves out.
+    hook = register_module_parameter_registration_hook(without_values)  # ty: ignore[invalid-argument-type]
     try:
         return build()
     finally:

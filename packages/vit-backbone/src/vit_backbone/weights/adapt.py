@@ -10,16 +10,17 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from vit_backbone.errors import shorten
+from vit_backbone.vits.plain import plain_vit
 from vit_backbone.vits.pos_embed import resample_position_embedding
 
-from .checkpoint import Checkpoint, Tensors, as_tensor
+from .checkpoint import Checkpoint, Tensors, as_tensor, tensor_of
 from .layouts import DROPPABLE, rename_tensors
 
 _PATCH_WEIGHT = "patch_embed.proj.weight"
 
 
 def adapt_tensors(
-    checkpoint: Checkpoint, backbone: nn.Module, target: Tensors
+    checkpoint: Checkpoint, backbone: nn.Module, target: dict[str, torch.Tensor]
 ) -> tuple[Tensors, list[str]]:
     """Bring the one naming of `layouts` to the names of a model's class, and resample on purpose.
 
@@ -44,10 +45,10 @@ def adapt_tensors(
     found = _fold_prefix_position(found, target)
     found = _fit_qkv_bias(found, target, backbone)
     if checkpoint.layout in ("timm", "unknown") and not target.keys() <= found.keys():
-        found = {name: as_tensor(value) for name, value in found.items()}
-        converted = _rename_by_timm(found, backbone)
+        whole = {name: as_tensor(value) for name, value in found.items()}
+        converted = _rename_by_timm(whole, backbone)
         notes += ["renamed by timm"] if converted.keys() != found.keys() else []
-        found = converted
+        found = dict(converted)
     # Pooling of the whole image, of which a dense backbone has none.
     found = {n: v for n, v in found.items() if n in target or not n.startswith("attn_pool.")}
     notes += _fit_patch_embedding(found, target, backbone)
@@ -55,7 +56,7 @@ def adapt_tensors(
     return found, notes
 
 
-def _rename_by_timm(found: Tensors, backbone: nn.Module) -> Tensors:
+def _rename_by_timm(found: dict[str, torch.Tensor], backbone: nn.Module) -> dict[str, torch.Tensor]:
     """Rename what only timm's own converter knows, which is kept beside the model's class.
 
     It also resamples to the model's patch and grid, without a word: that is not its affair here.
@@ -96,26 +97,27 @@ def _name_gated_mlp(found: Tensors, apart: bool) -> Tensors:
             continue
         if (both := f"{gate[1]}w12.{gate[2]}") in found:
             raise ValueError(f"both {both} and its parts w1 and w2; keep what is meant")
-        packed[both] = torch.cat([packed.pop(name), packed.pop(value)])
+        packed[both] = torch.cat([as_tensor(packed.pop(n)) for n in (name, value)])
     names = {"w3": "fc2"} | ({"w1": "fc1_g", "w2": "fc1_x"} if apart else {"w12": "fc1"})
     part = re.compile(rf"(?<=\.mlp\.)({'|'.join(names)})(?=\.)")
     return rename_tensors(packed, lambda name: part.sub(lambda match: names[match[1]], name))
 
 
-def _fold_prefix_position(found: Tensors, target: Tensors) -> Tensors:
+def _fold_prefix_position(found: Tensors, target: dict[str, torch.Tensor]) -> Tensors:
     """Add CLS's position embedding to CLS where the model (reg4) has positions for patches only."""
-    have, want = found.get("pos_embed"), target.get("pos_embed")
-    if have is None or want is None or "reg_token" not in target or "cls_token" not in found:
+    have, want = tensor_of(found, "pos_embed"), target.get("pos_embed")
+    token = tensor_of(found, "cls_token")
+    if have is None or want is None or "reg_token" not in target or token is None:
         return found
     if round(want.shape[1] ** 0.5) ** 2 != want.shape[1]:
         return found
     if round((have.shape[1] - 1) ** 0.5) ** 2 != have.shape[1] - 1:
         return found
-    token = found["cls_token"].float() + have[:, :1].float()
+    token = token.float() + have[:, :1].float()
     return found | {"cls_token": token, "pos_embed": have[:, 1:]}
 
 
-def _fit_qkv_bias(found: Tensors, target: Tensors, backbone: nn.Module) -> Tensors:
+def _fit_qkv_bias(found: Tensors, target: dict[str, torch.Tensor], backbone: nn.Module) -> Tensors:
     """Give EVA's class its q and v biases; where it has none, drop them if they are zero.
 
     DINOv3 masks k's bias, so that part is never used.
@@ -129,7 +131,7 @@ def _fit_qkv_bias(found: Tensors, target: Tensors, backbone: nn.Module) -> Tenso
     apart: Tensors = {}
     for name, value in found.items():
         if name.endswith(".attn.qkv.bias"):
-            q, _, v = value.chunk(3)
+            q, _, v = as_tensor(value).chunk(3)
             parts = {name.replace("qkv.bias", "q_bias"): q, name.replace("qkv.bias", "v_bias"): v}
             if both := next((part for part in parts if part in found), None):
                 raise ValueError(f"both {name} and its part {both}; keep what is meant")
@@ -139,17 +141,19 @@ def _fit_qkv_bias(found: Tensors, target: Tensors, backbone: nn.Module) -> Tenso
     if "blocks.0.attn.q_bias" in target:
         return apart
     biases = {name for name in apart if name.endswith((".attn.q_bias", ".attn.v_bias"))}
-    if name := next((name for name in apart if name in biases and apart[name].any()), None):
+    if name := next((n for n in apart if n in biases and as_tensor(apart[n]).any()), None):
         raise ValueError(
             f"qkv biases that are not zero ({name}), which this model cannot hold; "
-            f"name the backbone {backbone.pretrained_cfg['architecture']}_qkvb"
+            f"name the backbone {plain_vit(backbone).pretrained_cfg['architecture']}_qkvb"
         )
     return {name: value for name, value in apart.items() if name not in biases}
 
 
-def _fit_patch_embedding(found: Tensors, target: Tensors, backbone: nn.Module) -> list[str]:
+def _fit_patch_embedding(
+    found: Tensors, target: dict[str, torch.Tensor], backbone: nn.Module
+) -> list[str]:
     """Adapt channels, and resample where the model was built with another patch size on purpose."""
-    weight, want = found.get(_PATCH_WEIGHT), target[_PATCH_WEIGHT]
+    weight, want = tensor_of(found, _PATCH_WEIGHT), target[_PATCH_WEIGHT]
     if weight is None or weight.ndim != 4:
         return []
     notes = []
@@ -170,18 +174,20 @@ def _fit_patch_embedding(found: Tensors, target: Tensors, backbone: nn.Module) -
     return notes
 
 
-def _fit_position_embedding(found: Tensors, target: Tensors, backbone: nn.Module) -> list[str]:
-    have, want = found.get("pos_embed"), target.get("pos_embed")
+def _fit_position_embedding(
+    found: Tensors, target: dict[str, torch.Tensor], backbone: nn.Module
+) -> list[str]:
+    have, want = tensor_of(found, "pos_embed"), target.get("pos_embed")
     if have is None or want is None or have.ndim != 3 or have.shape[2] != want.shape[2]:
         return []
     if have.shape[1] == want.shape[1]:
         return []
-    grid = backbone.patch_embed.grid_size
+    grid = plain_vit(backbone).patch_embed.grid_size
     prefix = want.shape[1] - grid[0] * grid[1]
     side = round(max(0, have.shape[1] - prefix) ** 0.5)
     if not side or side**2 != have.shape[1] - prefix:
         return []  # not square: the gate will name the shapes
     old = (side, side)
     how = getattr(backbone, "pos_embed_resampling", None)
-    found["pos_embed"] = resample_position_embedding(have.float(), tuple(grid), old, prefix, how)
+    found["pos_embed"] = resample_position_embedding(have.float(), grid, old, prefix, how)
     return [f"position embedding resampled from {side}x{side} to {grid[0]}x{grid[1]}"]

@@ -35,6 +35,11 @@ def as_tensor(value: torch.Tensor | Joined) -> torch.Tensor:
     return torch.cat(value.parts) if isinstance(value, Joined) else value
 
 
+def tensor_of(tensors: Tensors, name: str) -> torch.Tensor | None:
+    """Return the tensor of a name, or ``None`` where there is none."""
+    return as_tensor(tensors[name]) if name in tensors else None
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A backbone's tensors as a file holds them, under the one naming.
@@ -64,25 +69,25 @@ class Checkpoint:
     @property
     def embed_dim(self) -> int | None:
         """Width of a token, read off the patch embedding; ``None`` without one."""
-        weight = self.tensors.get("patch_embed.proj.weight")
+        weight = tensor_of(self.tensors, "patch_embed.proj.weight")
         return None if weight is None or not weight.ndim else weight.shape[0]
 
     @property
     def patch_size(self) -> int | None:
         """Side of a patch in pixels; ``None`` without a patch embedding."""
-        weight = self.tensors.get("patch_embed.proj.weight")
+        weight = tensor_of(self.tensors, "patch_embed.proj.weight")
         return None if weight is None or weight.ndim != 4 else weight.shape[-1]
 
     @property
     def in_chans(self) -> int | None:
         """Channels of the images it was trained on; ``None`` without a patch embedding."""
-        weight = self.tensors.get("patch_embed.proj.weight")
+        weight = tensor_of(self.tensors, "patch_embed.proj.weight")
         return None if weight is None or weight.ndim != 4 else weight.shape[1]
 
     @property
     def grid(self) -> int | None:
         """Side of the position embedding's grid; ``None`` without one or where it is not square."""
-        embedding = self.tensors.get("pos_embed")
+        embedding = tensor_of(self.tensors, "pos_embed")
         if embedding is None or embedding.ndim != 3:
             return None
         for prefix in (1, 0):
@@ -105,8 +110,8 @@ class Checkpoint:
         for name, value in self.tensors.items():
             if name.endswith((".attn.q_bias", ".attn.v_bias")):
                 return True
-            if name.endswith(".attn.qkv.bias") and value.ndim == 1:
-                q, _, v = value.tensor_split(3)
+            if name.endswith(".attn.qkv.bias") and as_tensor(value).ndim == 1:
+                q, _, v = as_tensor(value).tensor_split(3)
                 if q.count_nonzero() or v.count_nonzero():
                     return True
         return False

@@ -8,12 +8,16 @@ from the file's name.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from vit_backbone.errors import shorten
 
-from .checkpoint import Checkpoint, Joined, Tensors
+from .checkpoint import Checkpoint, Joined, Tensors, as_tensor
+
+Read = dict[str, torch.Tensor]  # as the file holds it
+Value = TypeVar("Value", bound=torch.Tensor | Joined)
 
 # Pretraining and classification parts that files of the zoo carry beside a backbone.
 DROPPABLE = re.compile(
@@ -44,19 +48,19 @@ class _Layout:
     """
 
     name: str
-    matches: Callable[[Tensors], bool]
+    matches: Callable[[Read], bool]
     renames: tuple[tuple[str, str], ...] = ()
     licence: str | None = None
     tower: str = ""
     note: str = ""
 
 
-def _has(*patterns: str) -> Callable[[Tensors], bool]:
+def _has(*patterns: str) -> Callable[[Read], bool]:
     compiled = [re.compile(pattern) for pattern in patterns]
     return lambda tensors: all(any(one.search(name) for name in tensors) for one in compiled)
 
 
-def _is_meddinov3(tensors: Tensors) -> bool:
+def _is_meddinov3(tensors: Read) -> bool:
     """Say whether it is a ViT-B in DINOv3's names without biases of qkv.
 
     Of Meta's own files the ViT-B have them (of zeros), and the 7B, which are wider, have none.
@@ -162,25 +166,27 @@ def recognise(content: Mapping[str, object]) -> Checkpoint:
     tensors = _strip_prefixes(tensors)
     layout = next(layout for layout in _LAYOUTS if layout.matches(tensors))
     inside = {name: v for name, v in tensors.items() if name.startswith(layout.tower)}
-    renamed = rename_tensors(
-        inside, lambda name: _rename(name[len(layout.tower) :], layout.renames)
-    )
-    renamed = _fuse_qkv(renamed)
+    apart = rename_tensors(inside, lambda name: _rename(name[len(layout.tower) :], layout.renames))
+    renamed = _fuse_qkv(apart)
     if "norm.weight" not in renamed:  # a classifier on mean tokens norms after the pooling
         renamed = rename_tensors(renamed, lambda name: re.sub(r"^fc_norm\.", "norm.", name))
     kept = {
-        name: value[(None,) * (3 - value.ndim)] if name in _TOKENS else value
+        name: _with_batch(as_tensor(value)) if name in _TOKENS else value
         for name, value in renamed.items()
         if not DROPPABLE.match(name)
     }
     dropped = len(renamed) - len(kept) + len(tensors) - len(inside)
     notes += [layout.note] if layout.note else []
     return Checkpoint(
-        layout.name, kept, dropped, layout.licence, _find_periods(renamed), tuple(notes)
+        layout.name, kept, dropped, layout.licence, _find_periods(apart), tuple(notes)
     )
 
 
-def rename_tensors(tensors: Tensors, rename: Callable[[str], str]) -> Tensors:
+def _with_batch(token: torch.Tensor) -> torch.Tensor:
+    return token[(None,) * (3 - token.ndim)]
+
+
+def rename_tensors(tensors: dict[str, Value], rename: Callable[[str], str]) -> dict[str, Value]:
     """Rename tensors.
 
     Raises:
@@ -197,7 +203,7 @@ def rename_tensors(tensors: Tensors, rename: Callable[[str], str]) -> Tensors:
     return {new: tensors[old] for new, old in old_names.items()}
 
 
-def _unwrap(content: Mapping[str, object], levels: int = _DEEPEST) -> tuple[list[str], Tensors]:
+def _unwrap(content: Mapping[str, object], levels: int = _DEEPEST) -> tuple[list[str], Read]:
     """Find the tensors, and say which container was chosen where there was a choice."""
     own = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
     found = {}
@@ -215,14 +221,14 @@ def _unwrap(content: Mapping[str, object], levels: int = _DEEPEST) -> tuple[list
     return notes + [f"its {chosen}, not its {other}" for other in others], tensors
 
 
-def _strip_prefixes(tensors: Tensors) -> Tensors:
+def _strip_prefixes(tensors: Read) -> Read:
     """Strip the wrappers' prefixes; what lies beside the wrapped backbone keeps its name."""
     for prefix in (*_PREFIXES, *_PREFIXES):
         tensors = rename_tensors(tensors, lambda name, prefix=prefix: name.removeprefix(prefix))
     return tensors
 
 
-def _find_periods(tensors: Tensors) -> torch.Tensor | None:
+def _find_periods(tensors: Read) -> torch.Tensor | None:
     """Return the periods of DINOv3's RoPE; Hugging Face keeps what divides one by them."""
     if "rope_embeddings.inv_freq" in tensors:
         return 1 / tensors["rope_embeddings.inv_freq"].float()
@@ -235,10 +241,10 @@ def _rename(name: str, renames: tuple[tuple[str, str], ...]) -> str:
     return name
 
 
-def _fuse_qkv(tensors: Tensors) -> Tensors:
+def _fuse_qkv(tensors: Read) -> Tensors:
     """Join q, k and v into qkv; where no block has a bias of k, as in DINOv3, it is zero."""
     parts_of = re.compile(r"(blocks\.\d+\.attn\.)[qkv]_proj\.(weight|bias)$")
-    fused = {name: value for name, value in tensors.items() if not parts_of.match(name)}
+    fused: Tensors = {n: value for n, value in tensors.items() if not parts_of.match(n)}
     matches = (parts_of.match(name) for name in tensors)
     needed = "qkv" if any(name.endswith(".attn.k_proj.bias") for name in tensors) else "qv"
     for stem, kind in dict.fromkeys(match.groups() for match in matches if match):

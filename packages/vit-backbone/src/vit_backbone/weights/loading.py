@@ -84,7 +84,7 @@ def load_weights(
     )
 
 
-def _base_tensors(backbone: nn.Module) -> Tensors:
+def _base_tensors(backbone: nn.Module) -> dict[str, torch.Tensor]:
     """Name the backbone's own tensors as they are called without adapters."""
     return {
         name.replace(".base_layer.", "."): tensor
@@ -96,7 +96,8 @@ def _base_tensors(backbone: nn.Module) -> Tensors:
 def _untrained_magnitudes(backbone: nn.Module) -> list[tuple[torch.Tensor, Any]]:
     """List DoRA's magnitudes as it begins with them, each with the layer whose norms they are."""
     untrained = []
-    for module in backbone.modules():
+    modules: list[Any] = list(backbone.modules())  # peft, whose layers they may be, is an extra
+    for module in modules:
         for adapter, dora in getattr(module, "lora_magnitude_vector", {}).items():
             layer = module.get_base_layer()
             norms = layer.weight.norm(dim=1).float()
@@ -128,7 +129,9 @@ def _refuse_other_periods(checkpoint: Checkpoint, backbone: nn.Module, file: Pat
     )
 
 
-def _refuse_partial(found: Tensors, target: Tensors, checkpoint: Checkpoint, file: Path) -> None:
+def _refuse_partial(
+    found: Tensors, target: dict[str, torch.Tensor], checkpoint: Checkpoint, file: Path
+) -> None:
     missing = [key for key in target if key not in found]
     unexpected = [key for key in found if key not in target]
     misshapen = [key for key in target if key in found and found[key].shape != target[key].shape]

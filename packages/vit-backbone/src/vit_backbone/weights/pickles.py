@@ -25,10 +25,10 @@ def check_pickle(stream: IO[bytes]) -> None:
     """
     stack: list[int] = []  # how many values each object means, and those in it
     marks: list[int] = []
-    memo: dict[int, int] = {}
+    memo: dict[object, int] = {}
     for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
         name = operation.name
-        if name == "GLOBAL" and argument.endswith(" bytearray"):
+        if name == "GLOBAL" and str(argument).endswith(" bytearray"):
             raise ValueError("it asks for a bytearray, which no checkpoint needs")
         if name == "MARK":
             marks.append(len(stack))

@@ -82,8 +82,8 @@ def find_images(
         else:
             found = _in_two_folders(image_folder, mask_folder, suffix)
         left += [item.path.name for item in listing.items]
-    elif image_folder or mask_folder:
-        missing, there = ("masks", image_folder) if image_folder else ("images", mask_folder)
+    elif there := image_folder or mask_folder:
+        missing = "masks" if image_folder else "images"
         raise UserError(
             f"{folder}: there is {there.name}/, but no folder of {missing}: --{missing} DIR says "
             "which it is, the same one too"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from vit_backbone import UserError
 
@@ -37,8 +37,9 @@ def read_picture(file: Path, *, mask: bool = False, exif: Exif | None = None) ->
         return read_tiff(file)
     with Image.open(file) as image:
         # Of phones (MPO): the picture, and smaller ones of it.
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-            raise UserError(PAGES.format(image.n_frames))
+        pages = getattr(image, "n_frames", 1)
+        if pages > 1 and image.format != "MPO":
+            raise UserError(PAGES.format(pages))
         turned = _turned(image, exif)
         if image.format == "PNG" and image.mode not in _GREY and _depth_of_png(file) > 8:
             return _read_deep(file, turned)
@@ -53,6 +54,8 @@ def _is_deep_tiff(file: Path) -> bool:
             return False
     try:
         with Image.open(file) as image:
+            if not isinstance(image, TiffImagePlugin.TiffImageFile):
+                return False
             return max(image.tag_v2.get(_BITS_OF_TIFF, (1,))) > 8
     except UnidentifiedImageError:
         return True

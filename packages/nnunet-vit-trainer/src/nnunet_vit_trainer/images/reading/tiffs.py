@@ -13,7 +13,10 @@ PAGES = (
     "has {} pages: a volume or a film? Save it as NIfTI, with its spacing, or each page as a file"
 )
 TURNED = "is stored turned (orientation {}); store it upright"
-_READ = {tifffile.PHOTOMETRIC.MINISBLACK: ("grey",), tifffile.PHOTOMETRIC.RGB: ("R", "G", "B")}
+_READ: dict[int, tuple[str, ...]] = {
+    tifffile.PHOTOMETRIC.MINISBLACK: ("grey",),
+    tifffile.PHOTOMETRIC.RGB: ("R", "G", "B"),
+}
 _ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 
 

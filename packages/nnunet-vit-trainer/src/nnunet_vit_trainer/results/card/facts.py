@@ -120,10 +120,10 @@ def weights_of(
     """
     release = release_of(family, timm_name, options)
     return schema.Weights(
-        file=file and PureWindowsPath(file).name,
+        file=PureWindowsPath(file).name if file else file,
         sha256=sha256,
-        release=release and release.name,
-        licence=release and release.licence,
+        release=release.name if release else None,
+        licence=release.licence if release else None,
     )
 
 

@@ -100,6 +100,8 @@ def bibtex_of(papers: list[str]) -> str:
     Args:
         papers: their keys.
     """
-    text = (resources.files(__package__) / "references.bib").read_text(encoding="utf-8")
+    text = (resources.files("nnunet_vit_trainer.results.card") / "references.bib").read_text(
+        encoding="utf-8"
+    )
     entries = {entry.split("{", 1)[1].split(",", 1)[0]: entry for entry in text.split("\n\n")}
     return "\n\n".join(entries[paper].strip() for paper in papers) + "\n"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.stats import wilcoxon
 
@@ -50,7 +50,7 @@ def compare_pairs(results: Sequence[Result], against: Result) -> list[Paired]:
     others = [of for of in results if of is not against and of.dice]
     pairs = [_compare(of, against) for of in others]
     corrected = holm([pair.p for pair in pairs])
-    return [Paired(**{**vars(pair), "holm": p}) for pair, p in zip(pairs, corrected, strict=True)]
+    return [replace(pair, holm=p) for pair, p in zip(pairs, corrected, strict=True)]
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -176,7 +176,8 @@ def _of_class(
         return 0.0, diagonal, False
     masks = [torch.from_numpy(mask)[None, None] for mask in (found, true)]
     options = {"include_background": True, "spacing": spacing}
-    metrics = importlib.import_module("monai.metrics")  # an extra, which takes seconds to import
+    # An extra, which takes seconds to import.
+    metrics: Any = importlib.import_module("monai.metrics")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of an argument that MONAI itself gives
         # By the elements' areas, as Nikolov et al., 2018, define it.

@@ -69,6 +69,7 @@ def warn_of_bad_cases(trainer: nnUNetTrainer, names: Iterable[str]) -> None:
 def dataset_of(trainer: nnUNetTrainer, names: Iterable[str]) -> Any:
     """Return nnU-Net's data set of some preprocessed cases."""
     folder = trainer.preprocessed_dataset_folder
+    assert folder is not None  # nnU-Net has none where nnUNet_preprocessed is not set
     return infer_dataset_class(folder)(folder, list(names))
 
 

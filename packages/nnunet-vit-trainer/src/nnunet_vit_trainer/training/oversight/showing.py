@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.plans.datasets import read_json
 from vit_backbone import reason_of
 
 from .verdict import find_emptiness
 
+if TYPE_CHECKING:
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
-def conclude_validation(trainer: nnUNetTrainer) -> None:
+
+def conclude_validation(trainer: "nnUNetTrainer_vit") -> None:
     """Say in the log what makes a validation's figures say nothing, and draw it.
 
     Args:

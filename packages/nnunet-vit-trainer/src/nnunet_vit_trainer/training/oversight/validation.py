@@ -12,7 +12,7 @@ from nnunet_vit_trainer.training.seeding import NNUNET
 from nnunet_vit_trainer.training.shortage.tiles import told_tiles
 from nnunet_vit_trainer.training.shortage.workers import refuse_dead
 
-EVALUATION = importlib.import_module("nnunetv2.evaluation.evaluate_predictions")
+EVALUATION: Any = importlib.import_module("nnunetv2.evaluation.evaluate_predictions")
 
 _SUMMARY = "summary.json"
 _SECONDS_BETWEEN_LOOKS = 1

@@ -2,10 +2,12 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+if TYPE_CHECKING:
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 LARGEST_BATCH_TRIED = 1024
 # What errors of a full memory say; only that of CUDA's allocator has a type of its own.
@@ -54,7 +56,7 @@ def resized(batch: dict[str, Any], size: int) -> dict[str, Any]:
     return {"data": batch["data"][rows], "target": targets}
 
 
-def fits(trainer: nnUNetTrainer, batch: dict[str, Any]) -> bool:
+def fits(trainer: "nnUNetTrainer_vit", batch: dict[str, Any]) -> bool:
     """Say whether a training step with a batch fits the device's memory."""
     trainer.dataloader_train = itertools.repeat(batch)  # accumulate_steps takes more from it
     fitted = fits_memory(lambda: trainer.train_step(batch), trainer.device)

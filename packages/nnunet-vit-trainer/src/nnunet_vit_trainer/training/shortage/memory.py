@@ -5,11 +5,10 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_vit_trainer.checkpoints.content import unwrap
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
@@ -17,6 +16,9 @@ from vit_backbone import UserError
 from vit_backbone.heads.recompute import set_recompute
 
 from .fitting import fits, is_full_memory, largest_that_fits, resized
+
+if TYPE_CHECKING:
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 # Methods of a trainer, by which a traceback tells what was under way.
 _STEP, _ONLINE, _FINAL = "train_step", "validation_step", "perform_actual_validation"
@@ -34,7 +36,7 @@ class Full(NamedTuple):
     asked: str
 
 
-def within_memory(trainer: nnUNetTrainer, work: Callable[[], Any]) -> None:
+def within_memory(trainer: "nnUNetTrainer_vit", work: Callable[[], Any]) -> None:
     """Do a part of a run; where memory is not enough, say which options to change.
 
     After a training step that does not fit a GPU, smaller ones are tried, so that what the message
@@ -69,7 +71,7 @@ def full_memory(work: Callable[[], Any]) -> Full | None:
     return None
 
 
-def advice(trainer: nnUNetTrainer, full: Full, measured: Sequence[str] = ()) -> str:
+def advice(trainer: "nnUNetTrainer_vit", full: Full, measured: Sequence[str] = ()) -> str:
     """Say in one line what did not fit and what to change.
 
     Args:
@@ -101,7 +103,7 @@ def advice(trainer: nnUNetTrainer, full: Full, measured: Sequence[str] = ()) -> 
     return f"a training step of {size} does not fit {lacking}; {use}{_continuing(trainer)}"
 
 
-def what_fits(trainer: nnUNetTrainer) -> list[str]:
+def what_fits(trainer: "nnUNetTrainer_vit") -> list[str]:
     """Try which options make a training step fit the device: each is the key and its value.
 
     The network is not compiled for it, which takes somewhat more memory.
@@ -127,7 +129,7 @@ def what_fits(trainer: nnUNetTrainer) -> list[str]:
     return found
 
 
-def _switch_on(trainer: nnUNetTrainer) -> Iterator[str]:
+def _switch_on(trainer: "nnUNetTrainer_vit") -> Iterator[str]:
     """Switch on, one after the other, what keeps less for the backward pass; yield its name."""
     network, recipe = unwrap(trainer.network), trainer.recipe
     blocks_train = any(p.requires_grad for p in network.backbone.blocks.parameters())
@@ -147,7 +149,7 @@ def _halved(batch_size: int) -> list[str]:
     return [f"train.batch_size: {half}"] if half else []
 
 
-def _backbone(trainer: nnUNetTrainer) -> str:
+def _backbone(trainer: "nnUNetTrainer_vit") -> str:
     size = trainer.plans_manager.plans[PLANS_KEY]["model"].get("backbone_size")
     return f"a smaller model.backbone_size ({size} now)" if size else "a smaller model.backbone"
 
@@ -162,7 +164,7 @@ def _memory(device: torch.device) -> str:
     return f"the GPU's {total / 2**30:.1f} GiB{taken}"
 
 
-def _continuing(trainer: nnUNetTrainer) -> str:
+def _continuing(trainer: "nnUNetTrainer_vit") -> str:
     """Say what `--c` takes, where there is something to continue."""
     if not any(Path(trainer.output_folder).glob("checkpoint_*.pth")):
         return ""

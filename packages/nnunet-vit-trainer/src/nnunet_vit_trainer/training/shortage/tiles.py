@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from queue import Queue
 from typing import Any
 
-PREDICTION = importlib.import_module("nnunetv2.inference.predict_from_raw_data")
+PREDICTION: Any = importlib.import_module("nnunetv2.inference.predict_from_raw_data")
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def telling_thread(
     return threading.Thread(target=work, args=args, daemon=daemon)
 
 
-class TellingQueue(Queue):
+class TellingQueue(Queue[Any]):
     """A queue that raises an error which was put into it."""
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:

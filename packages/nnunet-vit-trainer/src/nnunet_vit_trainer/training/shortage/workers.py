@@ -66,6 +66,7 @@ class WatchedWorkers(augmenter.NonDetMultiThreadedAugmenter):
 
     group: "list[WatchedWorkers]"
     trouble: Exception | None = None
+    results_loop_queue: Any
 
     def __next__(self) -> dict[str, Any]:
         """Return a batch.
@@ -101,7 +102,8 @@ class WatchedWorkers(augmenter.NonDetMultiThreadedAugmenter):
         raise self.trouble
 
     def _start(self) -> None:
-        plain = augmenter.results_loop
+        module: Any = augmenter
+        plain = module.results_loop
 
         def quietly(*arguments: Any) -> None:
             try:
@@ -109,11 +111,11 @@ class WatchedWorkers(augmenter.NonDetMultiThreadedAugmenter):
             except Exception as error:
                 self.trouble = error
 
-        augmenter.results_loop = quietly
+        module.results_loop = quietly
         try:
             super()._start()
         finally:
-            augmenter.results_loop = plain
+            module.results_loop = plain
 
     def _finish(self, timeout: float = 10, force: bool = False) -> None:
         if any(not process.is_alive() for process in self._processes):
