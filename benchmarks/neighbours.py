@@ -93,17 +93,15 @@ def write_volume(slices: list[Path], file: Path) -> None:
 
 def prepare(work: Path, split: dict[str, list[str]]) -> None:
     """Convert, plan and preprocess, where that was not done."""
-    commands = {
-        PLAIN: [],
-        STACKED: [["nnUNetv2_neighbours_vit", str(PLAIN), "-d", str(STACKED)]],
-    }
-    for number, before in commands.items():
-        folder = work / "preprocessed" / NAMES[number]
+    for number, name in NAMES.items():
+        folder = work / "preprocessed" / name
         if (folder / "splits_final.json").is_file():
             continue
+        if not (work / "raw" / name).is_dir():
+            convert = ["nnUNetv2_neighbours_vit", str(PLAIN), "-d", str(number)]
+            subprocess.run(convert, check=True)
         plan = ["nnUNetv2_plan_and_preprocess", "-d", str(number), "-c", "2d", "-np", "1"]
-        for command in (*before, plan):
-            subprocess.run(command, check=True)
+        subprocess.run(plan, check=True)
         (folder / "splits_final.json").write_text(json.dumps([split]))
 
 
