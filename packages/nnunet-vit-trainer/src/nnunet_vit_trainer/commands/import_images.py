@@ -2,9 +2,7 @@
 """The command that makes a raw data set of nnU-Net from a folder of images and masks."""
 
 import argparse
-import contextlib
 import shlex
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nnunet_vit_trainer.plans.datasets import environment
@@ -12,6 +10,7 @@ from vit_backbone import UserError
 
 from .errors import one_line_errors
 from .parser import CommandParser
+from .progress import on_cases_of
 
 
 @one_line_errors
@@ -31,7 +30,7 @@ def import_images() -> None:
     others = ("check", "d", "n", "o")
     given = {key: value for key, value in vars(arguments).items() if key not in others}
     request = Request(number=arguments.d, name=arguments.n, **given)
-    with _progress() as on_cases:
+    with on_cases_of("looking and writing") as on_cases:
         imported = import_images(request, raw, check=arguments.check, on_cases=on_cases)
     print_page(imported, check=arguments.check)
 
@@ -45,7 +44,7 @@ def _convert(arguments: argparse.Namespace, raw: Path) -> None:
         raise UserError(f"-o writes images alone; leave {option} away")
     from nnunet_vit_trainer.images.inputs import convert_images
 
-    with _progress() as on_cases:
+    with on_cases_of("looking and writing") as on_cases:
         name, count = convert_images(
             arguments.folder,
             arguments.d,
@@ -57,24 +56,6 @@ def _convert(arguments: argparse.Namespace, raw: Path) -> None:
     print(f"{count} images as {name} has them: {arguments.o}")
     print(f"Predict: nnUNetv2_predict_vit -i {shlex.quote(str(arguments.o))} -o MASKS "
           f"-d {arguments.d} -p PLANS")  # fmt: skip
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = ("looking and writing", BarColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-
-        def on_cases(steps: int) -> Callable[[], None]:
-            task = bar.add_task("", total=steps)
-            return lambda: bar.advance(task)
-
-        yield on_cases
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,5 @@
 """A folder of images and masks becomes a raw data set of nnU-Net: whole, or not at all."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
 from nnunet_vit_trainer.checkpoints.files import folder_written_whole
+from nnunet_vit_trainer.plans.datasets import free_name
 from vit_backbone import UserError, quoted, reason_of, shorten
 
 from .examine import Look, check_alike, each, examine_cases
@@ -21,9 +21,7 @@ from .reading.cases import Reading, read_case
 from .request import Imported, Request
 from .writing import form_of, write_images, write_mask
 
-_LARGEST_ID = 999
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 def import_images(
@@ -44,7 +42,11 @@ def import_images(
     Raises:
         UserError: naming what does not fit, or is not known, and what to do.
     """
-    target = raw / _free_name(request.number, request.name, raw)
+    if not _NAME.fullmatch(request.name):
+        raise UserError(
+            f"-n {quoted(request.name)}: letters, digits, '-', '_' and '.' are expected"
+        )
+    target = raw / free_name(request.number, request.name, raw)
     named = parse_labels(request.labels) if request.labels else None
     reading = Reading(request.exif, request.threshold)
     try:
@@ -138,22 +140,6 @@ def _write_case(case: Case, *, imported: Imported, reading: Reading, folder: Pat
         except UserError as error:
             raise UserError(f"{case.mask} {error}") from error
         write_mask(labels, mask.geometry, folder / "labelsTr", case.name, form, flat=flat)
-
-
-def _free_name(number: int, name: str, raw: Path) -> str:
-    """Return the data set's whole name, if nnU-Net has none of that number."""
-    if not 1 <= number <= _LARGEST_ID:
-        raise UserError(f"-d {number}: an ID from 1 to {_LARGEST_ID} is expected")
-    if not _NAME.fullmatch(name):
-        raise UserError(f"-n {quoted(name)}: letters, digits, '-', '_' and '.' are expected")
-    roots = [raw, *(Path(os.environ[root]) for root in _ROOTS[1:] if os.environ.get(root))]
-    there = [folder for root in roots for folder in root.glob("Dataset[0-9][0-9][0-9]*")]
-    taken = {folder.name[7:10]: folder for folder in there}
-    if other := taken.get(f"{number:03d}"):
-        free = next(n for n in range(number, number + _LARGEST_ID) if f"{n:03d}" not in taken)
-        hint = f"; {free} is free" if free <= _LARGEST_ID else ""
-        raise UserError(f"-d {number}: {other} is there already{hint}, or move it away")
-    return f"Dataset{number:03d}_{name}"
 
 
 def _refuse_unpaired(found: Found, *, skip: bool) -> None:

@@ -10,6 +10,7 @@ from vit_backbone import UserError, quoted, shorten
 from .derive import settings_of
 
 _LARGEST_ID = 999
+_ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 _WHAT_FIRST = {
     "nnUNet_preprocessed": "run first: nnUNetv2_plan_and_preprocess -d ID -c 2d",
     "nnUNet_results": "train first, or install a model: nnUNetv2_import_vit FILE.zip",
@@ -64,6 +65,29 @@ def find_dataset(name_or_id: str | int, variable: str = "nnUNet_preprocessed") -
             + ("give its name" if found else _WHAT_FIRST[variable])
         )
     return found[0], root / found[0]
+
+
+def free_name(number: int, name: str, raw: Path) -> str:
+    """Return the name of a new data set, if nnU-Net has none of that number.
+
+    Args:
+        number: 1 to 999, given as ``-d``.
+        name: without the number.
+        raw: the folder ``nnUNet_raw``; those of the other two variables are looked into, too.
+
+    Raises:
+        UserError: another number, or one that is taken.
+    """
+    if not 1 <= number <= _LARGEST_ID:
+        raise UserError(f"-d {number}: an ID from 1 to {_LARGEST_ID} is expected")
+    roots = [raw, *(Path(os.environ[root]) for root in _ROOTS[1:] if os.environ.get(root))]
+    there = [folder for root in roots for folder in root.glob("Dataset[0-9][0-9][0-9]*")]
+    taken = {folder.name[7:10]: folder for folder in there}
+    if other := taken.get(f"{number:03d}"):
+        free = next(n for n in range(number, number + _LARGEST_ID) if f"{n:03d}" not in taken)
+        hint = f"; {free} is free" if free <= _LARGEST_ID else ""
+        raise UserError(f"-d {number}: {other} is there already{hint}, or move it away")
+    return f"Dataset{number:03d}_{name}"
 
 
 def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Neighbouring slices as channels: 2.5D for networks of slices."""

@@ -1,0 +1,105 @@
+"""A volume's slices, shifted along the axis that nnU-Net cuts slices from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK
+
+from vit_backbone import UserError, quoted, reason_of
+
+KEY = "neighbours"
+"""Of a converted data set's dataset.json, which every trained model's folder holds too."""
+
+READERS = ("SimpleITKIO", "NibabelIO")
+"""nnU-Net's readers that keep the axes of the files."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Which slices become channels.
+
+    Attributes:
+        count: on either side of a slice, 1 or more.
+        axis: of the arrays (z, y, x) that nnU-Net cuts slices from, 0 to 2.
+    """
+
+    count: int
+    axis: int
+
+    @property
+    def offsets(self) -> range:
+        """How far each channel's slice is from the slice itself, in their order."""
+        return range(-self.count, self.count + 1)
+
+
+def axis_of(plans: dict[str, Any]) -> int:
+    """Return the axis of the files' arrays (z, y, x) that nnU-Net's 2D configurations cut.
+
+    Args:
+        plans: the data set's own: what they transpose to the front is cut.
+    """
+    return int(plans["transpose_forward"][0])
+
+
+def neighbours_of(dataset: dict[str, Any], source: Path) -> Neighbours:
+    """Return what a converted data set's ``dataset.json`` says.
+
+    Args:
+        dataset: the content.
+        source: the file, for messages.
+
+    Raises:
+        UserError: it is of another data set, or is damaged.
+    """
+    said = dataset.get(KEY)
+    if said is None:
+        raise UserError(f"{source} is of no data set that nnUNetv2_neighbours_vit made")
+    try:
+        found = Neighbours(int(said["count"]), int(said["axis"]))
+    except (TypeError, KeyError, ValueError):
+        found = Neighbours(0, 0)
+    if found.count < 1 or found.axis not in (0, 1, 2):
+        raise UserError(f"{source}: {KEY} {quoted(str(said))}: count and axis are expected in it")
+    return found
+
+
+def shifted(values: np.ndarray, offset: int, axis: int) -> np.ndarray:
+    """Return an array whose slice i is slice i + offset; the outermost ones stand for those beyond.
+
+    Args:
+        values: of any shape.
+        offset: in slices.
+        axis: along which.
+    """
+    last = values.shape[axis] - 1
+    return np.take(values, np.clip(np.arange(last + 1) + offset, 0, last), axis)
+
+
+def write_shifted(file: Path, of: Neighbours, name_of: Callable[[int], Path]) -> None:
+    """Write a channel's file once per offset, in its own type and place.
+
+    Args:
+        file: one channel of a volume.
+        of: which slices.
+        name_of: the file to write, by the number of the offset from 0.
+
+    Raises:
+        UserError: unreadable, or no volume of more than one slice.
+    """
+    try:
+        image = SimpleITK.ReadImage(str(file))
+    except RuntimeError as error:
+        raise UserError(f"{file} cannot be read: {reason_of(error)}") from error
+    values = SimpleITK.GetArrayFromImage(image)
+    if values.ndim != 3 or values.shape[of.axis] < 2:
+        raise UserError(
+            f"{file} has the shape {values.shape}: slices beside each other are expected along "
+            f"axis {of.axis}"
+        )
+    for index, offset in enumerate(of.offsets):
+        moved = SimpleITK.GetImageFromArray(shifted(values, offset, of.axis))
+        moved.CopyInformation(image)
+        SimpleITK.WriteImage(moved, str(name_of(index)), True)

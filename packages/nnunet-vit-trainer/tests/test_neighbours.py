@@ -1,0 +1,216 @@
+"""Neighbouring slices as channels, of data sets and of images to predict."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_vit_trainer.commands.neighbours import neighbours
+from nnunet_vit_trainer.neighbours.volumes import Neighbours, shifted
+
+SOURCE = "Dataset042_Two organs"
+SPACING, ORIGIN = (0.5, 0.75, 3.0), (1.0, -2.0, 30.0)
+
+
+def volume(slices, value=0, axis=0, dtype=np.int16):
+    """Every slice holds its own number, plus the value."""
+    shape = [5, 6, 7]
+    shape[axis] = slices
+    numbers = np.arange(slices).reshape([-1 if i == axis else 1 for i in range(3)])
+    image = sitk.GetImageFromArray((np.zeros(shape) + numbers + value).astype(dtype))
+    image.SetSpacing(SPACING)
+    image.SetOrigin(ORIGIN)
+    return image
+
+
+def write(folder, **images):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in images.items():
+        sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
+
+
+def read(file):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+def along(file, axis=0):
+    """The number of each slice."""
+    return np.moveaxis(read(file), axis, 0)[:, 0, 0].tolist()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A raw data set of two channels, planned, with a test case."""
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+        (tmp_path / name).mkdir()
+    raw, preprocessed = tmp_path / "raw" / SOURCE, tmp_path / "preprocessed" / SOURCE
+    cases = {"a b_0000": volume(4), "a b_0001": volume(4, 100), "c_1_0000": volume(3)}
+    write(raw / "imagesTr", **cases, c_1_0001=volume(3, 100))
+    write(raw / "imagesTs", t_0000=volume(2), t_0001=volume(2, 100))
+    write(raw / "labelsTr", **{"a b": volume(4), "c_1": volume(3)})
+    dataset = {
+        "channel_names": {"1": "T2", "0": "CT"},
+        "labels": {"background": 0, "one": 1},
+        "file_ending": ".nii.gz",
+        "numTraining": 2,
+    }
+    (raw / "dataset.json").write_text(json.dumps(dataset))
+    preprocessed.mkdir()
+    plan(tmp_path)
+    return tmp_path
+
+
+def plan(home, axis=0, reader="SimpleITKIO"):
+    order = [axis, *({0, 1, 2} - {axis})]
+    plans = {"transpose_forward": order, "image_reader_writer": reader}
+    (home / "preprocessed" / SOURCE / "nnUNetPlans.json").write_text(json.dumps(plans))
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_neighbours_vit", *map(str, arguments)])
+    neighbours()
+
+
+def test_slices_beyond_the_ends_are_the_outermost_ones():
+    values = np.arange(4)[:, None] * np.ones((1, 2), int)
+    assert shifted(values, -1, 0)[:, 0].tolist() == [0, 0, 1, 2]
+    assert shifted(values, 2, 0)[:, 0].tolist() == [2, 3, 3, 3]
+    assert shifted(values.T, 1, 1)[0].tolist() == [1, 2, 3, 3]
+    assert list(Neighbours(2, 0).offsets) == [-2, -1, 0, 1, 2]
+
+
+def test_a_data_set_gets_its_neighbours_as_channels(home, monkeypatch, capsys):
+    run(monkeypatch, 42, "-d", 43)
+    new = home / "raw" / "Dataset043_Two organs_neighbours1"
+    said = capsys.readouterr().out
+    assert "each slice with 1 on either side along axis 0" in said
+    assert "nnUNetv2_plan_and_preprocess -d 43 -c 2d" in said
+    images = sorted(file.name for file in (new / "imagesTr").iterdir())
+    assert images == [f"{case}_{n:04d}.nii.gz" for case in ("a b", "c_1") for n in range(6)]
+    channels = [along(new / "imagesTr" / f"a b_{number:04d}.nii.gz") for number in range(6)]
+    assert channels[:3] == [[0, 0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 3]]
+    assert channels[3:] == [[value + 100 for value in channel] for channel in channels[:3]]
+    assert along(new / "imagesTs" / "t_0002.nii.gz") == [1, 1]
+    moved = sitk.ReadImage(str(new / "imagesTr" / "a b_0000.nii.gz"))
+    assert (moved.GetSpacing(), moved.GetOrigin()) == (SPACING, ORIGIN)
+    assert moved.GetPixelID() == sitk.sitkInt16
+    labels = home / "raw" / SOURCE / "labelsTr" / "c_1.nii.gz"
+    assert (new / "labelsTr" / "c_1.nii.gz").read_bytes() == labels.read_bytes()
+    dataset = json.loads((new / "dataset.json").read_text())
+    assert [*dataset["channel_names"].values()] == ["CT"] * 3 + ["T2"] * 3
+    assert dataset["neighbours"] == {"count": 1, "axis": 0, "of": SOURCE}
+    assert dataset["labels"] == {"background": 0, "one": 1}
+
+
+def test_slices_lie_beside_each_other_where_nnunet_cuts_them(home, monkeypatch):
+    plan(home, axis=2)
+    images = home / "raw" / SOURCE / "imagesTr"
+    shutil.rmtree(images)
+    write(images, **{f"s_000{c}": volume(3, axis=2) for c in (0, 1)})
+    write(home / "raw" / SOURCE / "labelsTr", s=volume(3, axis=2))
+    run(monkeypatch, 42, "-d", 43, "-k", 2)
+    new = home / "raw" / "Dataset043_Two organs_neighbours2" / "imagesTr"
+    channels = [along(new / f"s_{number:04d}.nii.gz", 2) for number in range(5)]
+    assert channels == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 2], [2, 2, 2]]
+
+
+def test_lists_of_files_are_followed(home, monkeypatch):
+    raw = home / "raw" / SOURCE
+    elsewhere = home / "else where"
+    shutil.move(raw / "imagesTr", elsewhere)
+    dataset = json.loads((raw / "dataset.json").read_text())
+    images = [str(elsewhere / f"a b_000{c}.nii.gz") for c in (0, 1)]
+    dataset["dataset"] = {"mine": {"images": images, "label": "labelsTr/a b.nii.gz"}}
+    (raw / "dataset.json").write_text(json.dumps(dataset))
+    run(monkeypatch, SOURCE, "-d", 43)
+    new = home / "raw" / "Dataset043_Two organs_neighbours1"
+    assert along(new / "imagesTr" / "mine_0000.nii.gz") == [0, 0, 1, 2]
+    assert (new / "labelsTr" / "mine.nii.gz").is_file()
+    assert "dataset" not in json.loads((new / "dataset.json").read_text())
+
+
+@pytest.fixture
+def model(home, monkeypatch):
+    """A folder with a converted data set's dataset.json, as a trained model's."""
+    run(monkeypatch, 42, "-d", 43)
+    folder = home / "my model"
+    folder.mkdir()
+    shutil.copy(home / "raw" / "Dataset043_Two organs_neighbours1" / "dataset.json", folder)
+    return folder
+
+
+def test_images_to_predict_are_written_as_the_data_set_s_own(home, model, monkeypatch, capsys):
+    source, out = home / "raw" / SOURCE / "imagesTs", home / "out" / "stacked"
+    run(monkeypatch, "-i", source, "-o", out, "-m", model)
+    own = home / "raw" / "Dataset043_Two organs_neighbours1" / "imagesTs"
+    assert sorted(f.name for f in out.iterdir()) == sorted(f.name for f in own.iterdir())
+    for file in own.iterdir():
+        assert np.array_equal(read(out / file.name), read(file))
+    assert f"-m '{model}'" in capsys.readouterr().out
+
+
+def refusal(monkeypatch, capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, *arguments)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_was_converted_or_lacks_a_channel_is_not_converted_again(
+    home, model, monkeypatch, capsys
+):
+    converted = home / "raw" / "Dataset043_Two organs_neighbours1"
+    said = refusal(monkeypatch, capsys, "-i", converted / "imagesTs", "-o", home / "o", "-m", model)
+    assert "'t' has 6 channels, 2 are expected" in said
+    images = home / "raw" / SOURCE / "imagesTs"
+    (images / "t_0000.nii.gz").unlink()
+    said = refusal(monkeypatch, capsys, "-i", images, "-o", home / "o", "-m", model)
+    assert "t_0001.nii.gz: channel 0000 of 't' is not there" in said
+    shutil.copytree(home / "preprocessed" / SOURCE, home / "preprocessed" / converted.name)
+    said = refusal(monkeypatch, capsys, 43, "-d", 44)
+    assert "has neighbours as channels already" in said
+    assert not (home / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((42,), "DATASET and -d NEW_ID are needed"),
+        ((42, "-d", 42), "is there already; 43 is free"),
+        ((42, "-d", 43, "-k", 0), "1 to 5 neighbours"),
+        ((42, "-d", 43, "-o", "x"), "-o goes with -i"),
+        ((42, "-d", 43, "-p", "other"), "run nnUNetv2_plan_and_preprocess --no_pp"),
+        (("-i", "x", "-o", "y"), "-i goes with -o OUT and -m MODEL_FOLDER"),
+        ((42, "-i", "x", "-o", "y", "-m", "z"), "leave DATASET, -d and -k away"),
+        (("-i", "x", "-o", "y", "-m", "z"), "dataset.json cannot be read"),
+    ],
+)
+def test_wrong_calls_are_one_line(arguments, said, home, monkeypatch, capsys):
+    err = refusal(monkeypatch, capsys, *arguments)
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_flat_images_and_readers_that_turn_them_are_refused(home, monkeypatch, capsys):
+    plan(home, reader="NibabelIOWithReorient")
+    assert "NibabelIOWithReorient" in refusal(monkeypatch, capsys, 42, "-d", 43)
+    plan(home)
+    images = home / "raw" / SOURCE / "imagesTr"
+    write(images, c_1_0001=volume(1))
+    said = refusal(monkeypatch, capsys, 42, "-d", 43)
+    assert "c_1_0001.nii.gz has the shape (1, 6, 7)" in said
+    (images / "c_1_0001.nii.gz").write_text("no image")
+    assert "c_1_0001.nii.gz cannot be read" in refusal(monkeypatch, capsys, 42, "-d", 43)
+    assert [f.name for f in (home / "raw").iterdir()] == [SOURCE]
+
+
+def test_a_label_that_is_missing_leaves_nothing(home, monkeypatch, capsys):
+    (home / "raw" / SOURCE / "labelsTr" / "c_1.nii.gz").unlink()
+    assert "is not written" in refusal(monkeypatch, capsys, 42, "-d", 43)
+    said = refusal(monkeypatch, capsys, "-i", home, "-o", home / "o", "-m", home / "raw" / SOURCE)
+    assert "no data set that nnUNetv2_neighbours_vit made" in said
+    assert [f.name for f in (home / "raw").iterdir()] == [SOURCE]
