@@ -31,7 +31,7 @@ BELOW = {
     "nnunet-vit-trainer": {"vit-backbone"},
 }
 # What its tests need of its extras.
-EXTRAS = {"vit-backbone": ("lora", "onnx"), "nnunet-vit-trainer": ("compare",)}
+EXTRAS = {"vit-backbone": ("lora", "onnx"), "nnunet-vit-trainer": ("compare", "onnx")}
 # Other environments than the lock's: Python, how versions are chosen, and what is held.
 ENVIRONMENTS = [
     nox.param("3.11", "lowest-direct", "", id="lowest"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .plans.derive import derive_plans as derive_plans
     from .sharing.export import export_vit as export_vit
     from .sharing.install import import_vit as import_vit
+    from .sharing.onnx.write import export_onnx_vit as export_onnx_vit
     from .training.trainer import nnUNetTrainer_vit as nnUNetTrainer_vit
     from .training.trainer import (
         nnUNetTrainerNoDeepSupervision_vit as nnUNetTrainerNoDeepSupervision_vit,
@@ -32,6 +33,7 @@ _MODULE_OF = {
     "ViTTrainConfig": "config.schema",
     "ConfigError": "config.reading",
     "load_config": "config.reading",
+    "export_onnx_vit": "sharing.onnx.write",
     "export_vit": "sharing.export",
     "import_vit": "sharing.install",
     "build_network": "network",

@@ -2,32 +2,22 @@
 
 import copy
 import json
-import re
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from nnunet_vit_trainer.checkpoints.base_weights import load_base_weights
-from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, fill_up, frozen_names, read_safely
+from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, frozen_names
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import (
-    CHECKPOINT_NAME,
-    FOLD_NAME,
-    network_of,
-    read_json,
-    read_model,
-)
+from nnunet_vit_trainer.checkpoints.model_folder import network_of, read_json, read_model
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
-from vit_backbone import UserError, quoted, reason_of
+from vit_backbone import UserError, quoted
 
 from .archive import is_plain_name
 from .card_files import card_files
-from .foreign_checkpoint import check_fits, check_form
+from .exported import check_target, disk_in_one_line, find_folds, read_checkpoint
 
 Form = Literal["whole", "merged", "adapter"]
 # What nnU-Net's own export takes beside plans and checkpoints. Not debug.json: it is full of
@@ -45,16 +35,7 @@ _FOR_PREDICTION = (
 )
 
 
-@contextmanager
-def _disk_in_one_line() -> Iterator[None]:
-    """Say in one line that a folder went away meanwhile, is full, or may not be written."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"not exported: {reason_of(error)}") from error
-
-
-@_disk_in_one_line()
+@disk_in_one_line()
 def export_vit(
     folder: str | Path,
     zip_file: str | Path,
@@ -89,13 +70,8 @@ def export_vit(
     folder, zip_file = Path(folder).resolve(), Path(zip_file)
     plans, dataset = read_model(folder)
     _check_form(form, plans)
-    fold_folders = _find_folds(folder, folds, checkpoint_name)
-    if zip_file.is_dir():
-        raise UserError(f"{zip_file} is a folder; give the name of a file to write")
-    if zip_file.exists():
-        raise UserError(f"{zip_file} is there already; give another name, or delete it")
-    if not zip_file.parent.is_dir():
-        raise UserError(f"there is no folder {zip_file.parent}; make it first")
+    fold_folders = find_folds(folder, folds, checkpoint_name)
+    check_target(zip_file)
     shared = without_paths(_merged_plans(plans) if form == "merged" else plans)
     name = folder.name.replace(f"__{plans['plans_name']}__", f"__{shared['plans_name']}__")
     for part in (plans["dataset_name"], name):
@@ -108,7 +84,9 @@ def export_vit(
         zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         for fold in fold_folders:
-            content = _read_checkpoint(fold / checkpoint_name, plans, dataset, form)
+            content = read_checkpoint(
+                fold / checkpoint_name, plans, dataset, complete=form != "adapter"
+            )
             content = _shared_checkpoint(content, plans, dataset, shared, form)
             # Weights do not shrink, so they are stored as they are.
             member = zipfile.ZipInfo(f"{model}/{fold.name}/{checkpoint_name}")
@@ -140,25 +118,6 @@ def _check_form(form: Form, plans: dict[str, Any]) -> None:
         )
 
 
-def _find_folds(folder: Path, folds: list[str] | None, checkpoint_name: str) -> list[Path]:
-    if not re.fullmatch(CHECKPOINT_NAME, checkpoint_name):
-        raise UserError(
-            f"-chk {quoted(checkpoint_name)}: a name as checkpoint_final.pth is expected"
-        )
-    if folds is None:
-        files = folder.glob(f"fold_*/{checkpoint_name}")
-        found = sorted(f.parent for f in files if re.fullmatch(FOLD_NAME, f.parent.name))
-        if not found:
-            raise UserError(f"no fold of {folder} has a {checkpoint_name}; see -chk")
-        return found
-    for fold in folds:
-        if not re.fullmatch(FOLD_NAME, f"fold_{fold}"):
-            raise UserError(f"-f {quoted(fold)}: numbers, or all, are expected")
-        if not (folder / f"fold_{fold}" / checkpoint_name).is_file():
-            raise UserError(f"there is no {folder}/fold_{fold}/{checkpoint_name}; see -f and -chk")
-    return [folder / f"fold_{fold}" for fold in dict.fromkeys(folds)]
-
-
 def _merged_plans(plans: dict[str, Any]) -> dict[str, Any]:
     """Say that there is no LoRA (any more), under a name that does not hide the unmerged."""
     merged = copy.deepcopy(plans)
@@ -166,25 +125,6 @@ def _merged_plans(plans: dict[str, Any]) -> dict[str, Any]:
     (settings,) = merged["configurations"].values()
     settings["architecture"]["arch_kwargs"]["use_lora"] = False
     return merged
-
-
-def _read_checkpoint(
-    file: Path, plans: dict[str, Any], dataset: dict[str, Any], form: Form
-) -> dict[str, Any]:
-    """Read a checkpoint and complete it if it is an adapter checkpoint, unless that is wanted."""
-    content = read_safely(file)
-    check_form(content, str(file))
-    if content.get(REBUILT_FROM) and form != "adapter":
-        network = network_of(plans, dataset)
-        load_base_weights(network, plans[PLANS_KEY].get("weights"))
-        fill_up(content["network_weights"], network)
-        content[REBUILT_FROM] = None
-    shapes = network_of(plans, dataset, in_memory=False)
-    weights = dict(content["network_weights"])
-    if form == "adapter":
-        fill_up(weights, shapes)  # what is left out on purpose
-    check_fits(weights, shapes, str(file))
-    return content
 
 
 def _shared_checkpoint(
