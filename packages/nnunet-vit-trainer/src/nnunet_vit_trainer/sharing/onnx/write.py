@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
 
+    from vit_backbone import ViTSegmentationModel
+
 _MOST = 2 * 10**9
 """Bytes of float32 weights; a file of protobuf holds 2 GiB with all that is around them."""
 
@@ -111,7 +113,7 @@ def _check_size(network: "nn.Module") -> None:
         )
 
 
-def _plain_onnx(network: "nn.Module", tile: list[int]) -> "ModelProto":
+def _plain_onnx(network: "ViTSegmentationModel", tile: list[int]) -> "ModelProto":
     """Export a network, without what the exporter notes of each node: paths of this machine."""
     import onnx
 
