@@ -152,6 +152,16 @@ def test_one_folder_may_hold_both_under_any_name(tmp_path):
     assert pairs(root, masks="images") == {"a": ("a.png", "a_mask.png")}
 
 
+def test_a_folder_of_images_alone_names_the_one_that_holds_both(tmp_path):
+    root = folder_of(tmp_path, "images/a.png", "masks/a.png")
+    with pytest.raises(UserError, match=f"import {root}, which holds both"):
+        find_images(root / "images")
+    alone = folder_of(tmp_path / "alone", "images/a.png")
+    with pytest.raises(UserError, match="no names that tell masks from images") as refused:
+        find_images(alone / "images")
+    assert "holds both" not in str(refused.value)
+
+
 def test_what_is_left_alone_is_told(tmp_path):
     names = ["images/a.png", "images/Thumbs.db", "masks/a.png", "masks/.a.png", "read.me", "old/b"]
     found = find_images(folder_of(tmp_path, *names))

@@ -46,8 +46,10 @@ def test_images_of_another_kind_are_not_converted(values, said, folder, tmp_path
     with pytest.raises(UserError, match=said):
         convert_images(tmp_path / "new", 42, tmp_path / "raw", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match="one data set of that ID is expected"):
+    with pytest.raises(UserError, match=r"-d 41: .*; there: Dataset042_Mine"):
         convert_images(tmp_path / "new", 41, tmp_path / "raw", tmp_path / "out")
+    with pytest.raises(UserError, match="there already; name a new folder"):
+        convert_images(tmp_path / "new", 42, tmp_path / "raw", tmp_path / "new")
 
 
 def test_single_slices_are_converted_as_the_2d_images_that_the_data_set_has(tmp_path):

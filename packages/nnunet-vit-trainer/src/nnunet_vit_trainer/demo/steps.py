@@ -135,6 +135,7 @@ def _run_steps(
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
+        speed_estimate_period=600,  # epochs are far apart on a busy machine
     ) as progress:
         bar = progress.add_task("", total=sum(step.seconds for step in steps))
         done = 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunet_vit_trainer.checkpoints.files import folder_written_whole
 from nnunet_vit_trainer.plans.datasets import read_dataset_json
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, reason_of, shorten
 
 from .examine import Look, check_alike, each, examine_cases
 from .finding.layouts import images_of
@@ -44,14 +44,14 @@ def convert_images(
     """
     found = sorted(raw.glob(f"Dataset{number:03d}_*"))
     if len(found) != 1:
-        raise UserError(f"-d {number}: one data set of that ID is expected in {raw}")
+        there = shorten(", ".join(f.name for f in sorted(raw.glob("Dataset*"))) or "none", 200)
+        raise UserError(f"-d {number}: the ID of one data set in {raw} is expected; there: {there}")
     dataset = found[0]
     description = read_dataset_json(dataset)
-    for path, wanted in ((folder, True), (out, False)):
-        if path.is_dir() != wanted:
-            raise UserError(
-                f"{path}: {'there is no such folder' if wanted else 'is there already'}"
-            )
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    if out.exists():
+        raise UserError(f"-o {out} is there already; name a new folder, or move it away")
     try:
         items, _ = images_of(folder)
         if not items:

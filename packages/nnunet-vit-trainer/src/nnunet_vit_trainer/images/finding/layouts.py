@@ -163,8 +163,11 @@ def _beside_each_other(items: list[Item], suffix: str | None) -> Found:
         masks = [item for item in items if item not in images]
         said += ": JPEG the images, the others the masks"
     if not masks or not images:
+        folder = items[0].path.parent
+        above = folder.resolve().parent
+        hint = f"import {above}, which holds both? Else " if _holds_both(above) else ""
         raise UserError(
-            f"{items[0].path.parent}: no names that tell masks from images ({names_of(items, 3)}); "
+            f"{folder}: no names that tell masks from images ({names_of(items, 3)}); {hint}"
             f"{_LAYOUTS}, or --mask_suffix TEXT"
         )
     return Found(said, pair(images, masks, suffix))
