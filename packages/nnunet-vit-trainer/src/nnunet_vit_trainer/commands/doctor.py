@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         about="Look before the long run: build, load, take a few training steps on the data set, "
         "predict one tile, and print what it costs and what is wrong. Nothing is left behind. "
         "Exit code 1: something fatal was found.",
-        read_on="README.md (Look before the long run)",
+        read_on="docs/training.md, docs/choosing.md",
     )
     add_what_to_train(parser)
     return parser

@@ -37,7 +37,7 @@ def _export_parser() -> argparse.ArgumentParser:
         example="nnUNetv2_export_vit RESULTS model.zip --merged",
         about="Export a trained model as a zip, in the layout of nnU-Net's own export. Without a "
         "flag it is whole.",
-        read_on="README.md (Share a model), docs/security.md",
+        read_on="docs/sharing.md, docs/security.md",
     )
     add = parser.add_argument
     add(
