@@ -83,7 +83,8 @@ def _train_parser() -> argparse.ArgumentParser:
         example="nnUNetv2_train_vit 42 2d 0 --config recommended_dinov2_base",
         about="Train nnU-Net with a vision transformer. Takes nnUNetv2_train's arguments and a "
         "config; the results are predicted with stock nnUNetv2_predict.",
-        read_on="docs/training.md, docs/configuration.md (the config), docs/recipe.md, docs/distributed.md",
+        read_on="docs/training.md, docs/configuration.md (the config), docs/recipe.md, "
+        "docs/distributed.md",
     )
     add = parser.add_argument
     add_what_to_train(parser)

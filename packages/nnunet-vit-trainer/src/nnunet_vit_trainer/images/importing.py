@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_j
 from nnunet_vit_trainer.checkpoints.files import folder_written_whole
 from vit_backbone import UserError, quoted, reason_of, shorten
 
-from .examine import Look, check_alike, each, examine_cases
+from .examine import Look, check_alike, each, examine_cases, is_stack
 from .finding.layouts import Found, find_images
 from .finding.pairing import Case, alone
 from .finding.sources import names_of
 from .masks.labels import decide
-from .masks.named import Named, parse_labels
+from .masks.named import Named, named_by_folders, parse_labels
 from .reading.cases import Reading, read_case
+from .reading.pages import a_case_of_each_page
 from .request import Imported, Request
 from .writing import form_of, write_images, write_mask
 
@@ -46,7 +48,7 @@ def import_images(
     """
     target = raw / _free_name(request.number, request.name, raw)
     named = parse_labels(request.labels) if request.labels else None
-    reading = Reading(request.exif, request.threshold)
+    reading = Reading(request.exif, request.threshold, request.spacing)
     try:
         found = find_images(
             request.folder,
@@ -54,16 +56,25 @@ def import_images(
             request.masks,
             suffix=request.mask_suffix,
             test=request.test,
+            missing_is_absent=request.missing_is_absent,
         )
         _refuse_unpaired(found, skip=request.skip_unpaired)
+        named = _of_folders(found, named)
         cases = found.paired.cases
         tests = alone(found.test, len(cases[0].images))
+        if request.pages == "cases":
+            files, cases, tests = len(cases), a_case_of_each_page(cases), a_case_of_each_page(tests)
+            if len(cases) == files:
+                raise UserError("--pages cases: no image has several pages; leave it away")
+            found.paired = replace(found.paired, cases=cases)
         steps = (len(cases) + len(tests)) * (1 if check else 2)
         on_case = on_cases(steps) if on_cases else lambda: None
         looks = examine_cases(cases, reading, on_case)
         test_looks = examine_cases(tests, reading, on_case)
         alike = zip([*cases, *tests], [*looks.values(), *test_looks.values()], strict=True)
         check_alike([*alike], named=request.channels is not None)
+        if request.spacing and not any(map(is_stack, cases, looks.values())):
+            raise UserError("--spacing is for TIFF of several pages; there are none, or as cases")
         imported = _settled(request, target, found, named, looks, test_looks)
         if not check:
             _write(imported, tests, reading, on_case)
@@ -93,7 +104,7 @@ def _settled(
         found,
         looks,
         tests,
-        decide(masks, named, request.threshold),
+        decide(masks, named, None if found.classes else request.threshold),
         _channels(request, found, alike[0]),
         form_of(pictures=alike[0].is_picture, dtypes=dtypes),
         flat=all(len(look.size) == 3 and look.size[0] == 1 for look in alike),
@@ -154,6 +165,18 @@ def _free_name(number: int, name: str, raw: Path) -> str:
         hint = f"; {free} is free" if free <= _LARGEST_ID else ""
         raise UserError(f"-d {number}: {other} is there already{hint}, or move it away")
     return f"Dataset{number:03d}_{name}"
+
+
+def _of_folders(found: Found, named: Named | None) -> Named | None:
+    """Return which value is which label: as folders of classes say it, or as the user does."""
+    if not found.classes:
+        return named
+    if named is not None:
+        raise UserError(
+            f"--labels: the folders of masks name them ({shorten(', '.join(found.classes), 200)}); "
+            "leave it away"
+        )
+    return named_by_folders(found.classes)
 
 
 def _refuse_unpaired(found: Found, *, skip: bool) -> None:

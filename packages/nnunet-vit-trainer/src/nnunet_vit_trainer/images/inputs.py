@@ -1,6 +1,6 @@
 """Images alone, written as a data set has its own: what a model of it predicts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from .finding.layouts import images_of
 from .finding.pairing import Case, alone
 from .finding.sources import READABLE, Item, list_folder
 from .reading.cases import Reading, read_case
+from .reading.pages import Pages, a_case_of_each_page
 from .reading.pictures import Exif
 from .writing import Form, form_of, write_images
 
@@ -24,6 +25,8 @@ def convert_images(
     out: Path,
     *,
     exif: Exif | None = None,
+    pages: Pages = "volume",
+    spacing: Sequence[float] | None = None,
     on_cases: Callable[[int], Callable[[], None]] | None = None,
 ) -> tuple[str, int]:
     """Write a folder of images as the data set's own are written, for ``nnUNetv2_predict -i``.
@@ -34,6 +37,8 @@ def convert_images(
         raw: the folder ``nnUNet_raw``.
         out: the folder to write; it must not exist.
         exif: see `reading.pictures.read_picture`.
+        pages: see `request.Request`, like the next.
+        spacing: of TIFF of several pages.
         on_cases: see `importing.import_images`.
 
     Returns:
@@ -57,8 +62,10 @@ def convert_images(
         if not items:
             raise UserError(f"{folder}: there is nothing to read; expected: {READABLE}")
         cases = alone(items)
+        cases = a_case_of_each_page(cases) if pages == "cases" else cases
+        reading = Reading(exif, spacing=spacing and tuple(spacing))
         on_case = on_cases(2 * len(cases)) if on_cases else lambda: None
-        looks = examine_cases(cases, Reading(exif), on_case)
+        looks = examine_cases(cases, reading, on_case)
         model, its_look = _example(dataset / "imagesTr")
         flat = not its_look.is_picture and len(its_look.size) == 2
         alike = [_flattened(look) if flat else look for look in looks.values()]
@@ -69,7 +76,7 @@ def convert_images(
             raise UserError(
                 f"{dataset.name} has files of {form.ending}, as these cannot be written"
             )
-        _write(cases, out, form, exif, flat=flat, on_case=on_case)
+        _write(cases, out, form, reading, flat=flat, on_case=on_case)
     except OSError as error:
         raise UserError(f"{out} is not written: {reason_of(error)}") from error
     return dataset.name, len(cases)
@@ -79,7 +86,7 @@ def _write(
     cases: list[Case],
     out: Path,
     form: Form,
-    exif: Exif | None,
+    reading: Reading,
     *,
     flat: bool,
     on_case: Callable[[], None],
@@ -88,7 +95,7 @@ def _write(
     with folder_written_whole(out) as unfinished:
 
         def write(case: Case) -> None:
-            images, _ = read_case(case, Reading(exif))
+            images, _ = read_case(case, reading)
             write_images(images, unfinished, case.name, form, flat=flat)
 
         for _ in each(write, cases):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vit_backbone import UserError, shorten
 
+from .classes import masks_of_classes, pair_classes
 from .pairing import Case, Paired, check_names, image_word_of, is_mask, pair
 from .sources import (
     READABLE,
@@ -40,12 +41,14 @@ class Found:
         paired: what belongs together.
         test: images that have no masks on purpose.
         left_alone: what else lies there.
+        classes: names of the labels, where each has a folder of masks, in the masks' order.
     """
 
     said: str
     paired: Paired
     test: list[Item] = field(default_factory=list)
     left_alone: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
 
 
 def find_images(
@@ -55,6 +58,7 @@ def find_images(
     *,
     suffix: str | None = None,
     test: str | Path | None = None,
+    missing_is_absent: bool = False,
 ) -> Found:
     """Find the images and masks of a folder, and what belongs together.
 
@@ -64,6 +68,7 @@ def find_images(
         masks: the folder of masks; ``None``: it is found by its name.
         suffix: what the names of masks end with, if that is no usual word.
         test: the folder of test images; ``None``: it is found by its name, if there is one.
+        missing_is_absent: see `classes.pair_classes`.
 
     Raises:
         UserError: no such folder, no layout that is known, or several that it may be.
@@ -80,7 +85,7 @@ def find_images(
         if image_folder == mask_folder:
             found = _beside_each_other(list_folder(image_folder).items, suffix)
         else:
-            found = _in_two_folders(image_folder, mask_folder, suffix)
+            found = _in_two_folders(image_folder, mask_folder, suffix, missing_is_absent)
         left += [item.path.name for item in listing.items]
     elif image_folder or mask_folder:
         missing, there = ("masks", image_folder) if image_folder else ("images", mask_folder)
@@ -122,9 +127,17 @@ def _is(folder: Path, names: set[str]) -> bool:
     return re.sub(r"[-_. ]", "", folder.name.lower()) in names
 
 
-def _in_two_folders(images: Path, masks: Path, suffix: str | None) -> Found:
+def _in_two_folders(
+    images: Path, masks: Path, suffix: str | None, missing_is_absent: bool
+) -> Found:
     image_items, left_images = images_of(images)
     mask_items, left_masks = images_of(masks)
+    classes, left_classes = ({}, []) if mask_items else masks_of_classes(masks)
+    if image_items and classes:
+        paired = pair_classes(image_items, classes, suffix, missing_is_absent=missing_is_absent)
+        said = f"images in {images.name}/, a folder for each class in {masks.name}/"
+        left = [*left_images, *list_folder(masks).left_alone, *left_classes]
+        return Found(said, paired, left_alone=left, classes=(*classes,))
     for folder, items in ((images, image_items), (masks, mask_items)):
         if not items:
             below = ", ".join(f"{path.name}/" for path in list_folder(folder).folders[:3])

@@ -57,6 +57,27 @@ def parse_labels(said: Sequence[str]) -> Named:
     return Named(_ordered(values), kinds == {True})
 
 
+def numbers_of_folders(classes: Sequence[str]) -> dict[str, int]:
+    """Return the label's number of each class that has a folder of masks.
+
+    Args:
+        classes: in the order of their numbers; ``background``, which is 0, is first or not there.
+    """
+    return {name: i for i, name in enumerate(dict.fromkeys((BACKGROUND, *classes)))}
+
+
+def named_by_folders(classes: Sequence[str]) -> Named:
+    """Return what `parse_labels` does, where folders are named as the labels.
+
+    Args:
+        classes: see `numbers_of_folders`.
+
+    Raises:
+        UserError: too many, or background and ignore alone.
+    """
+    return Named(_ordered({name: (i,) for name, i in numbers_of_folders(classes).items()}), False)
+
+
 def _ordered(values: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Put background first and ignore last, and see that each value is one label's."""
     ordered = {BACKGROUND: values.get(BACKGROUND, (0,))}

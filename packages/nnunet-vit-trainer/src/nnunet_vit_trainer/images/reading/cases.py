@@ -8,6 +8,7 @@ from nnunet_vit_trainer.images.finding.pairing import Case
 from nnunet_vit_trainer.images.finding.sources import Item
 from vit_backbone import UserError, reason_of
 
+from .classes import composed
 from .pictures import Exif, read_picture
 from .pixels import Geometry, Pixels, say_size
 from .volumes import read_series, read_volume
@@ -23,10 +24,12 @@ class Reading:
     Attributes:
         exif: see `pictures.read_picture`.
         threshold: see `values.values_of`.
+        spacing: see `tiffs.read_stack`.
     """
 
     exif: Exif | None = None
     threshold: int | None = None
+    spacing: tuple[float, ...] | None = None
 
 
 def read_case(case: Case, reading: Reading) -> tuple[list[Pixels], Pixels | None]:
@@ -48,14 +51,25 @@ def read_case(case: Case, reading: Reading) -> tuple[list[Pixels], Pixels | None
         _check_fit(case.images[0], images[0], item, image)
     if case.mask is None:
         return images, None
-    mask = _read(case.mask, reading, mask=True)
+    mask = _read_mask(case.mask, reading)
     return images, _fitted(case.mask, mask, case.images[0], images[0])
+
+
+def _read_mask(item: Item, reading: Reading) -> Pixels:
+    if not item.parts:
+        return _read(item, reading, mask=True)
+    parts = [(number, part, _read(part, reading, mask=True)) for number, part in item.parts]
+    for _, part, mask in parts[1:]:
+        _check_fit(parts[0][1], parts[0][2], part, mask)
+    return composed(parts, reading.threshold)
 
 
 def _read(item: Item, reading: Reading, *, mask: bool = False) -> Pixels:
     try:
         if item.kind == "picture":
-            pixels = read_picture(item.path, mask=mask, exif=reading.exif)
+            pixels = read_picture(
+                item.path, mask=mask, exif=reading.exif, page=item.page, spacing=reading.spacing
+            )
         else:
             pixels = (read_series if item.kind == "series" else read_volume)(item.path)
     except UserError as error:
