@@ -4,11 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_vit_trainer.images.masks.named import BACKGROUND, IGNORE, numbers_of_folders
 from vit_backbone import UserError, shorten
 
 from .pairing import Case, Paired, pair
 from .sources import Item, list_folder, names_of
+
+BACKGROUND, IGNORE = "background", "ignore"
+
+
+def numbers_of_folders(classes: Sequence[str]) -> dict[str, int]:
+    """Return the label's number of each class that has a folder of masks.
+
+    Args:
+        classes: in the order of their numbers; ``background``, which is 0, is first or not there.
+    """
+    return {name: i for i, name in enumerate(dict.fromkeys((BACKGROUND, *classes)))}
 
 
 def masks_of_classes(folder: Path) -> tuple[dict[str, list[Item]], list[str]]:
@@ -21,9 +31,11 @@ def masks_of_classes(folder: Path) -> tuple[dict[str, list[Item]], list[str]]:
         ``background`` first, if there is one, and ``ignore`` last; none at all where no folder
         holds a mask.
     """
-    listings = {below.name: list_folder(below) for below in list_folder(folder).folders}
+    here = list_folder(folder)
+    listings = {below.name: list_folder(below) for below in here.folders}
     names = sorted(listings, key=lambda name: (name == IGNORE, name != BACKGROUND, name))
-    left = [
+    left = [f"{folder.name}/{name}" for name in here.left_alone]
+    left += [
         f"{folder.name}/{name}/{other}"
         for name in names
         for other in (*listings[name].left_alone, *(f"{f.name}/" for f in listings[name].folders))

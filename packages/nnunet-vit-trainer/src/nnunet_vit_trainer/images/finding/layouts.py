@@ -134,10 +134,9 @@ def _in_two_folders(
     mask_items, left_masks = images_of(masks)
     classes, left_classes = ({}, []) if mask_items else masks_of_classes(masks)
     if image_items and classes:
-        paired = pair_classes(image_items, classes, suffix, missing_is_absent=missing_is_absent)
         said = f"images in {images.name}/, a folder for each class in {masks.name}/"
-        left = [*left_images, *list_folder(masks).left_alone, *left_classes]
-        return Found(said, paired, left_alone=left, classes=(*classes,))
+        paired = pair_classes(image_items, classes, suffix, missing_is_absent=missing_is_absent)
+        return Found(said, paired, left_alone=left_images + left_classes, classes=(*classes,))
     for folder, items in ((images, image_items), (masks, mask_items)):
         if not items:
             below = ", ".join(f"{path.name}/" for path in list_folder(folder).folders[:3])
@@ -176,18 +175,17 @@ def _beside_each_other(items: list[Item], suffix: str | None) -> Found:
         masks = [item for item in items if item not in images]
         said += ": JPEG the images, the others the masks"
     if not masks or not images:
-        folder = items[0].path.parent
-        above = folder.resolve().parent
+        above = items[0].path.resolve().parent.parent
         hint = f"import {above}, which holds both? Else " if _holds_both(above) else ""
         raise UserError(
-            f"{folder}: no names that tell masks from images ({names_of(items, 3)}); {hint}"
-            f"{_LAYOUTS}, or --mask_suffix TEXT"
+            f"{items[0].path.parent}: no names that tell masks from images ({names_of(items, 3)}); "
+            f"{hint}{_LAYOUTS}, or --mask_suffix TEXT"
         )
     return Found(said, pair(images, masks, suffix))
 
 
 def _folder_by_folder(folders: list[Path], parent: Path, suffix: str | None) -> Found:
-    """A folder for each case, or for several that are named there."""
+    """A folder for each case, or for several."""
     inside = [folder.name for folder in folders if _holds_both(folder)]
     if not folders or inside:
         hint = f"; import one of them: {parent / inside[0]}" if inside else ""

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.config.yaml_file import read_yaml
+from nnunet_vit_trainer.images.finding.classes import BACKGROUND, IGNORE, numbers_of_folders
 from vit_backbone import UserError, quoted, shorten
-
-BACKGROUND, IGNORE = "background", "ignore"
 
 _COLOUR = re.compile(r"#([0-9a-fA-F]{6})")
 _NUMBER = re.compile(r"-?\d{1,9}")
@@ -55,15 +54,6 @@ def parse_labels(said: Sequence[str]) -> Named:
     if len(kinds) > 1:
         raise UserError("--labels: values or colours are expected (255 is #ffffff), not both")
     return Named(_ordered(values), kinds == {True})
-
-
-def numbers_of_folders(classes: Sequence[str]) -> dict[str, int]:
-    """Return the label's number of each class that has a folder of masks.
-
-    Args:
-        classes: in the order of their numbers; ``background``, which is 0, is first or not there.
-    """
-    return {name: i for i, name in enumerate(dict.fromkeys((BACKGROUND, *classes)))}
 
 
 def named_by_folders(classes: Sequence[str]) -> Named:
