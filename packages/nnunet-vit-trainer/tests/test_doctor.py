@@ -184,8 +184,10 @@ def test_the_doctor_looks_and_leaves_nothing_behind(home, results, tmp_path, mon
         f"nnUNetv2_doctor_vit {DATASET} 2d --config {config} -device cpu".split(),
     )
     doctor()
-    page = capsys.readouterr().out
-    assert max(map(len, page.splitlines())) <= 80
+    *page, command = capsys.readouterr().out.splitlines()
+    assert command == f"  nnUNetv2_train_vit {DATASET} 2d 0 --config {config} -device cpu"
+    assert max(map(len, page)) <= 80
+    page = "\n".join(page)
     packed = "".join(page.split())
     for expected in (
         "loaded78of78tensorsintimmlayout",

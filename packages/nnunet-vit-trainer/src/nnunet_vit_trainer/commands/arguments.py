@@ -8,6 +8,10 @@ from typing import Any
 
 from nnunet_vit_trainer.config.catalogue import shipped_configs
 
+DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
+DEFAULT_PLANS = "nnUNetPlans"
+DEFAULT_DEVICE = "cuda"
+
 
 def add_what_to_train(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what is trained, and where: data set, config, trainer, device."""
@@ -24,19 +28,19 @@ def add_what_to_train(parser: argparse.ArgumentParser) -> None:
     config.completer = complete_config
     add(
         "-tr",
-        default="nnUNetTrainerNoDeepSupervision_vit",
+        default=DEFAULT_TRAINER,
         metavar="TRAINER",
         help="trainer (default: %(default)s; with deep supervision: nnUNetTrainer_vit)",
     )
     add(
         "-p",
-        default="nnUNetPlans",
+        default=DEFAULT_PLANS,
         metavar="PLANS",
         help="the dataset's plans (default: %(default)s)",
     )
     add(
         "-device",
-        default="cuda",
+        default=DEFAULT_DEVICE,
         choices=("cuda", "cpu", "mps"),
         help="where to train (default: %(default)s)",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunet_vit_trainer.training.ending.stop import Stopped, signals_stop
 
-from .arguments import add_what_to_train
+from .arguments import DEFAULT_DEVICE, add_what_to_train
 from .errors import one_line_errors
 from .parser import CommandParser
 
@@ -29,10 +29,11 @@ def train() -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # the first of torchrun's processes says it
     trainer, plans, configuration = folder.parent.name.split("__")
+    device = f" -device {arguments.device}" if arguments.device != DEFAULT_DEVICE else ""
     print(
         f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict "
         f"-d {arguments.dataset_name_or_id} -tr {trainer} -p {plans} -c {configuration} "
-        f"-f {folder.name.removeprefix('fold_')} -i IMAGES -o OUTPUT"
+        f"-f {folder.name.removeprefix('fold_')} -i IMAGES -o OUTPUT{device}"
     )
 
 

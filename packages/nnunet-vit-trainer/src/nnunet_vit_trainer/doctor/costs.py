@@ -64,8 +64,8 @@ def _tell(
         ("one tile", _tile(trainer, batch, found)),
         (
             "one step",
-            f"{seconds.step:.3g} s on {tiles} tiles, which take one of {max(workers, 1)} "
-            f"processes {loading:.2g} s to load",
+            f"{seconds.step:.3g} s on {tiles} tiles; loading them takes {loading:.2g} s, "
+            f"shared by {max(workers, 1)} workers (nnUNet_n_proc_DA)",
         ),
         ("whole run", _whole_run(train, seconds.step, loading, workers, validation)),
     ]
