@@ -33,7 +33,7 @@ def trained(monkeypatch):
     return train_nothing(monkeypatch)
 
 
-@pytest.mark.parametrize(("mode", "lines"), [("new", 1), ("continue", 0)])
+@pytest.mark.parametrize(("mode", "lines"), [("new", 1), ("validate", 0)])
 def test_a_finished_training_is_not_replaced_without_a_word(mode, lines, tmp_path):
     said = []
     trainer = SimpleNamespace(output_folder=str(tmp_path), print_to_log_file=said.append)
