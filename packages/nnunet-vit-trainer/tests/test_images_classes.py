@@ -104,6 +104,12 @@ def test_the_labels_are_the_folders(folder):
         imported(folder, labels=["cup=255"])
 
 
+def test_an_option_for_folders_of_classes_is_not_ignored(folder):
+    (folder / "masks" / "cup").rename(folder / "cup")
+    with pytest.raises(UserError, match="--missing_is_absent is for a folder of masks for each"):
+        imported(folder, masks="cup", missing_is_absent=True)
+
+
 def test_masks_of_no_image_and_other_files_are_told(folder):
     picture(folder / "masks" / "cup" / "z_mask.png", at(1))
     (folder / "masks" / "empty").mkdir()

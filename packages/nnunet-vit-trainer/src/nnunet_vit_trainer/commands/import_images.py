@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import math
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,13 @@ def _progress() -> Iterator[Callable[[int], Callable[[], None]]]:
         yield on_cases
 
 
+def _distance(text: str) -> float:
+    distance = float(text)
+    if not 0 < distance < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no distance in mm")
+    return distance
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         "nnUNetv2_import_images_vit",
@@ -113,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         default="volume",
         help="what a TIFF of several pages is (default: %(default)s)",
     )
-    add("--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="of such volumes, in mm")
+    add(
+        "--spacing", nargs=3, type=_distance, metavar=("X", "Y", "Z"), help="of such volumes, in mm"
+    )
     add(
         "--missing_is_absent",
         action="store_true",

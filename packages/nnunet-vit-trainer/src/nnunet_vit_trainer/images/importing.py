@@ -59,7 +59,7 @@ def import_images(
             missing_is_absent=request.missing_is_absent,
         )
         _refuse_unpaired(found, skip=request.skip_unpaired)
-        named = _of_folders(found, named)
+        named = _of_folders(found, named, request.missing_is_absent)
         cases = found.paired.cases
         tests = alone(found.test, len(cases[0].images))
         if request.pages == "cases":
@@ -167,9 +167,11 @@ def _free_name(number: int, name: str, raw: Path) -> str:
     return f"Dataset{number:03d}_{name}"
 
 
-def _of_folders(found: Found, named: Named | None) -> Named | None:
+def _of_folders(found: Found, named: Named | None, missing_is_absent: bool) -> Named | None:
     """Return which value is which label: as folders of classes say it, or as the user does."""
     if not found.classes:
+        if missing_is_absent:
+            raise UserError("--missing_is_absent is for a folder of masks for each class")
         return named
     if named is not None:
         raise UserError(
