@@ -28,6 +28,7 @@ def export() -> None:
               f"nnUNetv2_import_vit {file.name} --checkpoint_path FILE")  # fmt: skip
     else:
         print(f"It holds the base weights too; mind their licence. Install it with\n  "
+              f"nnUNetv2_import_vit {file.name}\nor with stock nnU-Net:\n  "
               f"nnUNetv2_install_pretrained_model_from_zip {file.name}")  # fmt: skip
 
 
