@@ -14,6 +14,7 @@ from torch import nn
 from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.doctor import examine, print_page
+from nnunet_vit_trainer.doctor.costs import long_run
 from nnunet_vit_trainer.doctor.examine import Examination
 from nnunet_vit_trainer.doctor.measure import seconds_of
 from nnunet_vit_trainer.doctor.probe import trainable_parts
@@ -160,6 +161,15 @@ def results(home, tmp_path, monkeypatch):
     """A results folder that must not come to be."""
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     return tmp_path / "results"
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(71, []), (296, ["the run takes 12 days here; 81 epochs would take one"])]
+)
+def test_a_run_of_days_is_noted(hours, said):
+    notes = long_run({"num_epochs": 1000}, hours)
+    assert [note.text for note in notes] == said
+    assert not any(note.fatal for note in notes)
 
 
 def write_config(folder, **model):
