@@ -7,7 +7,7 @@ from pathlib import Path
 from vit_backbone import UserError, shorten
 
 from .classes import masks_of_classes, pair_classes
-from .pairing import Case, Paired, check_names, image_word_of, is_mask, pair
+from .pairing import Case, Paired, check_names, image_word_of, is_mask, pair, pair_each
 from .sources import (
     READABLE,
     Item,
@@ -193,10 +193,8 @@ def _folder_by_folder(folders: list[Path], parent: Path, suffix: str | None) -> 
     contents = {folder.name: _contents(folder, suffix) for folder in folders}
     left = [name for _, _, others in contents.values() for name in others]
     if any(len(masks) > 1 for _, masks, _ in contents.values()):
-        images = [image for its_images, _, _ in contents.values() for image in its_images]
-        masks = [mask for _, its_masks, _ in contents.values() for mask in its_masks]
-        said = "images and masks beside each other, in folders"
-        return Found(said, pair(images, masks, suffix), left_alone=left)
+        paired = pair_each(((images, masks) for images, masks, _ in contents.values()), suffix)
+        return Found("images and masks beside each other, in folders", paired, left_alone=left)
     return Found("a folder for each case", _cases_of(contents), left_alone=left)
 
 
