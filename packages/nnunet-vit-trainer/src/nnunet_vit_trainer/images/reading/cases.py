@@ -16,6 +16,8 @@ from .volumes import read_series, read_volume
 _SAME_PLACE = 1e-3
 """Of a pixel's size: spacings nearer than this are one, and origins ten times as far apart."""
 
+_ROWS_AS_SHOWN = ("DICOM", "TIFF")
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -83,14 +85,18 @@ def _read(item: Item, reading: Reading, *, mask: bool = False) -> Pixels:
 
 def _fitted(mask_item: Item, mask: Pixels, image_item: Item, image: Pixels) -> Pixels:
     """Return the mask in the image's geometry, which it has but for rounding."""
+    # Of DICOM and TIFF, programs show the rows as they are stored; of NIfTI and its like, not all.
+    if (mask.geometry is None) != (image.geometry is None) and (
+        image.geometry is None or image_item.format not in _ROWS_AS_SHOWN
+    ):
+        raise UserError(
+            f"{mask_item} is {mask_item.format}, and {image_item} is {image_item.format}: their "
+            f"rows need not run the same way; save the mask as "
+            f"{image_item.format if image.geometry else 'PNG'}"
+        )
     flat = image.geometry is not None and image.values.ndim == 4 and image.size[0] == 1
     if mask.geometry is None and flat:  # a picture that was drawn on a slice
         mask = replace(mask, values=mask.values[:, None])
-    elif mask.geometry is not None and image.geometry is None:
-        raise UserError(
-            f"{mask_item} is {mask_item.format}, and {image_item} is {image_item.format}: their "
-            "rows need not run the same way; save the mask as PNG"
-        )
     _check_fit(image_item, image, mask_item, mask)
     return replace(mask, geometry=image.geometry)
 
