@@ -132,6 +132,7 @@ def _write(
             imported.form.ending,
             overwrite_image_reader_writer=imported.form.reader,
             license="not said",
+            channels_in_files=_channels_in_files(imported),  # for `inputs.convert_images`
             converted_by="nnUNetv2_import_images_vit",
             description=f"The masks' values were {' '.join(said)}"
             + ("" if reading.threshold is None else f", 1 from {reading.threshold} on"),
@@ -149,6 +150,12 @@ def _write_case(case: Case, *, imported: Imported, reading: Reading, folder: Pat
         except UserError as error:
             raise UserError(f"{case.mask} {error}") from error
         write_mask(labels, mask.geometry, folder / "labelsTr", case.name, form, flat=flat)
+
+
+def _channels_in_files(imported: Imported) -> list[tuple[str, ...]]:
+    """Return what the files call their channels, which may differ where the user names them."""
+    looks = (*imported.looks.values(), *imported.test.values())
+    return sorted({look.channels for look in looks})
 
 
 def _free_name(number: int, name: str, raw: Path) -> str:
