@@ -149,7 +149,7 @@ def _run_steps(
 
 
 _NEXT = f"""
-Next, LoRA on a real ViT, with your weights (DINOv3, DINOv2, RETFound, VisionFM):
+Next, LoRA on a real ViT, of DINOv3, DINOv2, RETFound or VisionFM:
   nnUNetv2_demo_vit --weights FILE
 On your own data, a folder of images and masks:
   export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
