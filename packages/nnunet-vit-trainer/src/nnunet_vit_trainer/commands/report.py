@@ -14,11 +14,11 @@ from .parser import CommandParser
 def report() -> None:
     """``nnUNetv2_report_vit``: the overlay sheet and the report of folds that are validated."""
     arguments = _parser().parse_args()
+    folds = _folds(arguments.folder.resolve(), arguments.f)  # before what takes seconds to import
     from nnunet_vit_trainer.pictures.validation import draw_validation
     from nnunet_vit_trainer.report.write import write_report
 
-    folder = arguments.folder.resolve()
-    for fold in _folds(folder, arguments.f):
+    for fold in folds:
         try:
             print(draw_validation(fold))
         except (UserError, OSError) as error:  # a report can do without
