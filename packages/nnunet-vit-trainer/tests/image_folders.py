@@ -89,6 +89,13 @@ def series(folder, values, *, uid="1.2.3", modality="CT", at=None, along=(0, 0, 
     return folder
 
 
+def xray(folder, *, inverted):
+    """Save a DICOM series of one slice of CR, in which black is high, or low."""
+    series(folder, np.zeros((1, *SHAPE), np.int16), modality="CR")
+    for file in folder.iterdir() if inverted else []:
+        file.write_bytes(file.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
+
+
 def two_photos(folder):
     """Save two photos with masks of 0 and 255, and return the folder."""
     for number, name in enumerate(("a", "b (1)")):

@@ -55,7 +55,8 @@ def test_nnunets_variables_are_checked(value, root, monkeypatch):
         monkeypatch.delenv("nnUNet_preprocessed")
     else:
         monkeypatch.setenv("nnUNet_preprocessed", value)
-    with pytest.raises(UserError, match="the environment variable nnUNet_preprocessed"):
+    remedy = "run first: nnUNetv2_plan" if value == "nowhere" else "is not set; .*export nnUNet_raw"
+    with pytest.raises(UserError, match=f"the environment variable nnUNet_preprocessed.*{remedy}"):
         find_dataset(900)
     monkeypatch.delenv("nnUNet_results", raising=False)
     with pytest.raises(UserError, match="nnUNet_results is not set"):

@@ -14,6 +14,7 @@ from torch import nn
 from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.doctor import examine, print_page
+from nnunet_vit_trainer.doctor.costs import long_run
 from nnunet_vit_trainer.doctor.examine import Examination
 from nnunet_vit_trainer.doctor.measure import seconds_of
 from nnunet_vit_trainer.doctor.probe import trainable_parts
@@ -162,6 +163,15 @@ def results(home, tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
+@pytest.mark.parametrize(
+    ("hours", "said"), [(71, []), (296, ["the run takes 12 days here; 81 epochs would take one"])]
+)
+def test_a_run_of_days_is_noted(hours, said):
+    notes = long_run({"num_epochs": 1000}, hours)
+    assert [note.text for note in notes] == said
+    assert not any(note.fatal for note in notes)
+
+
 def write_config(folder, **model):
     config = folder / "look.yaml"
     model = {"model_path": "linear", "backbone": "test_vit"} | model
@@ -184,8 +194,10 @@ def test_the_doctor_looks_and_leaves_nothing_behind(home, results, tmp_path, mon
         f"nnUNetv2_doctor_vit {DATASET} 2d --config {config} -device cpu".split(),
     )
     doctor()
-    page = capsys.readouterr().out
-    assert max(map(len, page.splitlines())) <= 80
+    *page, command = capsys.readouterr().out.splitlines()
+    assert command == f"  nnUNetv2_train_vit {DATASET} 2d 0 --config {config} -device cpu"
+    assert max(map(len, page)) <= 80
+    page = "\n".join(page)
     packed = "".join(page.split())
     for expected in (
         "loaded78of78tensorsintimmlayout",

@@ -103,6 +103,13 @@ def test_the_index_names_every_document():
     assert {file.name for file in (ROOT / "docs").glob("*.md")} - {"README.md"} <= linked
 
 
+def test_every_command_has_a_transcript_without_a_path_of_a_machine():
+    text = (ROOT / "docs" / "transcripts.md").read_text()
+    shown = re.findall(r"^\$ (nnUNetv2_\w+)", text, re.M)
+    assert sorted(shown) == sorted(our_commands())
+    assert not re.search(r"/(home|root|tmp|Users|mnt|work)/", text)
+
+
 def test_quoted_messages_are_ours():
     messages = [line for block in blocks(TROUBLES, "text") for line in block.text.splitlines()]
     assert len(messages) > 10

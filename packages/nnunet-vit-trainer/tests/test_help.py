@@ -29,6 +29,7 @@ def test_help_fits_a_screen_from_an_example_to_where_to_read_on(command, monkeyp
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"Example: {command}")
+    assert all(line.startswith(f"         {command}") for line in lines[1 : lines.index("")])
     assert len(lines) <= LINES
     assert max(map(len, lines)) <= COLUMNS
     (last,) = [number for number, line in enumerate(lines) if line.startswith("Read on: ")]
@@ -47,6 +48,13 @@ def test_a_mistaken_option_is_one_line(command, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"{command}: ")
     assert said.count("\n") == 1
+
+
+def test_a_name_whose_spaces_are_not_quoted_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "my", "photos", "-d", "42", "-n", "Eyes"])
+    with pytest.raises(SystemExit):
+        function_of("nnUNetv2_import_images_vit")()
+    assert "photos; is it a name with spaces? Put it in quotes" in capsys.readouterr().err
 
 
 def test_no_help_waits_for_what_only_the_work_needs():

@@ -68,6 +68,14 @@ def pairs(root, **options):
             [f"p{i}/p{i}_{s}{m}.tif" for i in (1, 2) for s in (1, 2) for m in ("", "_mask")],
             {f"p{i}_{s}": None for i in (1, 2) for s in (1, 2)},
         ),
+        (
+            [
+                f"{f}_{end}.png"
+                for f in ("p1/1", "p1/x", "p2/2")
+                for end in ("0000", "0001", "mask")
+            ],
+            {i: (f"{i}_0000.png", f"{i}_0001.png", f"{i}_mask.png") for i in "12x"},
+        ),
         (["images/é.png", f"masks/{unicodedata.normalize('NFD', 'é')}.png"], {"é": None}),
         (["images/A.JPG", "masks/A.Png"], {"A": ("A.JPG", "A.Png")}),
     ],
@@ -129,6 +137,15 @@ def test_unpaired_files_are_told(tmp_path):
     assert [str(item) for item in paired.without_image] == ["masks/c_mask.png"]
 
 
+def test_masks_of_another_folder_are_told_and_not_taken(tmp_path):
+    names = ["p1/s1.png", "p1/s1_mask.png", "p1/s2.png", "p1/s3.png", "p1/s3_mask.png"]
+    names += ["p2/s2_mask.png", "p2/s4_0000.png", "p2/s4_0000_mask.png", "p3/s4_0001.png"]
+    paired = find_images(folder_of(tmp_path, *names)).paired
+    assert [case.name for case in paired.cases] == ["s1", "s3", "s4_0000"]
+    assert [str(item) for item in paired.without_mask] == ["p1/s2.png", "p3/s4_0001.png"]
+    assert [str(item) for item in paired.without_image] == ["p2/s2_mask.png"]
+
+
 def test_a_second_annotation_is_not_dropped_without_a_word(tmp_path):
     names = ["a.png", "a_mask.png", "a_mask_1.png", "b.png", "b_mask.png"]
     paired = find_images(folder_of(tmp_path, *names)).paired
@@ -152,6 +169,16 @@ def test_one_folder_may_hold_both_under_any_name(tmp_path):
     assert pairs(root, masks="images") == {"a": ("a.png", "a_mask.png")}
 
 
+def test_a_folder_of_images_alone_names_the_one_that_holds_both(tmp_path):
+    root = folder_of(tmp_path, "images/a.png", "masks/a.png")
+    with pytest.raises(UserError, match=f"import {root}, which holds both"):
+        find_images(root / "images")
+    alone = folder_of(tmp_path / "alone", "images/a.png")
+    with pytest.raises(UserError, match="no names that tell masks from images") as refused:
+        find_images(alone / "images")
+    assert "holds both" not in str(refused.value)
+
+
 def test_what_is_left_alone_is_told(tmp_path):
     names = ["images/a.png", "images/Thumbs.db", "masks/a.png", "masks/.a.png", "read.me", "old/b"]
     found = find_images(folder_of(tmp_path, *names))
@@ -164,6 +191,12 @@ def test_test_images_are_found_and_named(tmp_path):
     assert [str(item) for item in found.test] == ["images/t_0000.png"]
     assert "test/masks/" in found.left_alone
     assert [case.name for case in alone(found.test, 1)] == ["t"]
+
+
+@pytest.mark.parametrize(("files", "names"), [(1, ["s_0000", "s_0001"]), (2, ["s"]), (None, ["s"])])
+def test_four_digits_are_a_number_where_a_case_is_one_file(files, names, tmp_path):
+    items = list_folder(folder_of(tmp_path, "s_0000.png", "s_0001.png")).items
+    assert [case.name for case in alone(items, files)] == names
 
 
 @pytest.mark.parametrize("name", ["a\nb", b"\xff".decode(errors="surrogateescape")])

@@ -50,6 +50,7 @@ def test_photos_and_masks_become_a_data_set(folder):
         "numTraining": 2,
         "file_ending": ".png",
         "licence": "not said",
+        "channels_in_files": [["R", "G", "B"]],
         "converted_by": "nnUNetv2_import_images_vit",
         "description": "The masks' values were background=0 foreground=255",
         "overwrite_image_reader_writer": "NaturalImage2DIO",

@@ -187,5 +187,5 @@ def test_a_threshold_makes_two_classes_of_what_jpeg_smeared():
 
 def test_masks_of_jpeg_are_told_from_classes():
     masks = {"masks/a.jpg": holding(0, 1, 254, 255)}
-    with pytest.raises(UserError, match="JPEG smears them: --threshold 128 makes two"):
+    with pytest.raises(UserError, match="JPEG or WebP smears them: --threshold 128 makes two"):
         decide(masks, None, None)

@@ -48,6 +48,7 @@ def test_the_page_says_what_was_found_within_80_columns(folder):
         "note: 1 of 2 masks are background alone",
         "note: 2 cases cannot be split into nnU-Net's 5 folds",
         "nnUNetv2_plan_and_preprocess -d 42 -c 2d --verify_dataset_integrity",
+        "nnUNetv2_train_vit 42 2d 0 --config NAME",
     ):
         assert said in words, page
 
@@ -102,3 +103,13 @@ def test_the_command_prints_a_page_or_one_line(folder, monkeypatch, capsys):
         command()
     assert stopped.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("spacing", ["0", "-1", "nan", "inf", "x"])
+def test_a_spacing_that_is_none_is_one_line(spacing, folder, monkeypatch, capsys):
+    words = f"x {folder} -d 42 -n Mine --spacing 1 1 {spacing}".split()
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stopped:
+        command()
+    assert stopped.value.code == 2
+    assert "argument --spacing" in capsys.readouterr().err

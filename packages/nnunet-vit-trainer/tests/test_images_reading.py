@@ -6,7 +6,19 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
-from image_folders import DEEP, SHAPE, TURN, coloured, mask, noise, picture, series, volume
+from image_folders import (
+    DEEP,
+    SHAPE,
+    TURN,
+    coloured,
+    imported,
+    mask,
+    noise,
+    picture,
+    read,
+    series,
+    volume,
+)
 from PIL import Image
 
 from nnunet_vit_trainer.images.finding.pairing import Case
@@ -120,7 +132,6 @@ def test_turned_pictures_are_refused_or_done_with_as_told(ending, tmp_path):
 @pytest.mark.parametrize(
     ("save", "said"),
     [
-        ({"save_all": True, "append_images": [Image.fromarray(noise())]}, "has 2 pages"),
         ({"mode": "CMYK"}, "neither grey nor RGB, but CMYK"),
         (
             {"values": DEEP, "tiffinfo": {262: 0}},
@@ -230,8 +241,11 @@ def test_a_picture_is_the_mask_of_a_slice_but_nothing_of_a_picture_is_a_volume(t
     drawn = picture(tmp_path / "a.png", mask())
     _, read = read_case(Case("a", (plane,), item(drawn)), Reading())
     assert read.size == (1, *SHAPE)
-    with pytest.raises(UserError, match="their rows need not run the same way"):
-        read_case(case(drawn, volume(tmp_path / "m.nii", mask())), Reading())
+    flat = volume(tmp_path / "m.nii", mask())
+    with pytest.raises(UserError, match=r"their rows need not run the same way; .* as PNG$"):
+        read_case(case(drawn, flat), Reading())
+    with pytest.raises(UserError, match=r"their rows need not run the same way; .* as nii$"):
+        read_case(case(flat, drawn), Reading())
 
 
 def test_broken_files_and_pixels_that_are_no_numbers_are_named(tmp_path):
@@ -253,3 +267,46 @@ def test_coloured_masks_are_read_as_they_are(tmp_path):
     values = coloured((255, 0, 0))
     _, read = read_case(case(picture(tmp_path / "a.png", values), tmp_path / "a.png"), Reading())
     np.testing.assert_array_equal(read.values, np.moveaxis(values, -1, 0))
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_animations_are_refused(ending, tmp_path):
+    more = {"save_all": True, "append_images": [Image.fromarray(noise(seed=1))]}
+    with pytest.raises(UserError, match="is an animation of 2 pictures"):
+        read_picture(picture(tmp_path / f"a.{ending}", **more))
+
+
+@pytest.mark.parametrize("values", [noise(), noise(*SHAPE, 3), DEEP])
+def test_pgm_and_ppm_are_read_as_they_are(values, tmp_path):
+    file = picture(tmp_path / ("a.ppm" if values.ndim == 3 else "a.pgm"), values)
+    pixels = read_picture(file)
+    assert pixels.values.dtype == values.dtype
+    np.testing.assert_array_equal(pixels.values, np.atleast_3d(values).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("head", "bytes_"),
+    [
+        (b"P5\n# three classes\n4 1\n3\n", b"\0\1\2\3"),
+        (b"P2 4 1 3\n", b"0 1 2 3"),
+        (b"P6 1 1 65535\n", b"\0\1" * 3),
+    ],
+)
+def test_what_pil_would_stretch_or_cut_is_refused(head, bytes_, tmp_path):
+    (tmp_path / "a.pgm").write_bytes(head + bytes_)
+    with pytest.raises(UserError, match=r"has (3|65535) as its largest value"):
+        read_picture(tmp_path / "a.pgm")
+
+
+def test_webp_without_loss_is_a_mask_and_with_loss_is_none(tmp_path):
+    image, truth = noise(64, 64), np.zeros((64, 64), np.uint8)
+    truth[9:40, 13:50] = 255
+    for name, lossless in (("in", True), ("lossy", False)):
+        picture(tmp_path / name / "images" / "a.webp", image, mode="RGB", lossless=True)
+        picture(tmp_path / name / "masks" / "a.webp", truth, mode="RGB", lossless=lossless)
+    result = imported(tmp_path / "in")
+    np.testing.assert_array_equal(read(result.target / "labelsTr" / "a.png"), truth // 255)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "lossy").rename(tmp_path / "elsewhere" / "in")
+    with pytest.raises(UserError, match=r"WebP smears them|different (values|colours)"):
+        imported(tmp_path / "elsewhere" / "in")

@@ -111,7 +111,9 @@ def test_what_fails_is_named_and_does_not_stop_the_others(model, images, tmp_pat
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(broken / "rgb_0000.png")
     with pytest.raises(SystemExit) as stopped:
         command(broken, tmp_path / "out", model)
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
+    assert "4 of 6 cases in" in out
+    assert f"Masks: {tmp_path / 'out'}" in out
     assert stopped.value.code == 2
     assert len(said.strip().splitlines()) == 1
     assert "2 of 6 cases failed: b: " in said

@@ -25,6 +25,12 @@ LINES = {  # as nnU-Net's trainer and ours call print_to_log_file
     "empty": ("",),
     "hint": ("The validation Dice has not risen by 0.001 in 10 epochs",),
     "warning": ("WARNING: no foreground",),
+    "configuration": (
+        "\nThis is the configuration used by this training:\nConfiguration name: 2d\n",
+    ),
+    "plans": ("These are the global plan.json settings:\n", {"plans_name": "nnUNetPlans"}),
+    "drawing": ("Unable to plot network architecture:",),
+    "why no drawing": (ModuleNotFoundError("No module named 'hiddenlayer'"),),
 }
 
 

@@ -207,12 +207,22 @@ def test_the_command_writes_both_for_a_run_made_before(fold, capsys):
     checkpoint.unlink()
 
 
-@pytest.mark.parametrize("arguments", [["-f", "7"], []])
-def test_a_fold_that_is_not_validated_is_one_line(fold, arguments, tmp_path, capsys):
+def test_a_fold_that_is_not_validated_is_one_line(fold, capsys):
     with pytest.raises(SystemExit) as stopped:
-        call(report, fold.parent if arguments else tmp_path, *arguments)
+        call(report, fold.parent, "-f", "7")
     assert stopped.value.code == 2
-    assert "has no validation of fold" in capsys.readouterr().err
+    assert "has no validation of fold 7; there are: 0 (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["the fold", "the data set", "elsewhere"])
+def test_the_folder_that_was_meant_is_named(place, fold, tmp_path, capsys):
+    meant = {"the fold": fold, "the data set": fold.parents[1], "elsewhere": tmp_path}[place]
+    with pytest.raises(SystemExit) as stopped:
+        call(report, meant)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "give a trained model's folder" in said
+    assert (f"there: {fold.parent}" in said) == (place != "elsewhere")
 
 
 BROWSER = next(

@@ -1,6 +1,7 @@
 """The start of a run: what is checked, and in which order."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from a_start import (
 )
 
 from nnunet_vit_trainer.launch import prepare as preparation
+from nnunet_vit_trainer.launch.fold import _load_checkpoint
 from vit_backbone import UserError, WeightsError
 
 
@@ -29,6 +31,18 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def trained(monkeypatch):
     return train_nothing(monkeypatch)
+
+
+@pytest.mark.parametrize(("mode", "lines"), [("new", 1), ("validate", 0)])
+def test_a_finished_training_is_not_replaced_without_a_word(mode, lines, tmp_path):
+    said = []
+    trainer = SimpleNamespace(output_folder=str(tmp_path), print_to_log_file=said.append)
+    trainer.load_checkpoint = lambda file: None
+    request = SimpleNamespace(mode=mode)
+    _load_checkpoint(trainer, request)
+    (tmp_path / "checkpoint_final.pth").touch()
+    _load_checkpoint(trainer, request)
+    assert sum("holds a finished training, which this new one replaces" in s for s in said) == lines
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
-from vit_backbone import UserError, quoted, reason_of
+from vit_backbone import UserError, quoted, reason_of, shorten
 
 if TYPE_CHECKING:
     from vit_backbone import ViTSegmentationModel
@@ -102,11 +102,18 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if not (folder / name).is_file():
             raise UserError(
                 f"there is no {folder / name}; give a trained model's folder, "
-                "<trainer>__<plans>__<configuration>"
+                f"<trainer>__<plans>__<configuration>{_models_near(folder)}"
             )
     plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
     check_plans(plans, folder.name, str(folder))
     return plans, dataset
+
+
+def _models_near(folder: Path) -> str:
+    """Name the models' folders in a folder, or above it, for somebody who gave the wrong one."""
+    below = [file.parent for file in sorted(folder.glob("*__*__*/plans.json"))]
+    found = [folder.parent] if (folder.parent / "plans.json").is_file() else below
+    return f"; there: {shorten(', '.join(map(str, found)), 300)}" if found else ""
 
 
 def read_json(file: Path) -> dict[str, Any]:

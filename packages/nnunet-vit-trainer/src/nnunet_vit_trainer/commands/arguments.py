@@ -9,6 +9,10 @@ from typing import Any
 
 from nnunet_vit_trainer.config.catalogue import shipped_configs
 
+DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
+DEFAULT_PLANS = "nnUNetPlans"
+DEFAULT_DEVICE = "cuda"
+
 
 def complete_by(words: Callable[..., list[str]], *actions: Any) -> None:
     """Let a shell complete arguments (argcomplete looks for ``completer``).
@@ -36,19 +40,19 @@ def add_what_to_train(parser: argparse.ArgumentParser) -> None:
     complete_by(complete_config, config)
     add(
         "-tr",
-        default="nnUNetTrainerNoDeepSupervision_vit",
+        default=DEFAULT_TRAINER,
         metavar="TRAINER",
         help="trainer (default: %(default)s; with deep supervision: nnUNetTrainer_vit)",
     )
     add(
         "-p",
-        default="nnUNetPlans",
+        default=DEFAULT_PLANS,
         metavar="PLANS",
         help="the dataset's plans (default: %(default)s)",
     )
     add(
         "-device",
-        default="cuda",
+        default=DEFAULT_DEVICE,
         choices=("cuda", "cpu", "mps"),
         help="where to train (default: %(default)s)",
     )

@@ -15,7 +15,7 @@ from .parser import CommandParser
 
 _COLUMNS = 80
 _EXAMPLE = """nnUNetv2_configs_vit --list
-         nnUNetv2_configs_vit --write recommended --checkpoint_path FILE"""
+nnUNetv2_configs_vit --write recommended --checkpoint_path FILE"""
 _LEGEND = """
 M: million parameters. GFLOP: of a 256 px tile's forward pass.
 open: fetched from the model hub. gated: from there too, once you were given

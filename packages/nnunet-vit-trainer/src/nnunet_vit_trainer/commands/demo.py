@@ -20,7 +20,7 @@ def _parser() -> CommandParser:
         example="nnUNetv2_demo_vit\nnnUNetv2_demo_vit --weights vit_small_patch14.safetensors",
         about="Train a tiny ViT on a small procedural data set and predict with stock "
         "nnU-Net: offline, on a CPU, in about two minutes; look at its overlay sheet and report.",
-        read_on="README.md (Your own data)",
+        read_on="docs/tutorial.md, docs/own-data.md",
     )
     parser.add_argument(
         "folder",

@@ -2,8 +2,9 @@
 """The command that looks at a run before it is started."""
 
 import argparse
+import shlex
 
-from .arguments import add_what_to_train
+from .arguments import DEFAULT_DEVICE, DEFAULT_PLANS, DEFAULT_TRAINER, add_what_to_train
 from .errors import one_line_errors
 from .parser import CommandParser
 
@@ -28,6 +29,18 @@ def doctor() -> None:
     print_page(found)
     if found.is_fatal:
         raise SystemExit(1)
+    print(f"Next:\n  {_next(arguments)}")
+
+
+def _next(arguments: argparse.Namespace) -> str:
+    """Return the command that trains what was looked at."""
+    words = ["nnUNetv2_train_vit", arguments.dataset_name_or_id, arguments.configuration, "0"]
+    words += ["--config", arguments.config]
+    others = {"-tr": DEFAULT_TRAINER, "-p": DEFAULT_PLANS, "-device": DEFAULT_DEVICE}
+    for option, usual in others.items():
+        value = getattr(arguments, option[1:])
+        words += [option, value] if value != usual else []
+    return shlex.join(words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         about="Look before the long run: build, load, take a few training steps on the data set, "
         "predict one tile, and print what it costs and what is wrong. Nothing is left behind. "
         "Exit code 1: something fatal was found.",
-        read_on="README.md (Look before the long run)",
+        read_on="docs/training.md, docs/choosing.md",
     )
     add_what_to_train(parser)
     return parser

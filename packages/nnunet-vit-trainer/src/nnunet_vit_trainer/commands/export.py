@@ -42,6 +42,7 @@ def _export_zip(arguments: argparse.Namespace) -> None:
               f"nnUNetv2_import_vit {file.name} --checkpoint_path FILE")  # fmt: skip
     else:
         print(f"It holds the base weights too; mind their licence. Install it with\n  "
+              f"nnUNetv2_import_vit {file.name}\nor with stock nnU-Net:\n  "
               f"nnUNetv2_install_pretrained_model_from_zip {file.name}")  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def _export_parser() -> argparse.ArgumentParser:
         example="nnUNetv2_export_vit RESULTS model.zip --merged",
         about="Export a trained model as a zip, in the layout of nnU-Net's own export. Without a "
         "flag it is whole. --onnx exports the network of one fold instead.",
-        read_on="README.md (Share a model), docs/serving.md, docs/security.md",
+        read_on="docs/sharing.md, docs/serving.md, docs/security.md",
     )
     add = parser.add_argument
     add(

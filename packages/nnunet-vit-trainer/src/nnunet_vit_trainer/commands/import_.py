@@ -44,7 +44,7 @@ def _import_parser() -> argparse.ArgumentParser:
         about="Install an export of nnUNetv2_export_vit into nnUNet_results. Checkpoints are read "
         "as data only: no code in them is run, or installed. Plans may name classes of nnU-Net and "
         "installed heads.",
-        read_on="README.md (Share a model), docs/security.md",
+        read_on="docs/sharing.md, docs/security.md",
     )
     parser.add_argument("zip", type=Path, metavar="FILE.zip", help="the export")
     parser.add_argument(

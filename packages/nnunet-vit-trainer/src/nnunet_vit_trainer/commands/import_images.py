@@ -2,6 +2,7 @@
 """The command that makes a raw data set of nnU-Net from a folder of images and masks."""
 
 import argparse
+import math
 import shlex
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def import_images() -> None:
 
 def _convert(arguments: argparse.Namespace, raw: Path) -> None:
     """Write images alone, for a prediction."""
-    takes = ("folder", "d", "o", "exif")
+    takes = ("folder", "d", "o", "exif", "spacing", "pages")
     idle = [key for key, value in vars(arguments).items() if value and key not in takes]
     if idle:
         option = f"-{idle[0]}" if idle[0] == "n" else f"--{idle[0]}"
@@ -51,6 +52,8 @@ def _convert(arguments: argparse.Namespace, raw: Path) -> None:
             raw,
             arguments.o,
             exif=arguments.exif,
+            pages=arguments.pages,
+            spacing=arguments.spacing,
             on_cases=on_cases,
         )
     print(f"{count} images as {name} has them: {arguments.o}")
@@ -58,13 +61,20 @@ def _convert(arguments: argparse.Namespace, raw: Path) -> None:
           f"-d {arguments.d} -p PLANS")  # fmt: skip
 
 
+def _distance(text: str) -> float:
+    distance = float(text)
+    if not 0 < distance < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no distance in mm")
+    return distance
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         "nnUNetv2_import_images_vit",
         example="nnUNetv2_import_images_vit PHOTOS -d 42 -n Vessels --check",
         about="Make a raw data set of nnU-Net from a folder of images and masks: PNG, JPEG, TIFF, "
-        "BMP, GIF, NIfTI, NRRD, MetaImage or DICOM. What is doubtful is refused with the file's "
-        "name, and then nothing is written.",
+        "BMP, GIF, WebP, PPM, NIfTI, NRRD, MetaImage or DICOM. What is doubtful is refused with "
+        "the file's name, and then nothing is written.",
         read_on="docs/own-data.md",
     )
     add = parser.add_argument
@@ -86,6 +96,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--threshold", type=int, metavar="N", help="grey masks: from N on is foreground")
     add("--channels", nargs="+", metavar="NAME", help="names, such as CT (nnU-Net looks at them)")
     add("--exif", choices=("apply", "ignore"), help="pictures that say that they are to be turned")
+    add(
+        "--pages",
+        choices=("volume", "cases"),
+        default="volume",
+        help="what a TIFF of several pages is (default: %(default)s)",
+    )
+    add(
+        "--spacing", nargs=3, type=_distance, metavar=("X", "Y", "Z"), help="of such volumes, in mm"
+    )
+    add(
+        "--missing_is_absent",
+        action="store_true",
+        help="masks/CLASS/NAME.png: no file means nothing of it",
+    )
     add("--skip_unpaired", action="store_true", help="leave out what has no mask, or no image")
     add("--check", action="store_true", help="say what would be done, and write nothing")
     return parser

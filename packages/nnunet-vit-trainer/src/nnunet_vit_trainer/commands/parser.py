@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 _WIDEST = 79
+_EXAMPLE = "Example: "
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -14,7 +16,7 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         name: of the command.
-        example: how it is called, one or several lines.
+        example: how it is called; several lines are put below each other.
         about: what it does.
         read_on: files of the documentation.
     """
@@ -22,7 +24,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, name: str, *, example: str, about: str, read_on: str) -> None:
         super().__init__(
             prog=name,
-            usage=example.replace("%", "%%"),
+            usage=example.replace("%", "%%").replace("\n", f"\n{' ' * len(_EXAMPLE)}"),
             description=about,
             epilog=f"Read on: {read_on}",
             formatter_class=_Formatter,
@@ -34,6 +36,8 @@ class CommandParser(argparse.ArgumentParser):
         Args:
             message: argparse's.
         """
+        if re.match("unrecognized arguments: [^-]", message):
+            message += "; is it a name with spaces? Put it in quotes"
         self.exit(2, f"{self.prog}: {message} (--help begins with an example)\n")
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
@@ -60,7 +64,7 @@ class _Formatter(argparse.HelpFormatter):
         super().__init__(prog, **{"max_help_position": 30, "width": width} | options)
 
     def add_usage(
-        self, usage: Any, actions: Any, groups: Any, prefix: str | None = "Example: "
+        self, usage: Any, actions: Any, groups: Any, prefix: str | None = _EXAMPLE
     ) -> None:
         """Add the example.
 

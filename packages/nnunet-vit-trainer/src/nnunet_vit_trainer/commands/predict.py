@@ -33,6 +33,9 @@ def predict() -> None:
     from nnunet_vit_trainer.prediction.predictor import Predictor
 
     check_device(arguments.device, 1)
+    for given in arguments.i:  # before the model is loaded
+        if not given.exists():
+            raise UserError(f"there is no image or folder {given}")
     model = _model_folder(arguments)
     manifest = _manifest(arguments)
     predictor = Predictor(
@@ -77,7 +80,10 @@ def predict() -> None:
     if manifest is not None:
         manifest.end(course.failed)
     course.seconds["start and load"] = loaded - begun
-    _print_table(course, len(cases), found, time.perf_counter() - begun)
+    predicted = len(cases) - len(course.failed)
+    _print_table(course, predicted, found, time.perf_counter() - begun)
+    if predicted:
+        print(f"Masks: {arguments.o}")
     if course.failed:
         name, why = next(iter(course.failed.items()))
         more = f" (and {len(course.failed) - 1} more)" if len(course.failed) > 1 else ""

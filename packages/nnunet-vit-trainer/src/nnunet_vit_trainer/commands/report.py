@@ -14,11 +14,11 @@ from .parser import CommandParser
 def report() -> None:
     """``nnUNetv2_report_vit``: the overlay sheet and the report of folds that are validated."""
     arguments = _parser().parse_args()
+    folds = _folds(arguments.folder.resolve(), arguments.f)  # before what takes seconds to import
     from nnunet_vit_trainer.pictures.validation import draw_validation
     from nnunet_vit_trainer.report.write import write_report
 
-    folder = arguments.folder.resolve()
-    for fold in _folds(folder, arguments.f):
+    for fold in folds:
         try:
             print(draw_validation(fold))
         except (UserError, OSError) as error:  # a report can do without
@@ -35,9 +35,12 @@ def _folds(folder: Path, asked: list[str] | None) -> list[Path]:
     names = [fold.name.removeprefix("fold_") for fold in found]
     missing = [fold for fold in asked or () if fold not in names]
     if missing or not found:
+        from nnunet_vit_trainer.checkpoints.model_folder import read_model
+
+        read_model(folder)  # refuses what is no model, and names those near it
         raise UserError(
-            f"{folder} has no validation of fold {', '.join(missing) or 'any'}; "
-            f"there are: {', '.join(names) or 'none'}"
+            f"{folder} has no validation of fold {', '.join(missing) or '0 or another'}; there "
+            f"are: {', '.join(names) or 'none'} (nnUNetv2_train_vit --val validates)"
         )
     return [folder / f"fold_{name}" for name in asked or names]
 

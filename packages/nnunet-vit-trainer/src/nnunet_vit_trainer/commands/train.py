@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunet_vit_trainer.training.ending.stop import Stopped, signals_stop
 
-from .arguments import add_what_to_train
+from .arguments import DEFAULT_DEVICE, add_what_to_train
 from .errors import one_line_errors
 from .parser import CommandParser
 
@@ -29,10 +29,11 @@ def train() -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # the first of torchrun's processes says it
     trainer, plans, configuration = folder.parent.name.split("__")
+    device = f" -device {arguments.device}" if arguments.device != DEFAULT_DEVICE else ""
     print(
         f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict "
         f"-d {arguments.dataset_name_or_id} -tr {trainer} -p {plans} -c {configuration} "
-        f"-f {folder.name.removeprefix('fold_')} -i IMAGES -o OUTPUT"
+        f"-f {folder.name.removeprefix('fold_')} -i IMAGES -o OUTPUT{device}"
     )
 
 
@@ -83,7 +84,8 @@ def _train_parser() -> argparse.ArgumentParser:
         example="nnUNetv2_train_vit 42 2d 0 --config recommended_dinov2_base",
         about="Train nnU-Net with a vision transformer. Takes nnUNetv2_train's arguments and a "
         "config; the results are predicted with stock nnUNetv2_predict.",
-        read_on="docs/configuration.md (the config), docs/recipe.md, docs/distributed.md",
+        read_on="docs/training.md, docs/configuration.md (the config), docs/recipe.md, "
+        "docs/distributed.md",
     )
     add = parser.add_argument
     add_what_to_train(parser)

@@ -29,7 +29,9 @@ def check_name(file: Path, given: str | Path | None = None) -> None:
     if len(file.stem) > _LONGEST_NAME or not re.fullmatch(
         r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*", file.stem
     ):
+        better = re.sub(r"[^A-Za-z0-9.-]+", "_", file.stem).strip("_")[:_LONGEST_NAME]
+        hint = f" (say {better}.yaml)" if better else ""
         raise ConfigError(
             f"{told}: the file's name becomes part of the plans' and the results' names, so use "
-            f"up to {_LONGEST_NAME} letters, digits, '.', '-' and single '_' between them"
+            f"up to {_LONGEST_NAME} letters, digits, '.', '-' and single '_' between them{hint}"
         )

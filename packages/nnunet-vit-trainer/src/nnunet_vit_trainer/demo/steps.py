@@ -135,6 +135,7 @@ def _run_steps(
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
+        speed_estimate_period=600,  # epochs are far apart on a busy machine
     ) as progress:
         bar = progress.add_task("", total=sum(step.seconds for step in steps))
         done = 0.0
@@ -148,10 +149,11 @@ def _run_steps(
 
 
 _NEXT = f"""
-Next, LoRA on a real ViT, with a weight file of DINOv3, DINOv2, RETFound or VisionFM:
+Next, LoRA on a real ViT, of DINOv3, DINOv2, RETFound or VisionFM:
   nnUNetv2_demo_vit --weights FILE
-On your own data (nnU-Net's raw format, say Dataset042_Mine):
+On your own data, a folder of images and masks:
   export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
+  nnUNetv2_import_images_vit PHOTOS -d 42 -n Mine
   nnUNetv2_plan_and_preprocess -d 42 -c 2d
   nnUNetv2_train_vit 42 2d 0 --config recommended_tiny -device cpu
   nnUNetv2_predict -d 42 -c 2d -f 0 -tr {DEFAULT_TRAINER} \\
@@ -160,9 +162,10 @@ With a GPU and a foundation model, without -device:
   nnUNetv2_configs_vit --write recommended --checkpoint_path FILE
   nnUNetv2_train_vit 42 2d 0 --config recommended.yaml"""
 _NEXT_WITH_WEIGHTS = f"""
-Next, on your own data (nnU-Net's raw format, say Dataset042_Mine):
+Next, on your own data, a folder of images and masks:
 copy demo.yaml to my.yaml without its section train, and
   export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
+  nnUNetv2_import_images_vit PHOTOS -d 42 -n Mine
   nnUNetv2_plan_and_preprocess -d 42 -c 2d
   nnUNetv2_train_vit 42 2d 0 --config my.yaml
   nnUNetv2_predict -d 42 -c 2d -f 0 -tr {DEFAULT_TRAINER} \\

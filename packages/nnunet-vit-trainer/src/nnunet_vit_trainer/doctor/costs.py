@@ -13,6 +13,9 @@ from .examination import Examination
 from .measure import predictor_of, seconds_of
 from .problems import Problem
 
+_DAY, _LONG = 24, 72
+"""Hours; a run that takes longer than that is worth a note."""
+
 
 class Seconds(NamedTuple):
     """What a training step takes.
@@ -60,15 +63,17 @@ def _tell(
     train = trainer.plans_manager.plans[PLANS_KEY]["train"]
     batches = train["accumulate_steps"]
     tiles, loading = batches * trainer.batch_size, seconds.loading * batches
+    hours = _hours(train, seconds.step, loading, workers, validation)
     found.facts += [
         ("one tile", _tile(trainer, batch, found)),
         (
             "one step",
-            f"{seconds.step:.3g} s on {tiles} tiles, which take one of {max(workers, 1)} "
-            f"processes {loading:.2g} s to load",
+            f"{seconds.step:.3g} s on {tiles} tiles; loading them takes {loading:.2g} s, "
+            f"shared by {max(workers, 1)} workers (nnUNet_n_proc_DA)",
         ),
-        ("whole run", _whole_run(train, seconds.step, loading, workers, validation)),
+        ("whole run", _say_whole_run(train, hours)),
     ]
+    found.problems += long_run(train, hours)
 
 
 def _tile(trainer: Any, batch: dict[str, Any], found: Examination) -> str:
@@ -95,17 +100,35 @@ def _tile(trainer: Any, batch: dict[str, Any], found: Examination) -> str:
     return f"{work}; predicted with its {mirrored - 1} mirror images in {seconds:.3g} s"
 
 
-def _whole_run(
+def _hours(
     train: dict[str, Any], step: float, loading: float, workers: int, validation: float
-) -> str:
-    """Say how long it takes; data are loaded by workers meanwhile, or, without any, before."""
+) -> float:
+    """Return what it takes; data are loaded by workers meanwhile, or, without any, before."""
     waiting = max(step, loading / workers) if workers else step + loading
     steps, validations = (train[f"num_{of}iterations_per_epoch"] for of in ("", "val_"))
-    hours = (waiting * steps + validation * validations) * train["num_epochs"] / 3600
+    return (waiting * steps + validation * validations) * train["num_epochs"] / 3600
+
+
+def _say_whole_run(train: dict[str, Any], hours: float) -> str:
+    steps, validations = (train[f"num_{of}iterations_per_epoch"] for of in ("", "val_"))
     return (
         f"{hours:.2f} h: {train['num_epochs']} epochs of {steps} steps and {validations} of online "
         "validation"
     )
+
+
+def long_run(train: dict[str, Any], hours: float) -> list[Problem]:
+    """Note a run of days: nnU-Net's 1000 epochs are seldom needed.
+
+    Args:
+        train: resolved options.
+        hours: of all epochs.
+    """
+    if hours < _LONG:
+        return []
+    epochs = max(1, int(train["num_epochs"] * _DAY / hours))
+    text = f"the run takes {hours / _DAY:.0f} days here; {epochs} epochs would take one"
+    return [Problem("train.num_epochs", text, fatal=False)]
 
 
 def _copied(batch: dict[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,11 @@ def check_alike(looks: Sequence[tuple[Case, Look]], *, named: bool) -> None:
         )
 
 
+def is_stack(case: Case, look: Look) -> bool:
+    """Say whether a case is a volume that was a TIFF of several pages."""
+    return not look.is_picture and any(item.format == "TIFF" for item in case.images)
+
+
 def say_kind(look: Look) -> str:
     """Say what an image is, such as ``RGB, 8 bit``.
 
@@ -147,7 +152,9 @@ def _look_at(case: Case, reading: Reading) -> Look:
     values = None
     if mask is not None:
         try:
-            values = count(mask, reading.threshold)
+            # A mask of a file for each class has had its threshold.
+            joined = case.mask is not None and case.mask.parts
+            values = count(mask, None if joined else reading.threshold)
         except UserError as error:
             raise UserError(f"{case.mask} {error}") from error
     geometry = images[0].geometry

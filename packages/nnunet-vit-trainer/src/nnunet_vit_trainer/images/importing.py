@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from nnunet_vit_trainer.checkpoints.files import folder_written_whole
 from nnunet_vit_trainer.plans.datasets import free_name
 from vit_backbone import UserError, quoted, reason_of, shorten
 
-from .examine import Look, check_alike, each, examine_cases
+from .examine import Look, check_alike, each, examine_cases, is_stack
 from .finding.layouts import Found, find_images
 from .finding.pairing import Case, alone
 from .finding.sources import names_of
 from .masks.labels import decide
-from .masks.named import Named, parse_labels
+from .masks.named import Named, named_by_folders, parse_labels
 from .reading.cases import Reading, read_case
+from .reading.pages import a_case_of_each_page
 from .request import Imported, Request
 from .writing import form_of, write_images, write_mask
 
@@ -48,7 +50,7 @@ def import_images(
         )
     target = raw / free_name(request.number, request.name, raw)
     named = parse_labels(request.labels) if request.labels else None
-    reading = Reading(request.exif, request.threshold)
+    reading = Reading(request.exif, request.threshold, request.spacing)
     try:
         found = find_images(
             request.folder,
@@ -56,16 +58,25 @@ def import_images(
             request.masks,
             suffix=request.mask_suffix,
             test=request.test,
+            missing_is_absent=request.missing_is_absent,
         )
         _refuse_unpaired(found, skip=request.skip_unpaired)
+        named = _of_folders(found, named, request.missing_is_absent)
         cases = found.paired.cases
         tests = alone(found.test, len(cases[0].images))
+        if request.pages == "cases":
+            files, cases, tests = len(cases), a_case_of_each_page(cases), a_case_of_each_page(tests)
+            if len(cases) == files:
+                raise UserError("--pages cases: no image has several pages; leave it away")
+            found.paired = replace(found.paired, cases=cases)
         steps = (len(cases) + len(tests)) * (1 if check else 2)
         on_case = on_cases(steps) if on_cases else lambda: None
         looks = examine_cases(cases, reading, on_case)
         test_looks = examine_cases(tests, reading, on_case)
         alike = zip([*cases, *tests], [*looks.values(), *test_looks.values()], strict=True)
         check_alike([*alike], named=request.channels is not None)
+        if request.spacing and not any(map(is_stack, cases, looks.values())):
+            raise UserError("--spacing is for TIFF of several pages; there are none, or as cases")
         imported = _settled(request, target, found, named, looks, test_looks)
         if not check:
             _write(imported, tests, reading, on_case)
@@ -95,7 +106,7 @@ def _settled(
         found,
         looks,
         tests,
-        decide(masks, named, request.threshold),
+        decide(masks, named, None if found.classes else request.threshold),
         _channels(request, found, alike[0]),
         form_of(pictures=alike[0].is_picture, dtypes=dtypes),
         flat=all(len(look.size) == 3 and look.size[0] == 1 for look in alike),
@@ -123,6 +134,7 @@ def _write(
             imported.form.ending,
             overwrite_image_reader_writer=imported.form.reader,
             license="not said",
+            channels_in_files=_channels_in_files(imported),  # for `inputs.convert_images`
             converted_by="nnUNetv2_import_images_vit",
             description=f"The masks' values were {' '.join(said)}"
             + ("" if reading.threshold is None else f", 1 from {reading.threshold} on"),
@@ -140,6 +152,26 @@ def _write_case(case: Case, *, imported: Imported, reading: Reading, folder: Pat
         except UserError as error:
             raise UserError(f"{case.mask} {error}") from error
         write_mask(labels, mask.geometry, folder / "labelsTr", case.name, form, flat=flat)
+
+
+def _channels_in_files(imported: Imported) -> list[tuple[str, ...]]:
+    """Return what the files call their channels, which may differ where the user names them."""
+    looks = (*imported.looks.values(), *imported.test.values())
+    return sorted({look.channels for look in looks})
+
+
+def _of_folders(found: Found, named: Named | None, missing_is_absent: bool) -> Named | None:
+    """Return which value is which label: as folders of classes say it, or as the user does."""
+    if not found.classes:
+        if missing_is_absent:
+            raise UserError("--missing_is_absent is for a folder of masks for each class")
+        return named
+    if named is not None:
+        raise UserError(
+            f"--labels: the folders of masks name them ({shorten(', '.join(found.classes), 200)}); "
+            "leave it away"
+        )
+    return named_by_folders(found.classes)
 
 
 def _refuse_unpaired(found: Found, *, skip: bool) -> None:

@@ -49,6 +49,8 @@ def print_page(imported: Imported, *, check: bool, console: Console | None = Non
     console.print(
         "Next:",
         Text(f"  nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity"),
+        Text(f"  nnUNetv2_train_vit {number} 2d 0 --config NAME"),
+        "  (names: nnUNetv2_configs_vit --list; no GPU: recommended_tiny -device cpu)",
         sep="\n",
     )
 
@@ -59,9 +61,11 @@ def _facts(imported: Imported) -> list[tuple[str, str]]:
     first = cases[0]
     masks = [case.mask for case in cases if case.mask]
     files = names_of([item.path.name for item in first.images], 3)
+    mask = masks[0].path.name
+    both = "in both" if mask == files else f"with {mask}"
     facts = [
         ("cases", f"{len(cases)}: {found.said}"),
-        ("paired", f"by names, such as {files} with {masks[0].path.name}"),
+        ("paired", f"by names, such as {files} {both}"),
         ("images", f"{_formats([i for c in cases for i in c.images])}, {_sizes(looks)}"),
         ("channels", f"{', '.join(imported.channels)} ({_dtypes(looks)})"),
         ("masks", _formats(masks)),

@@ -7,6 +7,7 @@ from pathlib import Path
 from .examine import Look
 from .finding.layouts import Found
 from .masks.labels import Labelling
+from .reading.pages import Pages
 from .reading.pictures import Exif
 from .writing import Form
 
@@ -28,6 +29,9 @@ class Request:
         channels: names of the channels, which tell nnU-Net how to normalise them.
         exif: what to do with pictures that say that they are to be turned.
         skip_unpaired: go on without images that have no mask, and masks that have no image.
+        missing_is_absent: see `finding.classes.pair_classes`.
+        pages: what a TIFF of several pages is: a ``volume``, or each page one of the ``cases``.
+        spacing: of such volumes, x first, in mm.
     """
 
     folder: Path
@@ -42,6 +46,9 @@ class Request:
     channels: Sequence[str] | None = None
     exif: Exif | None = None
     skip_unpaired: bool = False
+    missing_is_absent: bool = False
+    pages: Pages = "volume"
+    spacing: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

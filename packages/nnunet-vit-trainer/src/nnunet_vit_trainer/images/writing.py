@@ -40,6 +40,15 @@ def form_of(*, pictures: bool, dtypes: Sequence[str]) -> Form:
     return Form(".png" if whole else ".tif", "NaturalImage2DIO")
 
 
+def stored_as(dtype: str) -> str:
+    """Return the type in which a picture's values are written.
+
+    Args:
+        dtype: in which they were read.
+    """
+    return dtype if dtype in (*_IN_PNG, *_AS_IT_IS) else "float32"  # as which nnU-Net reads it
+
+
 def write_images(
     images: Sequence[Pixels], folder: Path, name: str, form: Form, *, flat: bool
 ) -> None:
@@ -88,8 +97,7 @@ def _planes(image: Pixels, form: Form) -> list[np.ndarray]:
 
 def _write(values: np.ndarray, geometry: Geometry | None, file: Path, *, flat: bool) -> None:
     if geometry is None:
-        if str(values.dtype) not in (*_IN_PNG, *_AS_IT_IS):
-            values = values.astype(np.float32)  # as which nnU-Net reads it
+        values = values.astype(stored_as(str(values.dtype)), copy=False)
         Image.fromarray(np.ascontiguousarray(values)).save(file)
         return
     if flat:

@@ -80,8 +80,14 @@ def _load_checkpoint(trainer: "nnUNetTrainer_vit", request: Request) -> None:
     from nnunet_vit_trainer.training.shortage.memory import within_memory
 
     file = None
+    final = Path(trainer.output_folder, "checkpoint_final.pth")
+    if request.mode == "new" and final.is_file():
+        trainer.print_to_log_file(
+            f"WARNING: {final.parent} holds a finished training, which this new one replaces; to "
+            "keep it, Ctrl-C twice now, and copy the config to another name"
+        )
     if request.mode == "validate":
-        file = Path(trainer.output_folder, "checkpoint_final.pth")
+        file = final
     if request.mode == "continue":
         file = newest_checkpoint(Path(trainer.output_folder))
         trainer.print_to_log_file(f"--c: from {file.name if file else 'the start, no checkpoint'}")

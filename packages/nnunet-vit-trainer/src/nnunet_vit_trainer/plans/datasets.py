@@ -29,8 +29,8 @@ def environment(variable: str) -> str:
     value = os.environ.get(variable)
     if not value:
         raise UserError(
-            f"the environment variable {variable} is not set; nnU-Net needs "
-            "nnUNet_raw, nnUNet_preprocessed and nnUNet_results"
+            f"the environment variable {variable} is not set; nnU-Net needs three folders: "
+            "export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=..."
         )
     return value
 
@@ -48,7 +48,10 @@ def find_dataset(name_or_id: str | int, variable: str = "nnUNet_preprocessed") -
     """
     root = Path(environment(variable))
     if not root.is_dir():
-        raise UserError(f"the environment variable {variable}: there is no folder {root}")
+        raise UserError(
+            f"the environment variable {variable}: there is no folder {root}; "
+            f"{_WHAT_FIRST[variable]}"
+        )
     wanted = str(name_or_id).strip()
     names = sorted(
         folder.name for folder in root.glob("Dataset[0-9][0-9][0-9]_*") if folder.is_dir()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from vit_backbone import UserError, quoted
 
+_REMEDY = "nnUNetv2_import_images_vit FOLDER -d ID -o INPUTS makes them as the data set has them"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -35,12 +37,14 @@ def find_cases(inputs: Sequence[Path], file_ending: str) -> list[Case]:
     if folder:  # nnU-Net takes what has the ending, and leaves other files alone
         files = [file for file in files if file.name.endswith(file_ending) and file.is_file()]
     if not files:
-        raise UserError(f"{inputs[0]} holds no image with the ending {file_ending!r}")
+        raise UserError(f"{inputs[0]} holds no image with the ending {file_ending!r}; {_REMEDY}")
     for file in files:
         if not file.is_file():
             raise UserError(f"there is no image {file}")
         if not file.name.endswith(file_ending):
-            raise UserError(f"{file}: the model was trained on images that end in {file_ending!r}")
+            raise UserError(
+                f"{file}: the model was trained on images that end in {file_ending!r}; {_REMEDY}"
+            )
     if not folder and len(files) == 1:
         name = files[0].name.removesuffix(file_ending)
         return [Case(re.sub(r"_\d{4}$", "", name), (files[0],))]
@@ -54,7 +58,7 @@ def _grouped(files: Sequence[Path], file_ending: str) -> list[Case]:
         if matched is None:
             raise UserError(
                 f"{file.name} has no channel number; call it "
-                f"{file.name.removesuffix(file_ending)}_0000{file_ending}"
+                f"{file.name.removesuffix(file_ending)}_0000{file_ending}; {_REMEDY}"
             )
         name, channel = matched.groups()
         same = channels.setdefault(name, {}).setdefault(channel, file)

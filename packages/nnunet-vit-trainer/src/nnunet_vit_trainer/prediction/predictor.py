@@ -86,7 +86,10 @@ class Predictor:
         of = self.ensemble
         channels = determine_num_input_channels(of.plans, of.configuration, of.dataset)
         if image.shape[0] != channels:
-            raise UserError(f"it has {image.shape[0]} channels; the model takes {channels}")
+            raise UserError(
+                f"it has {image.shape[0]} channels; the model takes {channels} (of files, each "
+                "CASE_0000, CASE_0001, ... is a channel; nnUNetv2_import_images_vit -o names them)"
+            )
         preprocessor = of.configuration.preprocessor_class(verbose=False)
         data, _, properties = preprocessor.run_case_npy(
             image, None, properties, of.plans, of.configuration, of.dataset

@@ -26,6 +26,13 @@ _EPOCH_LINES = (
     *("Epoch", "Current learning rate:", "train_loss", "val_loss", "Pseudo dice", "Yayy!"),
     *("  ", "Summary of epoch"),
 )
+# nnU-Net's at the start: screens of numbers, and a drawing that needs what nobody installs.
+_LONG = (
+    "\nThis is the configuration used by this training:",
+    "These are the global plan.json settings:",
+    "Unable to plot network architecture:",
+    "No module named 'hiddenlayer'",
+)
 _RECENT_EPOCHS = 10
 # More do not fit into a terminal of 80 columns.
 _CLASSES_ON_TERMINAL = 3
@@ -47,7 +54,7 @@ def is_shown(line: Sequence[Any]) -> bool:
     text = " ".join(str(part) for part in line)
     if "WARNING" in text or SHOWN.get() == "all":
         return True
-    return SHOWN.get() == "line" and bool(text) and not text.startswith(_EPOCH_LINES)
+    return SHOWN.get() == "line" and bool(text) and not text.startswith(_EPOCH_LINES + _LONG)
 
 
 class Figures(NamedTuple):

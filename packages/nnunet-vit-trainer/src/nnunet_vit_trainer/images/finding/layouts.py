@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vit_backbone import UserError, shorten
 
-from .pairing import Case, Paired, check_names, image_word_of, is_mask, pair
+from .classes import masks_of_classes, pair_classes
+from .pairing import Case, Paired, check_names, image_word_of, is_mask, pair, pair_each
 from .sources import (
     READABLE,
     Item,
@@ -40,12 +41,14 @@ class Found:
         paired: what belongs together.
         test: images that have no masks on purpose.
         left_alone: what else lies there.
+        classes: names of the labels, where each has a folder of masks, in the masks' order.
     """
 
     said: str
     paired: Paired
     test: list[Item] = field(default_factory=list)
     left_alone: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
 
 
 def find_images(
@@ -55,6 +58,7 @@ def find_images(
     *,
     suffix: str | None = None,
     test: str | Path | None = None,
+    missing_is_absent: bool = False,
 ) -> Found:
     """Find the images and masks of a folder, and what belongs together.
 
@@ -64,6 +68,7 @@ def find_images(
         masks: the folder of masks; ``None``: it is found by its name.
         suffix: what the names of masks end with, if that is no usual word.
         test: the folder of test images; ``None``: it is found by its name, if there is one.
+        missing_is_absent: see `classes.pair_classes`.
 
     Raises:
         UserError: no such folder, no layout that is known, or several that it may be.
@@ -80,7 +85,7 @@ def find_images(
         if image_folder == mask_folder:
             found = _beside_each_other(list_folder(image_folder).items, suffix)
         else:
-            found = _in_two_folders(image_folder, mask_folder, suffix)
+            found = _in_two_folders(image_folder, mask_folder, suffix, missing_is_absent)
         left += [item.path.name for item in listing.items]
     elif there := image_folder or mask_folder:
         missing = "masks" if image_folder else "images"
@@ -122,9 +127,16 @@ def _is(folder: Path, names: set[str]) -> bool:
     return re.sub(r"[-_. ]", "", folder.name.lower()) in names
 
 
-def _in_two_folders(images: Path, masks: Path, suffix: str | None) -> Found:
+def _in_two_folders(
+    images: Path, masks: Path, suffix: str | None, missing_is_absent: bool
+) -> Found:
     image_items, left_images = images_of(images)
     mask_items, left_masks = images_of(masks)
+    classes, left_classes = ({}, []) if mask_items else masks_of_classes(masks)
+    if image_items and classes:
+        said = f"images in {images.name}/, a folder for each class in {masks.name}/"
+        paired = pair_classes(image_items, classes, suffix, missing_is_absent=missing_is_absent)
+        return Found(said, paired, left_alone=left_images + left_classes, classes=(*classes,))
     for folder, items in ((images, image_items), (masks, mask_items)):
         if not items:
             below = ", ".join(f"{path.name}/" for path in list_folder(folder).folders[:3])
@@ -163,15 +175,17 @@ def _beside_each_other(items: list[Item], suffix: str | None) -> Found:
         masks = [item for item in items if item not in images]
         said += ": JPEG the images, the others the masks"
     if not masks or not images:
+        above = items[0].path.resolve().parent.parent
+        hint = f"import {above}, which holds both? Else " if _holds_both(above) else ""
         raise UserError(
             f"{items[0].path.parent}: no names that tell masks from images ({names_of(items, 3)}); "
-            f"{_LAYOUTS}, or --mask_suffix TEXT"
+            f"{hint}{_LAYOUTS}, or --mask_suffix TEXT"
         )
     return Found(said, pair(images, masks, suffix))
 
 
 def _folder_by_folder(folders: list[Path], parent: Path, suffix: str | None) -> Found:
-    """A folder for each case, or for several that are named there."""
+    """A folder for each case, or for several."""
     inside = [folder.name for folder in folders if _holds_both(folder)]
     if not folders or inside:
         hint = f"; import one of them: {parent / inside[0]}" if inside else ""
@@ -179,10 +193,8 @@ def _folder_by_folder(folders: list[Path], parent: Path, suffix: str | None) -> 
     contents = {folder.name: _contents(folder, suffix) for folder in folders}
     left = [name for _, _, others in contents.values() for name in others]
     if any(len(masks) > 1 for _, masks, _ in contents.values()):
-        images = [image for its_images, _, _ in contents.values() for image in its_images]
-        masks = [mask for _, its_masks, _ in contents.values() for mask in its_masks]
-        said = "images and masks beside each other, in folders"
-        return Found(said, pair(images, masks, suffix), left_alone=left)
+        paired = pair_each(((images, masks) for images, masks, _ in contents.values()), suffix)
+        return Found("images and masks beside each other, in folders", paired, left_alone=left)
     return Found("a folder for each case", _cases_of(contents), left_alone=left)
 
 

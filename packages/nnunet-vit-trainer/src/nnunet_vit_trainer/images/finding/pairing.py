@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vit_backbone import UserError, quoted
@@ -108,18 +108,47 @@ def pair(images: Sequence[Item], masks: Sequence[Item], suffix: str | None = Non
     return _paired(*best)
 
 
+def pair_each(
+    folders: Iterable[tuple[Sequence[Item], Sequence[Item]]], suffix: str | None = None
+) -> Paired:
+    """Pair the images and masks of each folder, and never those of two.
+
+    Args:
+        folders: images and masks of each.
+        suffix: see `is_mask`.
+
+    Raises:
+        UserError: see `pair`; two cases of one name are refused in different folders too.
+    """
+    paired = [pair(images, masks, suffix) for images, masks in folders]
+    cases = sorted((case for its in paired for case in its.cases), key=lambda case: case.name)
+    by_name = defaultdict(list)
+    for case in cases:
+        by_name[case.name].append(("", case.images[0]))
+    _refuse_twice(by_name)
+    check_names([*by_name])
+    return Paired(
+        cases,
+        next((its.channels for its in paired if its.cases), ()),
+        tuple(image for its in paired for image in its.without_mask),
+        tuple(mask for its in paired for mask in its.without_image),
+    )
+
+
 def alone(images: Sequence[Item], files: int | None = None) -> list[Case]:
     """Take images that have no masks as cases, by the names that they have.
 
     Args:
         images: all of them.
-        files: of a case, as nnU-Net names them where there are several; ``None``: as there are.
+        files: of a case, as nnU-Net names them where there are several; where it is one, four
+            digits are a number; ``None``: as there are.
 
     Raises:
         UserError: two of the same name, or cases without one of the files.
     """
     groups = _grouped(images, _channels)
-    if files in (1, None) and not _uniform(groups):
+    several = any(len(group) > 1 for group in groups.values())
+    if files in (1, None) and ((files and several) or not _uniform(groups)):
         groups = _grouped(images, _whole)
     _refuse_twice(groups)
     check_names([*groups])

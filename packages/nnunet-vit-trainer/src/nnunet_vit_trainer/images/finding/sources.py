@@ -16,6 +16,9 @@ PICTURES = {
     ".gif": "GIF",
     ".tif": "TIFF",
     ".tiff": "TIFF",
+    ".webp": "WebP",
+    ".ppm": "PPM",
+    ".pgm": "PGM",
 }
 VOLUMES = {
     ".nii.gz": "NIfTI",
@@ -25,7 +28,7 @@ VOLUMES = {
     ".mhd": "MetaImage",
     ".dcm": "DICOM",
 }
-READABLE = "PNG, JPEG, TIFF, BMP, GIF, NIfTI, NRRD, MetaImage or DICOM"
+READABLE = "PNG, JPEG, TIFF, BMP, GIF, WebP, PPM, NIfTI, NRRD, MetaImage or DICOM"
 
 _CLUTTER = {"thumbs.db", "desktop.ini", "dicomdir", "__macosx"}
 _DICOM_MARK, _MARK_AT = b"DICM", 128
@@ -40,15 +43,21 @@ class Item:
         path: a file, or a folder that holds the files of one DICOM series.
         format: such as ``PNG``.
         kind: how it is read.
+        page: of a file of several, from 0; ``None``: all of the file.
+        parts: of a mask that is a file for each class: labels' numbers and files, the first of
+            which this item names.
     """
 
     name: str
     path: Path
     format: str
     kind: Literal["picture", "volume", "series"]
+    page: int | None = None
+    parts: tuple[tuple[int, "Item"], ...] = ()
 
     def __str__(self) -> str:
-        return shorten(f"{self.path.parent.name}/{self.path.name}", 80)
+        name = shorten(f"{self.path.parent.name}/{self.path.name}", 80)
+        return name if self.page is None else f"{name} (page {self.page + 1})"
 
 
 @dataclass(frozen=True)

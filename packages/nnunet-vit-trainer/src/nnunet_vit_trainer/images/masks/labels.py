@@ -137,11 +137,11 @@ def _plain(
 def _hint(found: _Found, labelling: Labelling) -> str:
     """Say what many or odd values may be, and what to give."""
     values = sorted(found.pixels)
-    jpeg = any(name.lower().endswith((".jpg", ".jpeg")) for name in found.first.values())
-    if jpeg or (len(values) > _MOST_SMOOTH and (labelling.by_colour or max(values) > _BRIGHT)):
+    lossy = any(name.lower().endswith((".jpg", ".jpeg", ".webp")) for name in found.first.values())
+    if lossy or (len(values) > _MOST_SMOOTH and (labelling.by_colour or max(values) > _BRIGHT)):
         return (
-            f"{'JPEG smears them:' if jpeg else 'smoothed edges?'} --threshold 128 makes two "
-            "classes of grey masks; save others as PNG, without smoothing"
+            f"{'JPEG or WebP smears them:' if lossy else 'smoothed edges?'} --threshold 128 makes "
+            "two classes of grey masks; save others as PNG, without smoothing"
         )
     if len(values) > _MOST_UNNAMED:
         return f"single objects? --threshold 1 makes one class of all but 0; else {_ADVICE} ..."

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.config.yaml_file import read_yaml
+from nnunet_vit_trainer.images.finding.classes import BACKGROUND, IGNORE, numbers_of_folders
 from vit_backbone import UserError, quoted, shorten
-
-BACKGROUND, IGNORE = "background", "ignore"
 
 _COLOUR = re.compile(r"#([0-9a-fA-F]{6})")
 _NUMBER = re.compile(r"-?\d{1,9}")
@@ -55,6 +54,18 @@ def parse_labels(said: Sequence[str]) -> Named:
     if len(kinds) > 1:
         raise UserError("--labels: values or colours are expected (255 is #ffffff), not both")
     return Named(_ordered(values), kinds == {True})
+
+
+def named_by_folders(classes: Sequence[str]) -> Named:
+    """Return what `parse_labels` does, where folders are named as the labels.
+
+    Args:
+        classes: see `numbers_of_folders`.
+
+    Raises:
+        UserError: too many, or background and ignore alone.
+    """
+    return Named(_ordered({name: (i,) for name, i in numbers_of_folders(classes).items()}), False)
 
 
 def _ordered(values: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -8,12 +8,15 @@ from nnunet_vit_trainer.images.finding.pairing import Case
 from nnunet_vit_trainer.images.finding.sources import Item
 from vit_backbone import UserError, reason_of
 
+from .classes import composed
 from .pictures import Exif, read_picture
 from .pixels import Geometry, Pixels, say_size
 from .volumes import read_series, read_volume
 
 _SAME_PLACE = 1e-3
 """Of a pixel's size: spacings nearer than this are one, and origins ten times as far apart."""
+
+_ROWS_AS_SHOWN = ("DICOM", "TIFF")
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,12 @@ class Reading:
     Attributes:
         exif: see `pictures.read_picture`.
         threshold: see `values.values_of`.
+        spacing: see `tiffs.read_stack`.
     """
 
     exif: Exif | None = None
     threshold: int | None = None
+    spacing: tuple[float, ...] | None = None
 
 
 def read_case(case: Case, reading: Reading) -> tuple[list[Pixels], Pixels | None]:
@@ -48,14 +53,25 @@ def read_case(case: Case, reading: Reading) -> tuple[list[Pixels], Pixels | None
         _check_fit(case.images[0], images[0], item, image)
     if case.mask is None:
         return images, None
-    mask = _read(case.mask, reading, mask=True)
+    mask = _read_mask(case.mask, reading)
     return images, _fitted(case.mask, mask, case.images[0], images[0])
+
+
+def _read_mask(item: Item, reading: Reading) -> Pixels:
+    if not item.parts:
+        return _read(item, reading, mask=True)
+    parts = [(number, part, _read(part, reading, mask=True)) for number, part in item.parts]
+    for _, part, mask in parts[1:]:
+        _check_fit(parts[0][1], parts[0][2], part, mask)
+    return composed(parts, reading.threshold)
 
 
 def _read(item: Item, reading: Reading, *, mask: bool = False) -> Pixels:
     try:
         if item.kind == "picture":
-            pixels = read_picture(item.path, mask=mask, exif=reading.exif)
+            pixels = read_picture(
+                item.path, mask=mask, exif=reading.exif, page=item.page, spacing=reading.spacing
+            )
         else:
             pixels = (read_series if item.kind == "series" else read_volume)(item.path)
     except UserError as error:
@@ -69,14 +85,18 @@ def _read(item: Item, reading: Reading, *, mask: bool = False) -> Pixels:
 
 def _fitted(mask_item: Item, mask: Pixels, image_item: Item, image: Pixels) -> Pixels:
     """Return the mask in the image's geometry, which it has but for rounding."""
+    # Of DICOM and TIFF, programs show the rows as they are stored; of NIfTI and its like, not all.
+    if (mask.geometry is None) != (image.geometry is None) and (
+        image.geometry is None or image_item.format not in _ROWS_AS_SHOWN
+    ):
+        raise UserError(
+            f"{mask_item} is {mask_item.format}, and {image_item} is {image_item.format}: their "
+            f"rows need not run the same way; save the mask as "
+            f"{image_item.format if image.geometry else 'PNG'}"
+        )
     flat = image.geometry is not None and image.values.ndim == 4 and image.size[0] == 1
     if mask.geometry is None and flat:  # a picture that was drawn on a slice
         mask = replace(mask, values=mask.values[:, None])
-    elif mask.geometry is not None and image.geometry is None:
-        raise UserError(
-            f"{mask_item} is {mask_item.format}, and {image_item} is {image_item.format}: their "
-            "rows need not run the same way; save the mask as PNG"
-        )
     _check_fit(image_item, image, mask_item, mask)
     return replace(mask, geometry=image.geometry)
 

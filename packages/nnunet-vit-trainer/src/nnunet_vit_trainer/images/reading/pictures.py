@@ -1,5 +1,6 @@
-"""PNG, JPEG, TIFF, BMP and GIF, without losing a bit: what PIL would shorten or turn is refused."""
+"""PNG, JPEG, TIFF and their like, without losing a bit: what PIL would change is refused."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from vit_backbone import UserError
 
 from .pixels import Pixels, without_alpha
-from .tiffs import PAGES, TURNED, read_tiff
+from .tiffs import TURNED, count_pages, is_tiff, read_stack, read_tiff
 from .volumes import read_volume
 
 Exif = Literal["apply", "ignore"]
@@ -18,28 +19,43 @@ _COLOUR = {"LA": ("grey", "alpha"), "RGB": ("R", "G", "B"), "RGBA": ("R", "G", "
 _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _BITS_OF_TIFF = 258
 _PNG_DEPTH_AT = 24
+_PNM_HEAD = 4096
 
 
-def read_picture(file: Path, *, mask: bool = False, exif: Exif | None = None) -> Pixels:
+def read_picture(
+    file: Path,
+    *,
+    mask: bool = False,
+    exif: Exif | None = None,
+    page: int | None = None,
+    spacing: tuple[float, ...] | None = None,
+) -> Pixels:
     """Read a picture.
 
     Args:
         file: of an ending in `sources.PICTURES`.
         mask: leave the values of a palette as they are, and name their colours.
         exif: turn a picture that says that it is to be turned, or leave it as it is stored.
+        page: see `tiffs.read_stack`, like the next; a TIFF of several pages is a volume.
+        spacing: of that.
 
     Raises:
-        UserError: several pages, a turned picture without ``exif``, alpha, or no picture of grey,
+        UserError: an animation, a turned picture without ``exif``, alpha, or no picture of grey,
             colours or a palette.
         Exception: what PIL or tifffile says of a file that it cannot read.
     """
-    if _is_deep_tiff(file):
-        return read_tiff(file)
+    if is_tiff(file):
+        if count_pages(file) > 1:
+            return read_stack(file, page, spacing)
+        if _is_deep_tiff(file):
+            return read_tiff(file)
     with Image.open(file) as image:
         # Of phones (MPO): the picture, and smaller ones of it.
         pages = getattr(image, "n_frames", 1)
         if pages > 1 and image.format != "MPO":
-            raise UserError(PAGES.format(pages))
+            raise UserError(f"is an animation of {pages} pictures; save each as a file")
+        if image.format == "PPM":
+            _check_pnm(file, image)
         turned = _turned(image, exif)
         if image.format == "PNG" and image.mode not in _GREY and _depth_of_png(file) > 8:
             return _read_deep(file, turned)
@@ -48,10 +64,7 @@ def read_picture(file: Path, *, mask: bool = False, exif: Exif | None = None) ->
 
 
 def _is_deep_tiff(file: Path) -> bool:
-    """Whether this is a TIFF that PIL cannot read, or of whose values it would keep 8 bits."""
-    with file.open("rb") as stream:
-        if stream.read(2) not in (b"II", b"MM"):
-            return False
+    """Whether PIL cannot read this TIFF, or would keep 8 bits of its values."""
     try:
         with Image.open(file) as image:
             if not isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -75,6 +88,17 @@ def _turned(image: Image.Image, exif: Exif | None) -> bool:
             "ignore"
         )
     return exif == "apply"
+
+
+def _check_pnm(file: Path, image: Image.Image) -> None:
+    """Refuse what PIL would stretch to 0 to 255 (a mask of 0 to 3), or cut to 8 bits (colours)."""
+    with file.open("rb") as stream:
+        head = re.sub(rb"#[^\n]*", b"", stream.read(_PNM_HEAD)).split(maxsplit=4)
+    largest = int(head[3]) if image.mode != "1" else 255
+    if largest != 255 and (largest != 65535 or image.mode == "RGB"):
+        raise UserError(
+            f"has {largest} as its largest value; 255 is expected, or 65535 of grey: save it as PNG"
+        )
 
 
 def _depth_of_png(file: Path) -> int:
@@ -101,7 +125,8 @@ def _pixels_of(image: Image.Image, *, mask: bool) -> Pixels:
         image = _without_palette(image)
     if image.mode in _GREY:
         values = np.asarray(image)
-        if image.format == "PNG" and values.dtype == np.int32:  # of PIL before 11
+        # Of PIL before 11, and of PGM.
+        if image.format in ("PNG", "PPM") and values.dtype == np.int32:
             values = values.astype(np.uint16)
         return Pixels(values.astype(values.dtype.newbyteorder("="))[None], ("grey",))
     if image.mode not in _COLOUR:

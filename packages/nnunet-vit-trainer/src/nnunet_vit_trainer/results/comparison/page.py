@@ -24,7 +24,12 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
     """
     console = console or Console(highlight=False)
     console.width = min(console.width, _WIDTH)
-    console.print(Text(f"{found.dataset}: {len(found.results)} results\n", style="bold"))
+    console.print(
+        Text(
+            f"{found.dataset}: {len(found.results)} result{'s'[: len(found.results) != 1]}\n",
+            style="bold",
+        )
+    )
     names = RichTable.grid(padding=(0, 2))
     names.add_column(justify="right")
     names.add_column(overflow="fold")
