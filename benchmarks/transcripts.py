@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 from document import put
+from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 from PIL import Image
 
 from nnunet_vit_trainer.demo.data import make_image
@@ -26,6 +28,7 @@ COMMANDS = {
     "demo": "nnUNetv2_demo_vit",
     "import_images": "nnUNetv2_import_images_vit photos -d 900 -n Textures "
     "--labels stripes=80 spots=160 blotches=240",
+    "neighbours": "nnUNetv2_neighbours_vit 910 -d 911",
     "configs": "nnUNetv2_configs_vit --list",
     "doctor": "nnUNetv2_doctor_vit 900 2d --config my.yaml -device cpu",
     "train": "nnUNetv2_train_vit 900 2d 0 --config my.yaml -device cpu",
@@ -41,7 +44,8 @@ COMMANDS = {
 }
 # Not shown: what stands between two of them.
 AFTER = {
-    "import_images": "nnUNetv2_plan_and_preprocess -d 900 -c 2d -npfp 1 -np 1",
+    "import_images": "nnUNetv2_plan_and_preprocess -d 900 -c 2d -npfp 1 -np 1 && "
+    "nnUNetv2_plan_and_preprocess -d 910 -npfp 1 --no_pp",
     "configs": "nnUNetv2_configs_vit --write recommended_tiny my.yaml && sed -i "
     "'s/num_epochs: .*/num_epochs: 2/; s/num_iterations_per_epoch: .*/num_iterations_per_epoch: "
     "10/; s/num_val_iterations_per_epoch: .*/num_val_iterations_per_epoch: 2/' my.yaml",
@@ -60,6 +64,20 @@ def write_photos(folder: Path) -> None:
                 file = folder / kind / f"{name}_{number}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(values).save(file)
+
+
+def write_volumes(folder: Path) -> None:
+    """Write a raw data set of two volumes."""
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        slices = [make_image(rng, size=64) for _ in range(6)]
+        for kind, mark, of in (("imagesTr", "_0000", 0), ("labelsTr", "", 1)):
+            volume = sitk.GetImageFromArray(np.stack([pair[of] for pair in slices]))
+            volume.SetSpacing((1.0, 1.0, 3.0))
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(volume, str(folder / kind / f"volume_{number}{mark}.nii.gz"))
+    labels = {"background": 0, "stripes": 1, "spots": 2, "blotches": 3}
+    generate_dataset_json(str(folder), {0: "grey"}, labels, 2, ".nii.gz")
 
 
 def on_terminal(command: str, folder: Path, environment: dict[str, str]) -> str:
@@ -114,6 +132,7 @@ def main() -> None:
     folder, chosen = Path(sys.argv[1]).resolve(), sys.argv[2:] or [*COMMANDS]
     if not (folder / "photos").is_dir():
         write_photos(folder / "photos")
+        write_volumes(folder / "raw" / "Dataset910_Volumes")
     paths = {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     small = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1"}

@@ -87,7 +87,7 @@ def test_a_data_set_gets_its_neighbours_as_channels(home, monkeypatch, capsys):
     run(monkeypatch, 42, "-d", 43)
     new = home / "raw" / "Dataset043_Two organs_neighbours1"
     said = capsys.readouterr().out
-    assert "each slice with 1 on either side along axis 0" in said
+    assert "each slice and 1 on either side, along axis 0 of (z, y, x)" in said
     assert "nnUNetv2_plan_and_preprocess -d 43 -c 2d" in said
     images = sorted(file.name for file in (new / "imagesTr").iterdir())
     assert images == [f"{case}_{n:04d}.nii.gz" for case in ("a b", "c_1") for n in range(6)]

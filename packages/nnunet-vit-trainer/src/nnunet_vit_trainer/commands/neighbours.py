@@ -41,13 +41,10 @@ def _convert_dataset(arguments: argparse.Namespace) -> None:
         target, of = convert_dataset(
             raw / name, read_json(file), raw, arguments.d, arguments.k, on_cases
         )
-    print(
-        f"{target.name}: each slice with {of.count} on either side along axis {of.axis} (z, y, x)"
-    )
+    print(f"Written: {target.name}")
+    print(f"Channels: each slice and {of.count} on either side, along axis {of.axis} of (z, y, x)")
     if (preprocessed / "splits_final.json").is_file():
-        print(
-            f"Its cases have the names of {name}'s: once it is preprocessed, copy splits_final.json"
-        )
+        print(f"Cases are named as {name}'s: copy its splits_final.json once it is preprocessed")
     print(f"Next: nnUNetv2_plan_and_preprocess -d {arguments.d} -c 2d")
 
 
@@ -68,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         "nnUNetv2_neighbours_vit",
         example="nnUNetv2_neighbours_vit 42 -d 43\n"
-        "         nnUNetv2_neighbours_vit -i IMAGES -o STACKED -m MODEL_FOLDER",
+        "nnUNetv2_neighbours_vit -i IMAGES -o STACKED -m MODEL_FOLDER",
         about="Make the neighbours of each slice channels of it (2.5D): a raw data set of volumes "
         "is written again with 2k+1 times its channels, which stock nnU-Net plans, trains and "
         "predicts. Images to predict are written so too.",
