@@ -40,7 +40,7 @@ def options(weights, *more):
 
 def test_a_table_a_picture_and_a_config_are_written(home, weights, capsys):
     words = options(weights, weights / "resnet.pth")
-    call(probe, 900, "--backbones", *words, "--random", "--patch_size", "own", "8")
+    call(probe, 900, "--backbones", *words, "--random", "--patch_size", "own", "16", "8")
     said = capsys.readouterr().out
     assert max(map(len, said.partition("note:")[0].splitlines())) <= 80
     folder = home / f"probe_{DATASET}"
@@ -62,7 +62,9 @@ def test_a_table_a_picture_and_a_config_are_written(home, weights, capsys):
     load_config(config)
     assert f"--config probe_{DATASET}/{config.name}" in said
     first = content["rows"]
-    call(probe, "900", "--backbones", *words, "--random", "--patch_size", "own", "8", "--json")
+    call(
+        probe, "900", "--backbones", *words, "--random", "--patch_size", "own", "16", "8", "--json"
+    )
     again = json.loads(capsys.readouterr().out)["rows"]
     for of in (*first, *again):
         of.pop("seconds")
@@ -98,7 +100,7 @@ def test_where_nothing_can_be_tried_the_reasons_are_told(home, weights, capsys):
         (["--taps", "2,5"], "or four blocks"),
         (["--patch_size", "0"], "1 to 256 pixels"),
         (["--tiles", "1"], "at least 2"),
-        (["-o", "no/such/folder"], "cannot be made"),
+        (["-o", "no/such/folder"], "a folder, or a name for one"),
         (["-c", "3d_fullres"], "has no configuration|have no configuration"),
         (["-p", "other"], "run nnUNetv2_plan_and_preprocess"),
     ],

@@ -32,7 +32,9 @@ def probe() -> None:
 
     for taps in arguments.taps:
         layer_indices_of(taps)
-    folder = _folder(arguments.o or Path(f"probe_{find_dataset(arguments.dataset_name_or_id)[0]}"))
+    dataset, _ = find_dataset(arguments.dataset_name_or_id)
+    folder = arguments.o or Path(f"probe_{dataset}")
+    _check_folder(folder)
     from rich.console import Console
 
     from nnunet_vit_trainer.probing.candidates import candidates_of
@@ -45,7 +47,7 @@ def probe() -> None:
     candidates = candidates_of(arguments.backbones)
     with Console(stderr=True).status("reading ...") as status:
         probed = run_probe(
-            arguments.dataset_name_or_id,
+            dataset,
             candidates,
             choices,
             configuration=arguments.c,
@@ -83,13 +85,10 @@ def _patch_size(word: str) -> int | None:
     return int(word)
 
 
-def _folder(folder: Path) -> Path:
-    """Make the folder before the work, so that it is not in vain."""
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"-o {folder} cannot be made: {error.strerror}") from error
-    return folder
+def _check_folder(folder: Path) -> None:
+    """Refuse, before the work, what could not be written into after it."""
+    if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"-o {folder}: a folder, or a name for one in a folder, is expected")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from .run import Probed
 from .table import Row
 
 _WIDTH = 80
-_LONGEST_NAME = 28
+_LONGEST_NAME = 24
 
 
 def print_probe(probed: Probed, console: Console | None = None) -> None:

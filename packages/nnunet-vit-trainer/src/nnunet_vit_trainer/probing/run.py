@@ -15,7 +15,7 @@ from nnunet_vit_trainer.launch.backbones import find_backbone
 from nnunet_vit_trainer.launch.checks import check_device
 from nnunet_vit_trainer.pictures.features import FeatureRow, Features, draw_features
 from nnunet_vit_trainer.pictures.tones import are_colours, to_rgb
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, reason_of, shorten
 from vit_backbone.weights.once import reading_once
 
 from .candidates import Candidate
@@ -26,7 +26,7 @@ from .trials import Choices, Found, try_backbone
 from .winner import write_config
 
 TABLE, PICTURE = "probe.json", "features.png"
-_SHOWN_TILES, _SHOWN_BACKBONES = 3, 4
+_SHOWN_TILES, _SHOWN_BACKBONES, _LONGEST_TITLE = 3, 4, 17
 
 
 @dataclass
@@ -117,13 +117,14 @@ def write(probed: Probed, folder: Path) -> list[Path]:
 
     Args:
         probed: see `probe`; a note is added where a config was there.
-        folder: to write into; it exists.
+        folder: to write into; it is made where it is not there.
 
     Raises:
         UserError: what the disk says.
     """
     files = []
     try:
+        folder.mkdir(exist_ok=True)
         if any(row.scores for row in probed.rows):
             best = probed.rows[0]
             data = probed.data
@@ -151,7 +152,7 @@ def draw(probed: Probed) -> bytes:
         rows.append(
             FeatureRow(tile.name, image, [probed.looks[k][number] for k in looks], tile.aspect)
         )
-    titles = [f"{name[:24]} p{patch} {norm}".removesuffix(" auto") for name, patch, norm in looks]
+    titles = [f"{shorten(name, _LONGEST_TITLE)} p{patch}" for name, patch, _ in looks]
     return draw_features(rows, titles, "each backbone's own; last block", apart=True)
 
 
@@ -184,11 +185,13 @@ def _look_of(row: Row) -> tuple[Any, ...]:
 
 
 def _shown(data: Data) -> list[int]:
-    """Choose tiles to show: of different cases, with as many labels as there are."""
+    """Choose tiles to show: spread over those of different cases with the most labels."""
     labels = [len(np.unique(tile.labels)) for tile in data.tiles]
-    by_labels = sorted(range(len(labels)), key=lambda i: -labels[i])
-    first_of = {data.tiles[i].case: i for i in reversed(by_labels)}
-    return sorted(first_of.values(), key=by_labels.index)[:_SHOWN_TILES]
+    best_of = {data.tiles[i].case: int(i) for i in np.argsort(labels, kind="stable")}
+    most = sorted(best_of.values(), key=lambda i: -labels[i])
+    best = [i for i in most if labels[i] == labels[most[0]]]
+    chosen = sorted(best if len(best) >= _SHOWN_TILES else most[:_SHOWN_TILES])
+    return [chosen[int(i)] for i in np.linspace(0, len(chosen) - 1, min(_SHOWN_TILES, len(chosen)))]
 
 
 def _features(row: Row, tokens: Tokens, data: Data, tile: int) -> Features:

@@ -7,6 +7,17 @@ from typing import Any
 
 from .crossing.validate import Scores
 
+MODEL_KEYS = (
+    "backbone",
+    "backbone_size",
+    "checkpoint_path",
+    "pretrained",
+    "patch_size",
+    "layer_indices",
+    "input_norm",
+)
+"""Of a config's section ``model``: what a row says."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -17,7 +28,7 @@ class Row:
         patch: side of a patch in pixels; ``None`` where it failed before that was known.
         taps: the word for them.
         input_norm: the choice, as in a config.
-        model: the config's section.
+        model: `MODEL_KEYS` of a config's section.
         sha256: of the weight file; empty without one.
         blocks: that are tapped, from 0.
         embed_dim: width of a token.

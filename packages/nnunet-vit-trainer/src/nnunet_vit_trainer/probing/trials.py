@@ -16,7 +16,7 @@ from .candidates import Candidate
 from .crossing.validate import cross_validate
 from .data import Data
 from .patches.tokens import Tokens, tokens_of
-from .table import Row
+from .table import MODEL_KEYS, Row
 from .taps import FOUR, LAST, layer_indices_of
 
 _FAILURES = (UserError, RuntimeError, MemoryError)  # torch's own, such as a full GPU
@@ -68,6 +68,8 @@ def try_backbone(
 ) -> Iterator[Row]:
     """Yield a row for each choice; one that cannot be tried says why, and the others go on.
 
+    Choices that come to the same, such as a patch size that is the backbone's own, are tried once.
+
     Args:
         found: the backbone.
         choices: see there.
@@ -75,16 +77,16 @@ def try_backbone(
         on_view: called with the first row and the tokens of each patch size and normalisation.
         on_tile: called after each tile.
     """
+    tried: list[Any] = []
     for patch_size in choices.patch_sizes:
-        tried: list[Any] = []
         for choice in choices.input_norms:
             row = _row(found, patch_size, choice)
             try:
                 norm, said = _input_norm(found, choice, data)
-                if norm in tried:  # it does what another choice does
-                    continue
-                tried.append(norm)
                 view = _view(found, norm, patch_size, len(data.schemes), choices.seed)
+                if (_side_of(view), norm) in tried:  # it is what another choice is
+                    continue
+                tried.append((_side_of(view), norm))
                 rows, tokens = _try_view(row, view, said, choices, data, on_tile)
             except _FAILURES as error:
                 yield replace(row, failed=reason_of(error))
@@ -149,6 +151,7 @@ def _blocks_of(choices: Sequence[str], depth: int) -> tuple[dict[str, list[int]]
 
 def _row(found: Found, patch_size: int | None, choice: str) -> Row:
     model = asdict(found.model) | {"patch_size": patch_size, "input_norm": choice}
+    model = {key: model[key] for key in MODEL_KEYS}
     return Row(
         found.candidate.name,
         patch_size,

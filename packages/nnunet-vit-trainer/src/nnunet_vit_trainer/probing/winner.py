@@ -11,19 +11,10 @@ from nnunet_vit_trainer.config.catalogue import read_shipped
 from nnunet_vit_trainer.config.reading import load_config
 from vit_backbone import available_heads, shorten
 
-from .table import Row
+from .table import MODEL_KEYS, Row
 
 _RECOMMENDED, _ALWAYS_THERE = "recommended", "linear"
 _LONGEST_NAME = 60
-_KEYS = (
-    "backbone",
-    "backbone_size",
-    "checkpoint_path",
-    "pretrained",
-    "patch_size",
-    "layer_indices",
-    "input_norm",
-)
 
 
 def config_text(row: Row, dataset: str, configuration: str, file: Path) -> str:
@@ -37,7 +28,7 @@ def config_text(row: Row, dataset: str, configuration: str, file: Path) -> str:
     """
     shipped = read_shipped(_shipped_name())
     content = yaml.safe_load(shipped.text)
-    content["model"] |= {key: row.model[key] for key in _KEYS}
+    content["model"] |= {key: row.model[key] for key in MODEL_KEYS}
     if row.model["pretrained"] is False:
         # LoRA over random weights learns nothing.
         content["model"] |= {"tune": "full", "checkpoint_path": ""}

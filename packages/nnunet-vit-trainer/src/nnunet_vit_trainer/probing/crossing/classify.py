@@ -22,8 +22,10 @@ MOST_NEIGHBOURS = 5_000
 """Patches that neighbours are looked for among, and whose neighbours are looked for."""
 
 _NEIGHBOURS = 20
-_STRENGTH = 0.003  # of the fit against the penalty, on features of variance 1
+# Of the fit against the penalty, on features of variance 1: `fit_linear` is told which.
+STRENGTHS = (0.001, 0.01, 0.1)
 _ITERATIONS = 200
+_LEAST = 1e-4  # share that a loss takes for none
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,12 @@ class LinearProbe:
         return found.reshape(*features.shape[:-1], self.count)
 
 
-def fit_linear(patches: Patches) -> LinearProbe:
+def fit_linear(patches: Patches, strength: float) -> LinearProbe:
     """Fit logistic regression to shares: each label of a patch counts by its share.
 
     Args:
         patches: see there.
+        strength: one of `STRENGTHS`.
 
     Raises:
         UserError: all of them hold one and the same label.
@@ -82,11 +85,22 @@ def fit_linear(patches: Patches) -> LinearProbe:
     scaler = StandardScaler().fit(patches.features)
     rows, labels = patches.shares.nonzero()
     weights = patches.weights[rows] * patches.shares[rows, labels]
-    model = LogisticRegression(C=_STRENGTH, max_iter=_ITERATIONS)
+    model = LogisticRegression(C=strength, max_iter=_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the iterations are bounded on purpose
         model.fit(scaler.transform(patches.features)[rows], labels, sample_weight=weights)
     return LinearProbe(scaler, model, patches.shares.shape[1])
+
+
+def loss_of(probe: LinearProbe, patches: Patches) -> float:
+    """Return the mean cross-entropy of predicted shares, by which strengths are compared.
+
+    Args:
+        probe: fitted.
+        patches: that it was not fitted on.
+    """
+    logs = np.log(np.maximum(probe.shares(patches.features), _LEAST))
+    return float(np.average(-(patches.shares * logs).sum(axis=1), weights=patches.weights))
 
 
 def vote(train: Patches, features: np.ndarray) -> np.ndarray:

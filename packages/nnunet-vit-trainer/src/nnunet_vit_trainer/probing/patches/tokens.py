@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vit_backbone import get_vit_features
+from vit_backbone import UserError, get_vit_features
 from vit_backbone.segmentation.geometry import pad_to_patches
 
 from .tiles import Tile
@@ -47,6 +47,9 @@ def tokens_of(
         blocks: to tap.
         device: to compute on.
         on_tile: called after each tile.
+
+    Raises:
+        UserError: features that are not finite.
     """
     backbone.to(device)
     found, seconds = [], []
@@ -59,6 +62,8 @@ def tokens_of(
         maps = get_vit_features(backbone, padded, blocks)
         tokens = torch.stack([of[0] for of in maps]).permute(2, 3, 0, 1)
         found.append(tokens.to(torch.float16).cpu().numpy())  # waits for the device
+        if not np.isfinite(found[-1]).all():
+            raise UserError(f"its features of {tile.name} are not finite")
         seconds.append(time.perf_counter() - begun)
         on_tile()
     return Tokens(found, float(np.median(seconds)))
