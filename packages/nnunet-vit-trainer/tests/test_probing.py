@@ -241,7 +241,7 @@ def test_an_object_that_never_fills_half_of_a_patch_is_found():
     line = {"line": (1,)}
     found = validate(tiles, folds, lambda _, s: s + noise.normal(0, 0.01, s.shape), 16, line)
     assert found.pixels.classes["line"] > 0.2
-    assert found.patches.classes["line"] > 0.8
+    assert found.patches.classes["line"] > 0.7
 
 
 def test_a_class_in_one_case_is_not_scored_and_said_so(tmp_path, monkeypatch):

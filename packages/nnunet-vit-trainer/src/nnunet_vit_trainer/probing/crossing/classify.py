@@ -18,12 +18,14 @@ from vit_backbone import UserError
 
 MOST_TRAINED = 10_000
 """Patches that a linear probe is fitted on."""
+MOST_COMPARED = 3_000
+"""Patches by which strengths of the fit are compared."""
 MOST_NEIGHBOURS = 5_000
 """Patches that neighbours are looked for among, and whose neighbours are looked for."""
 
 _NEIGHBOURS = 20
 # Of the fit against the penalty, on features of variance 1: `fit_linear` is told which.
-STRENGTHS = (0.001, 0.01, 0.1)
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 _ITERATIONS = 200
 _LEAST = 1e-4  # share that a loss takes for none
 

@@ -13,6 +13,7 @@ from nnunet_vit_trainer.probing.patches.shares import shares_of
 from nnunet_vit_trainer.probing.patches.tiles import Tile
 
 from .classify import (
+    MOST_COMPARED,
     MOST_NEIGHBOURS,
     MOST_TRAINED,
     STRENGTHS,
@@ -149,12 +150,16 @@ def _strength(
     middle = STRENGTHS[len(STRENGTHS) // 2]
     if not all(parts):
         return middle
-    fitted = patches_of(*_columns(patches, parts[0]), MOST_NEIGHBOURS, rng)
-    asked = patches_of(*_columns(patches, parts[1]), MOST_NEIGHBOURS, rng)
+    fitted, asked = (patches_of(*_columns(patches, part), MOST_COMPARED, rng) for part in parts)
     if np.count_nonzero(fitted.shares.any(axis=0)) < 2:
         return middle
-    losses = [loss_of(fit_linear(fitted, strength), asked) for strength in STRENGTHS]
-    return STRENGTHS[int(np.argmin(losses))]
+    best, least = middle, math.inf
+    for strength in STRENGTHS:
+        loss = loss_of(fit_linear(fitted, strength), asked)
+        if loss >= least:  # from here on it overfits more and more
+            break
+        best, least = strength, loss
+    return best
 
 
 def _confusion(
