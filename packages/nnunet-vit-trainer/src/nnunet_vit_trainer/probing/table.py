@@ -72,7 +72,9 @@ def as_data(row: Row, rank: int) -> dict[str, Any]:
     data = asdict(row) | {"rank": None if row.scores is None else rank}
     data["random"] = row.model.get("pretrained") is False
     if row.scores is not None:
-        for kind, score in row.scores._asdict().items():
+        scores = row.scores
+        kinds = {"pixels": scores.pixels, "patches": scores.patches, "k_nn": scores.neighbours}
+        for kind, score in kinds.items():
             data[kind] = {
                 "mean": score.mean.mean,
                 "spread": score.mean.spread,
