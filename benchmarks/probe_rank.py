@@ -1,9 +1,9 @@
 """Whether the probe ranks backbones as fine-tuning does: the rank correlation of the two.
 
-    nnUNetv2_probe_vit 102 --backbones WEIGHTS --random --patch_size own 16 -o probed_102
+    nnUNetv2_probe_vit 102 --backbones WEIGHTS --random --patch_size own 16
     python benchmarks/quality.py WORK_FOLDER --runs NAME ...
-    python benchmarks/probe_rank.py probed_102/probe.json ... [--record FILE] [--head NAME]
-        [--score dice]
+    python benchmarks/probe_rank.py probe_Dataset102_Colin27/probe.json ...
+        [--record FILE] [--head NAME] [--score dice]
 
 Of each row of a probe's table it looks up the run that fine-tunes the same: pretrained weights or
 none, patch size and taps, under one head. Runs that are not recorded yet are listed. Means are over
