@@ -5,9 +5,11 @@
         [--data FOLDER] [--weights FILE]
 
 A run is stock, or a head of heads.py and a way of tuning: linear_lora, unetr_frozen, linear_full,
-unetr_light_scratch. It trains 16 epochs of 25 iterations = 400 at the planned patch and batch, by
-its seed, validates, and is recorded in benchmarks/results/quality.json: the validation's Dice (over
-cases as nnU-Net's, and pooled), surface Dice at 1 px and HD95, and the pseudo Dice of each epoch.
+unetr_light_scratch; behind it, for probe_rank.py, -p16 (patches resampled to 16 px) and -last (the
+last block as all four taps). It trains 16 epochs of 25 iterations = 400 at the planned patch and
+batch, by its seed, validates, and is recorded in benchmarks/results/quality.json: the validation's
+Dice (over cases as nnU-Net's, and pooled), surface Dice at 1 px and HD95, and the pseudo Dice of
+each epoch.
 Recorded runs are not trained again; one that was killed is trained anew. `quality_report.py` makes
 tables and pictures of it.
 
@@ -37,7 +39,12 @@ RECORD = ROOT / "benchmarks" / "results" / "quality.json"
 DATASETS = {101: "Dataset101_HENuclei", 102: "Dataset102_Colin27"}
 STOCK, OURS = "nnUNetTrainer_400iterations", "nnUNetTrainerNoDeepSupervision_vit"
 TUNES = ("lora", "frozen", "full", "scratch")
-ALL_RUNS = ("stock", *(f"{head}_{tune}" for head in HEADS for tune in TUNES))
+VARIANTS: dict[str, dict[str, Any]] = {
+    "p16": {"patch_size": 16},
+    "last": {"layer_indices": [-1] * 4},
+}
+ENDS = ("", "-p16", "-last", "-p16-last")
+ALL_RUNS = ("stock", *(f"{head}_{tune}{end}" for head in HEADS for tune in TUNES for end in ENDS))
 RUNS = (
     "linear_lora",
     "linear_stem_lora",
@@ -146,12 +153,20 @@ def run(work: Path, name: str, dataset: int, seed: int, device: str, weights: Pa
 def config_of(name: str, weights: Path, seed: int) -> dict[str, Any]:
     """Return the config of a run of ours: its head, its way of tuning, the common recipe."""
     head, tune = name.rsplit("_", 1)
+    tune, *variants = tune.split("-")
     path, options = HEADS[head]
     model = {"model_path": path, "backbone": "dinov2", "backbone_size": "small", "decoder": options}
+    for variant in variants:
+        model |= VARIANTS[variant]
     train = TRAIN | {"seed": seed}
     if tune == "scratch":
         return {"model": {**model, "pretrained": False, "tune": "full"}, "train": train}
     return {"model": {**model, "checkpoint_path": str(weights), "tune": tune}, "train": train}
+
+
+def variant_of(name: str, *, patch_size: int | None, last_tap: bool) -> str:
+    """Name the run with patches of another size (``None``: the backbone's own), or one tap."""
+    return f"{name}{f'-p{patch_size}' if patch_size else ''}{'-last' if last_tap else ''}"
 
 
 def scores_of(fold: Path, preprocessed: Path) -> dict[str, Any]:

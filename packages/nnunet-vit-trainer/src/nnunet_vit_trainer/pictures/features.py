@@ -130,16 +130,20 @@ def _to_rgb(shares: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(values[None], "YCbCr").convert("RGB"))[0]
 
 
-def draw_features(rows: Sequence[FeatureRow], titles: Sequence[str], said: str) -> bytes:
+def draw_features(
+    rows: Sequence[FeatureRow], titles: Sequence[str], said: str, *, apart: bool = False
+) -> bytes:
     """Draw images and their features beside each other; return the PNG, 1,000 pixels wide.
 
     Args:
         rows: the images, at least one; of each the features of every backbone.
         titles: of the backbones.
         said: a line below, of what was drawn.
+        apart: colour each backbone by components of its own: their features may differ in width,
+            and their colours are not to be compared.
     """
     columns = [[row.features[i] for row in rows] for i in range(len(titles))]
-    coloured, share = colours_of(columns)
+    coloured, shares = _coloured(columns, apart)
     panel = (WIDTH - 2 * _MARGIN - len(titles) * _GAP) // (len(titles) + 1)
     heights = [row.height_at(panel) for row in rows]
     top = _HEAD
@@ -156,9 +160,21 @@ def draw_features(rows: Sequence[FeatureRow], titles: Sequence[str], said: str) 
                 x = _MARGIN + column * (panel + _GAP)
                 _put(page, maps[number], of, row, x=x, **box)
             top += height + _GAP
-        line = f"first 3 principal components of all: {share:.0%} of the variance; {said}"
+        whose = "each" if apart else "all"
+        line = f"first 3 principal components of {whose}: {shares} of the variance; {said}"
         page.text(_MARGIN, top + 14, shorten(line, 140))
         return page.png()
+
+
+def _coloured(
+    columns: Sequence[Sequence[Features]], apart: bool
+) -> tuple[list[list[np.ndarray]], str]:
+    """Colour columns together or each apart; also say the share of the variance that is seen."""
+    if not apart:
+        coloured, share = colours_of(columns)
+        return coloured, f"{share:.0%}"
+    found = [colours_of([column]) for column in columns]
+    return [of for (of,), _ in found], ", ".join(f"{share:.0%}" for _, share in found)
 
 
 def _put(page: Page, colours: np.ndarray, of: Features, row: FeatureRow, **box: float) -> None:

@@ -39,13 +39,13 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
     for table in tables_of(found):
         console.print()
         console.print(Text(table.title, style="bold"))
-        for part in _parts(table):
+        for part in fitting_parts(table):
             console.print(part)
     for line in notes_of(found):
         console.print(Text(f"note: {line}", style="yellow"))
 
 
-def _parts(table: Table) -> Iterable[RichTable]:
+def fitting_parts(table: Table) -> Iterable[RichTable]:
     """Cut a table that is too wide into several with the same first columns."""
     widths = [
         max(min(len(head), _LONGEST_HEADER), *(len(row[i]) for row in table.rows)) + 2

@@ -1,0 +1,1 @@
+"""Probes that are fitted on some cases and scored on others."""

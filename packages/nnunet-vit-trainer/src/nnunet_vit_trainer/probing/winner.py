@@ -1,0 +1,81 @@
+"""A ready config of the best row: the recommended head on its backbone."""
+
+import re
+import shlex
+from pathlib import Path
+
+import yaml
+
+from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.config.catalogue import read_shipped
+from nnunet_vit_trainer.config.reading import load_config
+from vit_backbone import available_heads, shorten
+
+from .table import MODEL_KEYS, Row
+
+_RECOMMENDED, _ALWAYS_THERE = "recommended", "linear"
+_LONGEST_NAME = 60
+
+
+def config_text(row: Row, dataset: str, configuration: str, file: Path) -> str:
+    """Return the config of a row, with how to train it in its comments.
+
+    Args:
+        row: that did not fail.
+        dataset: its name.
+        configuration: that was probed.
+        file: that it will be written to.
+    """
+    shipped = read_shipped(_shipped_name())
+    content = yaml.safe_load(shipped.text)
+    content["model"] |= {key: row.model[key] for key in MODEL_KEYS}
+    if row.model["pretrained"] is False:
+        # LoRA over random weights learns nothing.
+        content["model"] |= {"tune": "full", "checkpoint_path": ""}
+    told = shlex.quote(str(file) if str(file).isprintable() else file.name)
+    head = (
+        f"# The best of what nnUNetv2_probe_vit tried on {shorten(dataset)}: a linear probe on it\n"
+        f"# reached a Dice of {row.dice:.3f}. The head and the recipe are {shipped.name}'s.\n"
+        f"#   nnUNetv2_train_vit {dataset} {configuration} FOLD --config {told}\n"
+    )
+    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def config_name(row: Row) -> str:
+    """Name the config of a row, so that nnU-Net can name plans by it."""
+    words = ["probed", row.name, f"p{row.patch}", row.taps]
+    words += [row.input_norm] if row.input_norm != "auto" else []
+    plain = [re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.") for word in words]
+    plain[1] = plain[1][-_LONGEST_NAME:].strip("-.")
+    return "-".join(filter(None, plain))
+
+
+def write_config(row: Row, dataset: str, configuration: str, folder: Path) -> tuple[Path, str]:
+    """Write the config of a row, and read it as a training does; one that was edited stays.
+
+    Args:
+        row: see `config_text`, like the next two.
+        dataset: see there.
+        configuration: see there.
+        folder: to write into.
+
+    Returns:
+        The file, and what to know of it, empty where there is nothing.
+
+    Raises:
+        OSError: what the disk says.
+    """
+    file = folder / f"{config_name(row)}.yaml"
+    text = config_text(row, dataset, configuration, file)
+    if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
+        return file, f"{file} was there with other content and stays as it is"
+    with written_whole(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    load_config(file)
+    needs = "head linear, since nnunet-vit-trainer[segformer] is not installed"
+    return file, "" if _shipped_name() == _RECOMMENDED else needs
+
+
+def _shipped_name() -> str:
+    head = read_shipped(_RECOMMENDED).head
+    return _RECOMMENDED if head in available_heads() else _ALWAYS_THERE

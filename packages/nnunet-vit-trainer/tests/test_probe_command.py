@@ -1,0 +1,131 @@
+"""The command that probes backbones: a tiny data set, tiny ViTs, and the files that it writes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from a_validation import size_of
+from probe_data import DATASET, blocks, write_data
+from trained_results import call
+
+from nnunet_vit_trainer.commands.probe import probe
+from nnunet_vit_trainer.config.reading import load_config
+
+
+@pytest.fixture(scope="module")
+def weights(exporter, tmp_path_factory):
+    """A folder with a ViT's weights, the same once more, and what is none."""
+    folder = tmp_path_factory.mktemp("my weights")
+    for name in ("a vit", "twin"):
+        (folder / f"{name}.pth").write_bytes((exporter / "vit.pth").read_bytes())
+    torch.save({"conv1.weight": torch.zeros(8, 3, 7, 7)}, folder / "resnet.pth")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Four cases of four channels; one has no class b."""
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    monkeypatch.chdir(tmp_path)
+    cases = {f"c{i}": blocks(i, channels=4) for i in range(4)}
+    cases["c3"][1][cases["c3"][1] == 2] = 0
+    write_data(tmp_path / "preprocessed", cases)
+    return tmp_path
+
+
+def options(weights, *more):
+    return [f"test_vit={weights}/a vit.pth", f"test_vit={weights}/twin.pth", *more]
+
+
+def test_a_table_a_picture_and_a_config_are_written(home, weights, capsys):
+    words = options(weights, weights / "resnet.pth")
+    call(probe, 900, "--backbones", *words, "--random", "--patch_size", "own", "16", "8")
+    said = capsys.readouterr().out
+    assert max(map(len, said.partition("note:")[0].splitlines())) <= 80
+    folder = home / f"probe_{DATASET}"
+    content = json.loads((folder / "probe.json").read_text())
+    reached = [of for of in content["rows"] if not of["failed"]]
+    assert len(reached) == 8  # two weights, two patch sizes, two choices of taps
+    assert {(of["patch"], of["taps"]) for of in reached} == {
+        *((16, "last"), (16, "four"), (8, "last"), (8, "four"))
+    }
+    dice = [of["pixels"]["mean"] for of in reached]
+    assert dice == sorted(dice, reverse=True)
+    assert [of["random"] for of in reached].count(True) == 4
+    (broken,) = (of for of in content["rows"] if of["failed"])
+    assert broken["name"] == "resnet"
+    assert "failed: resnet" in said
+    assert "twin: the same weights as a vit, tried once" in content["notes"]
+    assert size_of(folder / "features.png")[0] == 1000
+    (config,) = folder.glob("*.yaml")
+    load_config(config)
+    assert f"--config probe_{DATASET}/{config.name}" in said
+    first = content["rows"]
+    call(
+        probe, "900", "--backbones", *words, "--random", "--patch_size", "own", "16", "8", "--json"
+    )
+    again = json.loads(capsys.readouterr().out)["rows"]
+    for of in (*first, *again):
+        of.pop("seconds")
+    assert again == first
+
+
+def test_channels_on_the_unit_range_are_tried_with_and_without_statistics(home, weights, capsys):
+    import shutil
+
+    shutil.rmtree(home / "preprocessed")
+    cases = {f"c{i}": blocks(i, channels=3) for i in range(2)}
+    write_data(home / "preprocessed", cases, scheme="RescaleTo01")
+    norms = ["auto", "none", "meddinov3_ct"]
+    call(probe, 900, "--backbones", options(weights)[0], "--taps", "last", "--input_norm", *norms)
+    rows = json.loads((home / f"probe_{DATASET}" / "probe.json").read_text())["rows"]
+    assert {of["input_norm"] for of in rows if not of["failed"]} == {"auto", "none"}
+    (refused,) = (of for of in rows if of["failed"])
+    assert "it would normalise twice" in refused["failed"]
+    assert "norm" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_tried_the_reasons_are_told(home, weights, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(probe, 900, "--backbones", weights / "resnet.pth", "-o", "out")
+    assert stopped.value.code == 1
+    assert "failed: resnet: " in capsys.readouterr().out
+    assert [file.name for file in (home / "out").iterdir()] == ["probe.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--taps", "2,5"], "or four blocks"),
+        (["--patch_size", "0"], "1 to 256 pixels"),
+        (["--tiles", "1"], "at least 2"),
+        (["-o", "no/such/folder"], "a folder, or a name for one"),
+        (["-c", "3d_fullres"], "has no configuration|have no configuration"),
+        (["-p", "other"], "run nnUNetv2_plan_and_preprocess"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(home, weights, capsys, words, said):
+    with pytest.raises(SystemExit) as stopped:
+        call(probe, 900, "--backbones", options(weights)[0], *words)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert any(part in line for part in said.split("|"))
+
+
+def test_a_single_case_is_refused_with_what_to_do(home, weights, capsys):
+    for file in (home / "preprocessed" / DATASET / "nnUNetPlans_2d").iterdir():
+        if not file.name.startswith("c0"):
+            file.unlink()
+    with pytest.raises(SystemExit) as stopped:
+        call(probe, 900, "--backbones", options(weights)[0])
+    assert stopped.value.code == 2
+    assert "give at least 2" in capsys.readouterr().err
+
+
+def test_a_list_in_a_file_is_read(home, weights):
+    (home / "list.txt").write_text(f"test_vit={weights}/a vit.pth\n")
+    call(probe, 900, "--backbones", "@list.txt", "--taps", "last", "--tiles", "2", "-o", "out")
+    rows = json.loads((home / "out" / "probe.json").read_text())["rows"]
+    assert [of["name"] for of in rows] == ["a vit"]
+    assert np.isfinite(rows[0]["seconds"])
