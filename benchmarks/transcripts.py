@@ -9,6 +9,7 @@ call. Images are the demo's, the training is of 20 steps on a CPU: the figures m
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from PIL import Image
 from nnunet_vit_trainer.demo.data import make_image
 
 ROOT = Path(__file__).parents[1]
+WEIGHTS = ROOT.parent / "shared/weights/vit_small_patch14_dinov2_layout.fp16.safetensors"
 COLUMNS, LINES = 80, 40
 RESULTS = "results/Dataset900_Textures/nnUNetTrainerNoDeepSupervision_vit__nnUNetPlans_my__2d"
 COMMANDS = {
@@ -30,6 +32,8 @@ COMMANDS = {
     "--labels stripes=80 spots=160 blotches=240",
     "neighbours": "nnUNetv2_neighbours_vit 910 -d 911",
     "configs": "nnUNetv2_configs_vit --list",
+    "probe": "nnUNetv2_probe_vit 900 --backbones vit_small_patch14.safetensors --random "
+    "--tiles 20 -device cpu",
     "doctor": "nnUNetv2_doctor_vit 900 2d --config my.yaml -device cpu",
     "train": "nnUNetv2_train_vit 900 2d 0 --config my.yaml -device cpu",
     "predict": "nnUNetv2_predict_vit -i raw/Dataset900_Textures/imagesTs -o masks -d 900 "
@@ -133,6 +137,7 @@ def main() -> None:
     if not (folder / "photos").is_dir():
         write_photos(folder / "photos")
         write_volumes(folder / "raw" / "Dataset910_Volumes")
+        shutil.copyfile(WEIGHTS, folder / "vit_small_patch14.safetensors")
     paths = {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     small = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1"}
