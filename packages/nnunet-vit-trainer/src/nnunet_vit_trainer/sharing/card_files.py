@@ -7,7 +7,7 @@ from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.results.card.facts import card_of
 from nnunet_vit_trainer.results.card.folder import read_validations
 from nnunet_vit_trainer.results.card.page import CARD, CITATION, markdown_of
-from nnunet_vit_trainer.results.card.releases import bibtex_of
+from nnunet_vit_trainer.results.card.papers import bibtex_of
 from nnunet_vit_trainer.results.folds import Fold
 
 _INSTALL = (
@@ -40,10 +40,12 @@ def card_files(
     found, notes = read_validations(of)
     if not complete:
         notes.append("the base weights are not in it: the receiver adds a copy of the named file")
+    names = [fold.name for fold in of]
     card = card_of(
         plans,
         dataset,
-        [fold.name for fold in of],
+        names,
+        names,
         found,
         name=name,
         kind="zip",

@@ -49,6 +49,7 @@ def _card(archive: zipfile.ZipFile) -> ModelCard:
         contents.plans,
         contents.dataset,
         folds,
+        folds,
         found,
         name=contents.name,
         kind="zip",
