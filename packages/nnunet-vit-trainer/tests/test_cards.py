@@ -100,6 +100,16 @@ def test_an_export_has_the_same_card_and_holds_it(folder, export):
     assert "case_1" not in text
 
 
+def test_the_commands_of_an_export_name_its_checkpoint(folder, tmp_path):
+    best = folder / "fold_0" / "checkpoint_best.pth"
+    best.write_bytes((folder / "fold_0" / "checkpoint_final.pth").read_bytes())
+    export = export_vit(folder, tmp_path / "best.zip", checkpoint_name=best.name)
+    best.unlink()
+    (command, _) = card_of_zip(export).predict
+    assert "-f 0 -chk checkpoint_best.pth -i" in command
+    assert command in member(export, "README.md")
+
+
 def test_merged_and_adapter_exports_say_what_they_are(folder, tmp_path):
     merged = export_vit(folder, tmp_path / "merged.zip", form="merged")
     card = card_of_zip(merged)

@@ -22,6 +22,7 @@ def card_files(
     dataset: dict[str, Any],
     folds: list[Path],
     *,
+    checkpoint: str,
     complete: bool,
 ) -> dict[str, str]:
     """Write a model's card as the files of its export: name -> text.
@@ -31,6 +32,7 @@ def card_files(
         plans: as they are exported, without paths.
         dataset: the content of ``dataset.json``, likewise.
         folds: the folders of those that are exported.
+        checkpoint: the name of what is exported of each.
         complete: whether the base weights are in it.
 
     Raises:
@@ -50,6 +52,7 @@ def card_files(
         name=name,
         kind="zip",
         source=name,
+        checkpoint=checkpoint,
         notes=without_paths(notes),
     )
     text = markdown_of(card, _INSTALL if complete else _COMPLETE)

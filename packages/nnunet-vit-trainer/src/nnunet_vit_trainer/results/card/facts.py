@@ -33,6 +33,7 @@ def card_of(
     name: str,
     kind: Literal["results", "zip"],
     source: str,
+    checkpoint: str = of_folds.FINAL,
     notes: list[str] | None = None,
 ) -> schema.ModelCard:
     """Make the card of a trained model.
@@ -46,6 +47,7 @@ def card_of(
         name: of the model's folder, ``<trainer>__<plans>__<configuration>``.
         kind: where it lies.
         source: that, for messages.
+        checkpoint: the name of the file that a prediction finds there.
         notes: what else a reader must know.
 
     Raises:
@@ -87,7 +89,7 @@ def card_of(
         papers=papers_of(release, arguments.head, _options(ours), backbone.lora),
         notes=notes,
     )
-    card.predict = _commands(card, plans["dataset_name"], finished)
+    card.predict = _commands(card, plans["dataset_name"], finished, checkpoint)
     return schema.ModelCard.model_validate(_printable(card.model_dump()))
 
 
@@ -107,7 +109,9 @@ def weights_of(release: Release | None, file: str | None, sha256: str | None) ->
     )
 
 
-def _commands(card: schema.ModelCard, dataset: str, finished: list[str]) -> list[str]:
+def _commands(
+    card: schema.ModelCard, dataset: str, finished: list[str], checkpoint: str
+) -> list[str]:
     """Return the commands that predict with a model, once it is in nnUNet_results."""
     folds = [fold for fold in finished if fold != of_folds.ALL] or finished
     if not folds:
@@ -115,6 +119,7 @@ def _commands(card: schema.ModelCard, dataset: str, finished: list[str]) -> list
     words = [dataset, card.trainer, card.plans, card.configuration]
     dataset, trainer, plans, configuration = map(shlex.quote, words)
     model = f"-d {dataset} -tr {trainer} -p {plans} -c {configuration} -f {' '.join(folds)}"
+    model += f" -chk {checkpoint}" if checkpoint != of_folds.FINAL else ""
     return [
         f"nnUNetv2_predict {model} -i IMAGES -o MASKS",
         f"nnUNetv2_predict_vit {model} -i IMAGES -o MASKS",
