@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -11,12 +12,13 @@ import pytest
 from fake_results import write_fold
 from trained_results import DATASET, TRAINER, Evil, call, rewrite, write_results
 
+from nnunet_vit_trainer.checkpoints.releases import family_of, release_of
 from nnunet_vit_trainer.commands.import_ import import_
 from nnunet_vit_trainer.commands.info import info
 from nnunet_vit_trainer.config.reading import shipped_configs
 from nnunet_vit_trainer.results.card.config import card_of_config
 from nnunet_vit_trainer.results.card.folder import card_of_folder
-from nnunet_vit_trainer.results.card.releases import bibtex_of, family_of, papers_of, release_of
+from nnunet_vit_trainer.results.card.papers import bibtex_of, papers_of
 from nnunet_vit_trainer.results.card.schema import ModelCard
 from nnunet_vit_trainer.sharing.export import export_vit
 from nnunet_vit_trainer.sharing.install import import_vit
@@ -70,7 +72,18 @@ def test_a_card_says_what_the_plans_and_summaries_of_a_folder_say(folder, export
     assert card.dice.mean.spread is None
     assert card.versions["nnunetv2"]
     assert f"-d {DATASET} -tr {TRAINER} -p nnUNetPlans_carded -c 2d" in card.predict[0]
+    assert card.predict[0].endswith("-f 0 -i IMAGES -o MASKS")
     assert "not trained to the end: fold 1" in card.notes
+
+
+def test_without_a_finished_fold_there_is_nothing_to_predict_with(folder, tmp_path, capsys):
+    for name in ("plans.json", "dataset.json"):
+        (tmp_path / NAME / "fold_1").mkdir(parents=True, exist_ok=True)
+        (tmp_path / NAME / name).write_bytes((folder / name).read_bytes())
+    call(info, tmp_path / NAME)
+    printed = capsys.readouterr().out
+    assert "not trained to the end: fold 1" in printed
+    assert "nnUNetv2_predict" not in printed
 
 
 def test_an_export_has_the_same_card_and_holds_it(folder, export):
@@ -85,6 +98,16 @@ def test_an_export_has_the_same_card_and_holds_it(folder, export):
     assert re.findall(r"@\w+\{(\w+),", papers) == card.papers
     assert "hu2022lora" in card.papers
     assert "case_1" not in text
+
+
+def test_the_commands_of_an_export_name_its_checkpoint(folder, tmp_path):
+    best = folder / "fold_0" / "checkpoint_best.pth"
+    best.write_bytes((folder / "fold_0" / "checkpoint_final.pth").read_bytes())
+    export = export_vit(folder, tmp_path / "best.zip", checkpoint_name=best.name)
+    best.unlink()
+    (command, _) = card_of_zip(export).predict
+    assert "-f 0 -chk checkpoint_best.pth -i" in command
+    assert command in member(export, "README.md")
 
 
 def test_merged_and_adapter_exports_say_what_they_are(folder, tmp_path):
@@ -214,9 +237,42 @@ def test_a_configs_weight_file_is_named_by_its_checksum(exporter, tmp_path):
     assert card.weights.sha256 == sha256_of(exporter / "vit.pth")
     assert card.weights.release == "VisionFM"
     config.write_text(text.format(tmp_path / "gone.pth"))
-    assert "model.checkpoint_path is no file here" in card_of_config(config).notes
+    assert "model.checkpoint_path is no file or folder here" in card_of_config(config).notes
     config.write_text("model: {model_path: linear, backbone: retfound}")
     assert "on no hub" in card_of_config(config).notes[0]
+
+
+def test_a_configs_weight_folder_is_named_by_its_checksum_too(tmp_path):
+    weights = tmp_path / "a hub's folder"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"weights")
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        f'model: {{model_path: linear, backbone: visionfm, checkpoint_path: "{weights}"}}'
+    )
+    card = card_of_config(config)
+    assert (card.weights.file, card.notes) == (weights.name, [])
+    assert card.weights.sha256 == sha256_of(weights / "model.safetensors")
+    (weights / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="holds none of"):
+        card_of_config(config)
+
+
+def test_a_dinov3_config_with_a_file_may_be_of_meddinov3(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    card = card_of_config("recommended_meddinov3")
+    assert (card.weights.release, card.weights.licence) == (None, None)
+    assert "simeoni2025dinov3" not in card.papers
+    assert "MedDINOv3's" in card.notes[-1]
+    assert card_of_config("recommended_dinov3_base").weights.release == "DINOv3 (Meta AI)"
+
+
+def test_the_command_of_a_config_can_be_copied(tmp_path):
+    config = tmp_path / ("long " * 45) / "mine.yaml"
+    config.parent.mkdir()
+    config.write_text("model: {model_path: linear, pretrained: false}")
+    (command,) = card_of_config(config).predict
+    assert shlex.split(command)[-1] == str(config)
 
 
 @pytest.mark.parametrize("what", ["nothing.yaml", "nothing", "gone.zip", "."])

@@ -7,7 +7,7 @@ import math
 
 import matplotlib.image
 import pytest
-from fake_results import STOCK, write_fold, write_log, write_model
+from fake_results import STOCK, stock_plans, write_fold, write_log, write_model
 from rich.console import Console
 from trained_results import DATASET, call, write_results
 
@@ -118,6 +118,39 @@ def test_what_neither_mask_holds_is_left_out_of_both():
     (pair,) = compare_pairs(results := results_of(other, cases), results[1])
     assert (pair.cases, pair.left_out) == (1, 3)
     assert pair.difference == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([0.01] * 4 + [0.0] * 16, 2 / 2**4),  # ties and zeros
+        ([0.01, 0.02, 0.03, 0.04] + [0.0] * 16, 2 / 2**4),
+        ([0.01, 0.01, 0.01, -0.01] + [0.0] * 10, 10 / 2**4),
+    ],
+)
+def test_where_many_cases_are_equal_the_test_is_exact(differences, p):
+    first, second = (
+        {str(i): {"a": value if own else 0.0} for i, value in enumerate(differences)}
+        for own in (True, False)
+    )
+    results = results_of(first, second)
+    (pair,) = compare_pairs(results, results[1])
+    assert pair.cases == len(differences)
+    assert pair.p == pytest.approx(p)
+
+
+def test_distances_are_told_though_the_best_results_reader_is_not_installed(results, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_results", str(tmp_path))
+        for name, plans in (("unknown", {"image_reader_writer": "Gone"}), ("none", {})):
+            rest = {k: v for k, v in stock_plans().items() if k != "image_reader_writer"}
+            model = write_model(tmp_path, f"nnUNetTrainer__{name}__2d", rest | plans)
+            write_fold(model, 0, of_cases(0.9, 0.9))
+        first = collect("900", tolerance=None)
+        assert first.unit == "mm"
+        assert sum("its images' reader is not known here" in n for n in notes_of(first)) == 2
+        write_fold(write_model(tmp_path), 0, of_cases(0.1, 0.1))
+        assert collect("900", tolerance=None).unit == "px"
 
 
 def test_equal_results_do_not_differ_and_without_cases_there_is_no_test():

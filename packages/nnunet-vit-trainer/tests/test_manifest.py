@@ -1,9 +1,12 @@
 """The manifest beside predicted masks: what it says, and what a second run makes of it."""
 
 import json
+import threading
+from contextlib import contextmanager
 
 import pytest
 
+from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.sharing.manifest import Manifest
 from vit_backbone import UserError, sha256_of
 
@@ -61,6 +64,28 @@ def test_a_second_run_is_added(tmp_path, begin):
         begin(manifest, case)
         manifest.end({})
     assert [run["cases"] for run in read(tmp_path)["runs"]] == [["x"], ["y"]]
+
+
+def test_a_run_that_writes_at_the_same_moment_is_not_lost(tmp_path, begin, monkeypatch):
+    pytest.importorskip("fcntl")
+    begin(first := Manifest(tmp_path), "x")
+    second = threading.Thread(target=begin, args=(Manifest(tmp_path), "y"))
+
+    @contextmanager
+    def write(file):
+        """Let the other one go, after the first has read and before it has written."""
+        if second.ident is None:
+            second.start()
+            second.join(0.5)
+        with written_whole(file) as unfinished:
+            yield unfinished
+
+    monkeypatch.setattr("nnunet_vit_trainer.sharing.manifest.written_whole", write)
+    first.end({})
+    second.join()
+    runs = read(tmp_path)["runs"]
+    assert [(run["cases"], bool(run["ended"])) for run in runs] == [(["x"], True), (["y"], False)]
+    assert sorted(p.suffix for p in tmp_path.iterdir() if p.is_file()) == [".json"]
 
 
 def test_shares_that_run_at_once_have_a_file_each(tmp_path, begin):

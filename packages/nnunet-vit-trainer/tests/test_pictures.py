@@ -287,7 +287,7 @@ def test_a_case_is_not_taken_for_one_whose_name_it_begins(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [('{"foreground_mean": {}}', "no summary"), ('{"metric_per_case": 3}', "no summary")],
+    [('{"foreground_mean": {}}', "holds no case"), ('{"metric_per_case": 3}', "no summary")],
 )
 def test_a_summary_that_is_none_is_one_line(model, raw, content, said):
     fold = write_validation(model, {"case": flat_case(rng())})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_vit_trainer.checkpoints.private_paths import without_paths
+from nnunet_vit_trainer.checkpoints.private_paths import command_without_paths, without_paths
 from nnunet_vit_trainer.sharing.export import export_vit
 
 FOLDERS = [
@@ -48,6 +48,26 @@ SENTENCES = [
 def test_a_path_in_a_sentence_is_cut_to_its_last_part(folder, sentence):
     found = without_paths(sentence.replace("{}", f"{folder}w.pth"))
     assert found in (sentence.replace("{}", "w.pth"), sentence.replace("{}", "FILE:w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("word", "cut"),
+    [
+        ("-o/home/me/masks", "-omasks"),
+        ("-m/home/me/my model", "-mmy model"),
+        ("-idata/Meier/img.png", "-iimg.png"),
+        ("--config=../Meier/a.yaml", "--config=a.yaml"),
+        ("-chk=C:\\me\\a.pth", "-chk=a.pth"),
+        ("data/Meier/img.png", "img.png"),
+        ("data/Meier/", "Meier"),
+        ("-o", "-o"),
+        ("--disable_tta", "--disable_tta"),
+        ("nnUNetPlans_a", "nnUNetPlans_a"),
+        ("/", "/"),
+    ],
+)
+def test_every_path_of_a_command_is_cut(word, cut):
+    assert command_without_paths(["nnUNetv2_predict_vit", word]) == ["nnUNetv2_predict_vit", cut]
 
 
 @pytest.mark.parametrize(

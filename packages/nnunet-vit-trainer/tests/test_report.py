@@ -15,10 +15,11 @@ from trained_results import call
 
 from nnunet_vit_trainer.checkpoints.model_folder import read_json
 from nnunet_vit_trainer.commands.report import report
-from nnunet_vit_trainer.pictures.validation import draw_validation
+from nnunet_vit_trainer.pictures.validation import draw_validation, read_validation
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.report.command import command_of
+from nnunet_vit_trainer.report.content import gather
 from nnunet_vit_trainer.report.curves import draw_curves
-from nnunet_vit_trainer.report.weights import describe_weights
 from nnunet_vit_trainer.report.write import write_report
 from nnunet_vit_trainer.training.oversight.showing import show_validation
 from vit_backbone import MODEL_CONFIGS
@@ -102,10 +103,10 @@ def test_it_tells_what_was_trained_from_what_and_how_well(page, fold, exporter):
 
 
 def test_no_path_of_this_machine_is_in_it(fold, monkeypatch):
-    command = ["/home/me/bin/nnUNetv2_train_vit", "900", "2d", "0", "--config", "/home/me/c.yaml"]
-    monkeypatch.setattr(sys, "argv", [*command, "-device", "cpu"])
+    command = ["/home/me/bin/nnUNetv2_train_vit", "900", "2d", "0", "--config=/home/me/c.yaml"]
+    monkeypatch.setattr(sys, "argv", [*command, "-device", "cpu", "-pretrained_weights", "Me/w"])
     page = write_report(fold, LOGGED).read_text(encoding="utf-8")
-    assert "nnUNetv2_train_vit 900 2d 0 --config c.yaml -device cpu" in page
+    assert "nnUNetv2_train_vit 900 2d 0 --config=c.yaml -device cpu -pretrained_weights w" in page
     assert "/home/me" not in page
 
 
@@ -130,14 +131,46 @@ def test_the_command_is_put_together_from_what_results_are_called(folder, plans,
 
 def test_every_family_has_a_licence():
     assert all(family["licence"] for family in MODEL_CONFIGS.values())
-    weights = {"file": "C:\\me\\w.pth", "sha256": "0"}
-    ours = {"weights": weights, "backbone": {"name": "vit_small_patch14_dinov2.lvd142m"}}
-    said = describe_weights(ours)
-    assert said["weights"] == "w.pth"
-    assert "Apache-2.0" in said["licence of the weights"]
-    unknown = describe_weights(ours | {"backbone": {"name": "vit_x"}})
-    assert "not known" in unknown["licence of the weights"]
-    assert "random" in describe_weights({"weights": None})["weights"]
+
+
+WEIGHTS = {"file": "C:\\me\\w.pth", "sha256": "0"}
+MEDDINOV3 = {"name": "vit_base_patch16_dinov3.lvd1689m", "options": {"norm_eps": 1e-6}}
+
+
+@pytest.mark.parametrize(
+    ("weights", "backbone", "licence"),
+    [
+        (WEIGHTS, {"name": "vit_small_patch14_dinov2.lvd142m"}, "Apache-2.0"),
+        (WEIGHTS, {"name": "vit_base_patch16_dinov3.lvd1689m"}, "DINOv3 License"),
+        (WEIGHTS, MEDDINOV3, "not known"),
+        (WEIGHTS, {"name": "vit_large_patch16_224.mae"}, "CC BY-NC 4.0"),
+        (WEIGHTS | {"nnunet_checkpoint": True}, MEDDINOV3 | {"options": {}}, "not known"),
+        (WEIGHTS, {"name": "vit_x"}, "not known"),
+    ],
+)
+def test_the_licence_is_that_of_the_release(weights, backbone, licence, fold):
+    found = read_validation(fold)
+    found.model.plans[PLANS_KEY] |= {"weights": weights, "backbone": backbone, "model": {}}
+    facts = gather(fold, found, {}).facts
+    assert facts["weights"] == "w.pth"
+    assert facts["licence of the weights"].startswith(licence)
+
+
+def test_without_weights_the_training_began_at_random(fold):
+    found = read_validation(fold)
+    found.model.plans[PLANS_KEY]["weights"] = None
+    assert "random" in gather(fold, found, {}).facts["weights"]
+
+
+def test_a_class_that_no_case_has_is_left_out_of_the_mean_and_named(trained_folder, tmp_path):
+    image, truth, prediction = flat_case(np.random.default_rng(0), shift=1)
+    once = [np.where(mask == 2, 0, mask) for mask in (truth, prediction)]
+    fold = write_validation(copy_of(trained_folder, tmp_path), {"case": (image, *once)})
+    found = read_validation(fold)
+    assert found.mean == found.scores[0].dice[0] > 0
+    told = gather(fold, found, {})
+    assert told.dice == f"{found.mean:.3f}"
+    assert told.facts["validated on"] == "1 case, none with b"
 
 
 def test_of_many_cases_the_worst_are_told(trained_folder, tmp_path):

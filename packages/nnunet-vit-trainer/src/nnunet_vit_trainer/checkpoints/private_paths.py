@@ -1,6 +1,7 @@
 """Take the folders of this machine out of what is shared."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 # A folder's or file's name, with single blanks where another separator follows ("/my name/w").
@@ -19,6 +20,7 @@ _PATH = re.compile(
     re.VERBOSE,
 )
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\|~[\\/]")
+_OPTION = re.compile(r"--?[\w-]+=|-[A-Za-z]")
 _WEB = re.compile(r"(https?|ftp|s3|gs|hf|doi)://[^/]", re.IGNORECASE)
 
 
@@ -48,6 +50,20 @@ def without_paths(tree: Any) -> Any:
     if _ABSOLUTE.match(tree) and not re.search(r"""[\n"'`]|[,;:.] """, tree):
         return _last_part(tree)  # one path, with any blanks in it
     return _PATH.sub(_cut, tree)
+
+
+def command_without_paths(words: Sequence[str]) -> list[str]:
+    """Cut every path in a command to its last part: relative ones too, and those after an option.
+
+    Args:
+        words: of the command; ``-o/home/me/masks`` and ``--config=a/b.yaml`` are two in one.
+    """
+    cut = []
+    for word in words:
+        option = match.group() if (match := _OPTION.match(word)) else ""
+        value = word.removeprefix(option)
+        cut.append(option + _last_part(value) if re.search(r"[\\/]", value) else word)
+    return cut
 
 
 def _cut(match: re.Match[str]) -> str:

@@ -56,6 +56,8 @@ def _print(card: "ModelCard") -> None:
     console.print(facts)
     for note in card.notes:
         console.print(Text(f"note: {note}", style="yellow"))
+    if not card.predict:
+        return
     print("\nTrain:" if card.kind == "config" else "\nPredict:")
     for command in card.predict:
         print(f"  {command}")

@@ -1,5 +1,6 @@
 """A fold's validation as a picture: which cases, and the sheet beside the fold's checkpoints."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from vit_backbone import UserError, reason_of
 
 from .classes import classes_of, ignored_value
 from .overlay import Row, draw_sheet
-from .scores import Score, chosen, scores_of
+from .scores import Score, chosen, mean_of, scores_of
 from .sources import Model, Slice, read_slice
 
 SHEET = "overlay.png"
@@ -22,8 +23,9 @@ class Validation:
     Attributes:
         model: what is known of the data.
         scores: per case.
-        mean: nnU-Net's mean Dice: the mean over the classes of their means over the cases.
-        cases: how many, and whether they were trained on, in words.
+        mean: nnU-Net's mean Dice: the mean over the classes of their means over the cases. A class
+            that no case has, nor any prediction, is left out; nnU-Net's own is NaN then.
+        cases: how many, whether they were trained on, and which classes none has, in words.
     """
 
     model: Model
@@ -74,14 +76,16 @@ def read_validation(fold: Path) -> Validation:
     summary = read_json(file)
     try:
         scores = scores_of(summary, model.classes, dataset["file_ending"])
-        mean = float(summary["foreground_mean"]["Dice"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{file} is no summary of nnU-Net's: {reason_of(error)}") from error
     if not scores:
         raise UserError(f"{file} holds no case")
     cases = "1 case" if len(scores) == 1 else f"{len(scores)} cases"
     seen = " that it trained on" if fold.name == "fold_all" else ""
-    return Validation(model, scores, mean, cases + seen)
+    means = [mean_of([score.dice[i] for score in scores]) for i in range(len(model.classes))]
+    absent = [c.name for c, mean in zip(model.classes, means, strict=True) if math.isnan(mean)]
+    without = f", none with {', '.join(absent)}" if absent else ""
+    return Validation(model, scores, mean_of(means), cases + seen + without)
 
 
 def _slice_of(model: Model, fold: Path, score: Score) -> Slice:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from nnunet_vit_trainer.checkpoints.private_paths import without_paths
+from nnunet_vit_trainer.checkpoints.private_paths import command_without_paths
 
 _TRAINS = "nnUNetv2_train_vit"
 _DEFAULT_TRAINER, _DEFAULT_PLANS = "nnUNetTrainerNoDeepSupervision_vit", "nnUNetPlans"
@@ -22,7 +22,7 @@ def command_of(fold: Path, plans: Mapping[str, Any]) -> str:
     program = PurePath(sys.argv[0]).name.removesuffix(".exe")
     trains = program == _TRAINS
     words = [program, *sys.argv[1:]] if trains else _put_together(fold, plans)
-    return shlex.join(without_paths(words))
+    return shlex.join(command_without_paths(words))
 
 
 def _put_together(fold: Path, plans: Mapping[str, Any]) -> list[str]:

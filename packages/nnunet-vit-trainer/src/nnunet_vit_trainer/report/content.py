@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -12,12 +12,12 @@ import yaml
 from nnunet_vit_trainer.checkpoints.content import read_safely
 from nnunet_vit_trainer.checkpoints.newest import NAMES
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
+from nnunet_vit_trainer.checkpoints.releases import release_in
 from nnunet_vit_trainer.pictures.scores import mean_of, worst_first
 from nnunet_vit_trainer.pictures.validation import Validation
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 
 from .command import command_of
-from .weights import describe_weights
 
 _CONFIG_SECTIONS = ("model", "lora", "train")
 _MOST_CASES, _MOST_CLASSES = 50, 8
@@ -99,11 +99,26 @@ def _facts(
         "validated on": found.cases,
         "head": str(settings["architecture"]["arch_kwargs"].get("head", "")),
         "backbone": f"{ours.get('backbone', {}).get('name', '')}, tuned: {tuned}",
-        **describe_weights(ours),
+        **_weights(ours),
         "input normalisation": str(ours.get("input_norm", "")),
         "tile and batch": f"{sides} px, {settings['batch_size']} at once ({configuration})",
     }
     return facts | _course(ours, logged)
+
+
+def _weights(ours: Mapping[str, Any]) -> dict[str, str]:
+    weights, release = ours.get("weights"), release_in(ours)
+    if not weights:
+        return {"weights": "random initialisation, no pretrained weights"}
+    licence = release.licence if release else None
+    return {
+        "weights": PureWindowsPath(str(weights["file"])).name,
+        "sha256": str(weights["sha256"]),
+        "licence of the weights": (
+            f"{licence}, if it is the release's" if licence else "not known: see where it is from"
+        ),
+        "their source": release.source if release else "not known",
+    }
 
 
 def _course(ours: Mapping[str, Any], logged: Mapping[str, Sequence[Any]]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.results.card.facts import card_of
 from nnunet_vit_trainer.results.card.folder import read_validations
 from nnunet_vit_trainer.results.card.page import CARD, CITATION, markdown_of
-from nnunet_vit_trainer.results.card.releases import bibtex_of
+from nnunet_vit_trainer.results.card.papers import bibtex_of
 from nnunet_vit_trainer.results.folds import Fold
 
 _INSTALL = (
@@ -22,6 +22,7 @@ def card_files(
     dataset: dict[str, Any],
     folds: list[Path],
     *,
+    checkpoint: str,
     complete: bool,
 ) -> dict[str, str]:
     """Write a model's card as the files of its export: name -> text.
@@ -31,6 +32,7 @@ def card_files(
         plans: as they are exported, without paths.
         dataset: the content of ``dataset.json``, likewise.
         folds: the folders of those that are exported.
+        checkpoint: the name of what is exported of each.
         complete: whether the base weights are in it.
 
     Raises:
@@ -40,14 +42,17 @@ def card_files(
     found, notes = read_validations(of)
     if not complete:
         notes.append("the base weights are not in it: the receiver adds a copy of the named file")
+    names = [fold.name for fold in of]
     card = card_of(
         plans,
         dataset,
-        [fold.name for fold in of],
+        names,
+        names,
         found,
         name=name,
         kind="zip",
         source=name,
+        checkpoint=checkpoint,
         notes=without_paths(notes),
     )
     text = markdown_of(card, _INSTALL if complete else _COMPLETE)

@@ -95,7 +95,14 @@ def export_vit(
         _add_other_files(archive, folder, fold_folders, model)
         for file, tree in (("plans.json", shared), ("dataset.json", shared_dataset)):
             archive.writestr(f"{model}/{file}", json.dumps(tree, indent=4))
-        card = card_files(name, shared, shared_dataset, fold_folders, complete=form != "adapter")
+        card = card_files(
+            name,
+            shared,
+            shared_dataset,
+            fold_folders,
+            checkpoint=checkpoint_name,
+            complete=form != "adapter",
+        )
         for file, text in card.items():
             archive.writestr(f"{model}/{file}", text)
     return zip_file

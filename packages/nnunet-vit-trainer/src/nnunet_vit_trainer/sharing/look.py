@@ -4,16 +4,17 @@ import re
 import zipfile
 from pathlib import Path
 
-from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME
+from nnunet_vit_trainer.checkpoints.model_folder import CHECKPOINT_NAME, FOLD_NAME
 from nnunet_vit_trainer.results.card.facts import card_of
 from nnunet_vit_trainer.results.card.schema import ModelCard
-from nnunet_vit_trainer.results.folds import SUMMARY, Dice, order_of, read_dice
+from nnunet_vit_trainer.results.folds import FINAL, SUMMARY, Dice, order_of, read_dice
 from vit_backbone import UserError, reason_of
 
 from .archive import opened_export, read_member
 from .contents import LARGEST_JSON, contents_of
 
 _FOLD = re.compile(rf"({FOLD_NAME})/.+")
+_CHECKPOINT = re.compile(rf"{FOLD_NAME}/({CHECKPOINT_NAME})")
 
 
 def card_of_zip(zip_file: str | Path) -> ModelCard:
@@ -34,6 +35,8 @@ def _card(archive: zipfile.ZipFile) -> ModelCard:
     contents = contents_of(archive)
     matches = [match for file in contents.files if (match := _FOLD.fullmatch(file))]
     folds = sorted({m[1].removeprefix("fold_") for m in matches}, key=order_of)
+    names = {match[1] for file in contents.files if (match := _CHECKPOINT.fullmatch(file))}
+    checkpoint = FINAL if FINAL in names else min(names, default=FINAL)
     found: dict[str, Dice] = {}
     notes = ["install it first: nnUNetv2_import_vit ZIP (--checkpoint_path FILE for an adapter)"]
     for fold in folds:
@@ -49,9 +52,11 @@ def _card(archive: zipfile.ZipFile) -> ModelCard:
         contents.plans,
         contents.dataset,
         folds,
+        [fold for fold in folds if f"fold_{fold}/{checkpoint}" in contents.files],
         found,
         name=contents.name,
         kind="zip",
         source=source,
+        checkpoint=checkpoint,
         notes=notes,
     )

@@ -3,9 +3,11 @@
 Every run adds itself to it, at its start and again at its end, so that a killed one shows.
 """
 
+import contextlib
 import json
+import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +15,14 @@ from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.checkpoints.model_folder import parse_json
-from nnunet_vit_trainer.checkpoints.private_paths import without_paths
+from nnunet_vit_trainer.checkpoints.private_paths import command_without_paths, without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, RECORDED_VERSIONS
 from vit_backbone import UserError, reason_of, sha256_of
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs that write at the same moment can lose one
+    fcntl = None  # type: ignore[assignment]
 
 SCHEMA_VERSION = 1
 
@@ -72,7 +79,7 @@ class Manifest:
                 "python": platform.python_version(),
                 **{name: version(name) for name in RECORDED_VERSIONS},
             },
-            "command": [without_paths(word) for word in command],
+            "command": command_without_paths(command),
             "begun": _now(),
             "ended": None,
             "cases": list(cases),
@@ -93,11 +100,12 @@ class Manifest:
         self._write()
 
     def _write(self) -> None:
-        others = [run for run in self._earlier() if run.get("begun") != self.run["begun"]]
-        content = {"schema_version": SCHEMA_VERSION, "runs": [*others, self.run]}
         try:
-            with written_whole(self.file) as unfinished:
-                unfinished.write_text(json.dumps(content, indent=4), encoding="utf-8")
+            with _alone_in(self.file.parent):
+                others = [run for run in self._earlier() if run.get("begun") != self.run["begun"]]
+                content = {"schema_version": SCHEMA_VERSION, "runs": [*others, self.run]}
+                with written_whole(self.file) as unfinished:
+                    unfinished.write_text(json.dumps(content, indent=4), encoding="utf-8")
         except OSError as error:
             raise UserError(f"{self.file} cannot be written: {reason_of(error)}") from error
 
@@ -114,6 +122,25 @@ class Manifest:
         if not known or not isinstance(runs, list) or not all(isinstance(r, dict) for r in runs):
             raise UserError(f"{self.file} is no manifest of this release; move it away")
         return runs
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other run writes its manifest into a folder, where the system can tell.
+
+    The folder itself is locked, so that no lock file lies among the masks; nothing is forked
+    meanwhile that would inherit the lock (see `launch.locks`).
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # NFS locks no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _described(checkpoint: Path) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """The card of a config: what would be trained by it."""
 
-import hashlib
 import os
+import shlex
 from pathlib import Path
 
+from nnunet_vit_trainer.checkpoints.releases import Release, family_of, release_of
 from nnunet_vit_trainer.config.reading import find_config, load_config
 from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.architecture import resolved_options
@@ -12,8 +13,12 @@ from vit_backbone import MODEL_CONFIGS, UserError, reason_of, resolve_backbone, 
 
 from . import schema
 from .facts import weights_of
-from .releases import family_of, papers_of, release_of
+from .papers import papers_of
 
+_ONCE_READ = (
+    "the release of a weight file for this backbone, DINOv3's or MedDINOv3's, and its licence are "
+    "known once the file was trained with"
+)
 _TRAINER, _PLANS, _CONFIGURATION = "nnUNetTrainerNoDeepSupervision_vit", "nnUNetPlans", "2d"
 
 
@@ -30,7 +35,10 @@ def card_of_config(file_or_name: str | Path) -> schema.ModelCard:
     model = config.model
     timm_name = resolve_backbone(model.backbone, model.backbone_size)
     family = family_of(model.backbone, timm_name)
-    weights, notes = _weights(config, family, timm_name)
+    # MedDINOv3's are told from DINOv3's by what is in the file, which is not opened here.
+    unread = family == "dinov3" and bool(model.checkpoint_path)
+    release = None if unread else release_of(family, timm_name, {})
+    weights, notes = _weights(config, release)
     lora = {name: value for name, value in vars(config.lora).items() if name != "enabled"}
     return schema.ModelCard(
         kind="config",
@@ -52,40 +60,41 @@ def card_of_config(file_or_name: str | Path) -> schema.ModelCard:
         ),
         recipe=resolved_recipe(config, pretrained=weights is not None),
         papers=papers_of(
-            release_of(family, timm_name, {}) if weights else None,
+            release if weights else None,
             model.model_path,
             model.decoder.options(),
             lora if config.tune == "lora" else None,
         ),
-        predict=[f"nnUNetv2_train_vit DATASET 2d 0 --config {shorten(file_or_name, 200)}"],
-        notes=notes,
+        predict=[f"nnUNetv2_train_vit DATASET 2d 0 --config {shlex.quote(str(file_or_name))}"],
+        notes=[*notes, _ONCE_READ] if unread else notes,
     )
 
 
 def _weights(
-    config: ViTnnUNetConfig, family: str | None, timm_name: str
+    config: ViTnnUNetConfig, release: Release | None
 ) -> tuple[schema.Weights | None, list[str]]:
     """Say what the training would begin with, and what is missing for it."""
     path = config.model.checkpoint_path
     if not path and config.model.pretrained is False:
         return None, []
     if not path:
-        weights = weights_of(family, timm_name, {}, None, None)
         needed = (
             config.model.backbone in MODEL_CONFIGS
             and not (MODEL_CONFIGS[config.model.backbone]["on_hub"])
         )
         missing = "these weights are on no hub: give your copy as model.checkpoint_path"
-        return weights, [missing] if needed else []
-    file = os.path.expanduser(path)
-    sha256 = _sha256(file) if os.path.isfile(file) else None
-    weights = weights_of(family, timm_name, {}, path, sha256)
-    return weights, [] if sha256 else ["model.checkpoint_path is no file here"]
+        return weights_of(release, None, None), [missing] if needed else []
+    file = Path(os.path.expanduser(path))
+    there = os.path.isfile(file) or os.path.isdir(file)  # noqa: PTH112 - whatever the path is
+    sha256 = _sha256(file) if there else None
+    missing = "model.checkpoint_path is no file or folder here"
+    return weights_of(release, path, sha256), [] if sha256 else [missing]
 
 
-def _sha256(file: str) -> str:
+def _sha256(file: Path) -> str:
+    from vit_backbone import sha256_of  # which brings torch
+
     try:
-        with open(file, "rb") as stream:  # noqa: PTH123 - os.path above, whatever the path is
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(file)
     except OSError as error:
         raise UserError(f"{shorten(file, 200)} cannot be read: {reason_of(error)}") from error

@@ -8,14 +8,15 @@ import shlex
 from pathlib import PureWindowsPath
 from typing import Any, Literal
 
+from nnunet_vit_trainer.checkpoints.releases import Release, family_of, release_in
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.results import folds as of_folds
 from nnunet_vit_trainer.results.spread import Spread, dice_by_class, mean_of, spread_of
 from vit_backbone import shorten
 
 from . import schema
+from .papers import papers_of
 from .reading import Arguments, Dataset, Ours, Settings, read_as
-from .releases import family_of, papers_of, release_of
 
 _LONGEST = 1000
 _MERGED = "_merged"
@@ -26,11 +27,13 @@ def card_of(
     plans: dict[str, Any],
     dataset: dict[str, Any],
     folds: list[str],
+    finished: list[str],
     found: dict[str, of_folds.Dice],
     *,
     name: str,
     kind: Literal["results", "zip"],
     source: str,
+    checkpoint: str = of_folds.FINAL,
     notes: list[str] | None = None,
 ) -> schema.ModelCard:
     """Make the card of a trained model.
@@ -39,10 +42,12 @@ def card_of(
         plans: they have passed `model_folder.check_plans`.
         dataset: the content of ``dataset.json``.
         folds: that are there.
+        finished: those of them that a prediction finds.
         found: by the validation of each fold that has one.
         name: of the model's folder, ``<trainer>__<plans>__<configuration>``.
         kind: where it lies.
         source: that, for messages.
+        checkpoint: the name of the file that a prediction finds there.
         notes: what else a reader must know.
 
     Raises:
@@ -57,7 +62,10 @@ def card_of(
     notes = list(notes or [])
     arguments = settings.architecture.arch_kwargs
     backbone = _backbone(ours, arguments)
-    weights = _weights(ours, backbone)
+    release = release_in(plans[PLANS_KEY])
+    weights = None
+    if ours.weights is not None:
+        weights = weights_of(release, ours.weights.file, ours.weights.sha256)
     if backbone.tuned == "lora" and not arguments.use_lora:
         notes.append("LoRA is folded into the weights")
     if weights is not None and weights.licence is None:
@@ -78,53 +86,44 @@ def card_of(
         dice=_dice(found, dataset),
         recipe=ours.train,
         versions=ours.versions,
-        papers=_papers(ours, backbone, arguments.head),
+        papers=papers_of(release, arguments.head, _options(ours), backbone.lora),
         notes=notes,
     )
-    card.predict = commands_of(card, plans["dataset_name"])
+    card.predict = _commands(card, plans["dataset_name"], finished, checkpoint)
     return schema.ModelCard.model_validate(_printable(card.model_dump()))
 
 
-def commands_of(card: schema.ModelCard, dataset: str) -> list[str]:
-    """Return the commands that predict with a model, once it is in nnUNet_results.
-
-    Args:
-        card: of a trained model.
-        dataset: whose.
-    """
-    words = [dataset, card.trainer, card.plans, card.configuration]
-    dataset, trainer, plans, configuration = map(shlex.quote, words)
-    folds = [fold for fold in card.folds if fold != of_folds.ALL] or card.folds
-    model = f"-d {dataset} -tr {trainer} -p {plans} -c {configuration} -f {' '.join(folds) or 0}"
-    return [
-        f"nnUNetv2_predict {model} -i IMAGES -o MASKS",
-        f"nnUNetv2_predict_vit {model} -i IMAGES -o MASKS",
-    ]
-
-
-def weights_of(
-    family: str | None,
-    timm_name: str,
-    options: dict[str, Any],
-    file: str | None,
-    sha256: str | None,
-) -> schema.Weights:
+def weights_of(release: Release | None, file: str | None, sha256: str | None) -> schema.Weights:
     """Say which weights these are, and their licence.
 
     Args:
-        family: see `family_of`.
-        timm_name: of the backbone.
-        options: that it is built with.
+        release: that they come from; ``None``: not known.
         file: its path or name; ``None``: the family's released weights.
         sha256: of the file.
     """
-    release = release_of(family, timm_name, options)
     return schema.Weights(
         file=PureWindowsPath(file).name if file else file,
         sha256=sha256,
         release=release.name if release else None,
         licence=release.licence if release else None,
     )
+
+
+def _commands(
+    card: schema.ModelCard, dataset: str, finished: list[str], checkpoint: str
+) -> list[str]:
+    """Return the commands that predict with a model, once it is in nnUNet_results."""
+    folds = [fold for fold in finished if fold != of_folds.ALL] or finished
+    if not folds:
+        return []
+    words = [dataset, card.trainer, card.plans, card.configuration]
+    dataset, trainer, plans, configuration = map(shlex.quote, words)
+    model = f"-d {dataset} -tr {trainer} -p {plans} -c {configuration} -f {' '.join(folds)}"
+    model += f" -chk {checkpoint}" if checkpoint != of_folds.FINAL else ""
+    return [
+        f"nnUNetv2_predict {model} -i IMAGES -o MASKS",
+        f"nnUNetv2_predict_vit {model} -i IMAGES -o MASKS",
+    ]
 
 
 def _backbone(ours: Ours, arguments: Arguments) -> schema.Backbone:
@@ -139,26 +138,6 @@ def _backbone(ours: Ours, arguments: Arguments) -> schema.Backbone:
         lora=lora if tuned == "lora" else None,
         input_norm=ours.input_norm,
     )
-
-
-def _weights(ours: Ours, backbone: schema.Backbone) -> schema.Weights | None:
-    weights = ours.weights
-    if weights is None:
-        return None
-    if weights.nnunet_checkpoint:
-        name = PureWindowsPath(weights.file).name
-        return schema.Weights(
-            file=name, sha256=weights.sha256, release="a checkpoint of nnU-Net", licence=None
-        )
-    of = (backbone.family, backbone.name, ours.backbone.options)
-    return weights_of(*of, weights.file, weights.sha256)
-
-
-def _papers(ours: Ours, backbone: schema.Backbone, head: str) -> list[str]:
-    release = None
-    if ours.weights is not None and not ours.weights.nnunet_checkpoint:
-        release = release_of(backbone.family, backbone.name, ours.backbone.options)
-    return papers_of(release, head, _options(ours), backbone.lora)
 
 
 def _options(ours: Ours) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def card_of_folder(folder: Path) -> ModelCard:
     plans, dataset = read_model(folder)
     folds = folds_in(folder)
     found, notes = read_validations(folds)
+    finished = [fold.name for fold in folds if fold.is_finished]
     unfinished = [fold.name for fold in folds if not fold.is_finished]
     if unfinished:
         notes.append(f"not trained to the end: fold {', '.join(unfinished)}")
@@ -30,6 +31,7 @@ def card_of_folder(folder: Path) -> ModelCard:
         plans,
         dataset,
         [fold.name for fold in folds],
+        finished,
         found,
         name=folder.name,
         kind="results",

@@ -117,7 +117,7 @@ class ModelCard(BaseModel):
         recipe: the section ``train`` of its config, resolved.
         versions: of what trained it.
         papers: of its parts, as keys of ``references.bib``.
-        predict: commands, in order; those that train, of a config.
+        predict: commands, in order; those that train, of a config; none without a finished fold.
         notes: what a reader must know beside, a sentence each.
     """
 

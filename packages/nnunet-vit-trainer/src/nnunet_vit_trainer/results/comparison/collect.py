@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunet_vit_trainer.plans.datasets import find_dataset, read_splits
 from nnunet_vit_trainer.results.costs import costs_of
-from vit_backbone import UserError
+from vit_backbone import UserError, reason_of
 
 from .paired import Paired, compare_pairs
 from .result import Result, read_results
@@ -70,7 +70,19 @@ def collect(
     if tolerance is not None:
         _measure(results, preprocessed / "gt_segmentations", tolerance, on_progress)
     pairs = compare_pairs(results, reference) if reference is not None else []
-    return Comparison(name, results, unread, reference, pairs, tolerance, unit_of(results[0]))
+    return Comparison(name, results, unread, reference, pairs, tolerance, _unit(results))
+
+
+def _unit(results: list[Result]) -> str:
+    """Return the unit of distances by the first result whose reader is known; the data are one."""
+    for result in results:
+        try:
+            return unit_of(result)
+        except (KeyError, RuntimeError) as error:  # of nnU-Net: no reader, or an unknown one
+            result.notes.append(
+                f"its images' reader is not known here: {type(error).__name__}: {reason_of(error)}"
+            )
+    return "mm"
 
 
 def _find(results: list[Result], asked: str | None) -> Result | None:

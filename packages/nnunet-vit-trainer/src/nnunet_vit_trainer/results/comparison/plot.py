@@ -11,7 +11,6 @@ from vit_backbone import UserError, shorten
 from .collect import Comparison
 from .result import Result
 
-KINDS = ("png", "pdf", "svg")
 _LONGEST = 45
 
 
@@ -20,7 +19,7 @@ def write_plot(found: Comparison, file: Path) -> None:
 
     Args:
         found: see `collect`.
-        file: to write; its ending is one of `KINDS`.
+        file: to write; its ending is one that matplotlib writes, such as ``.png``.
 
     Raises:
         UserError: no result is validated.

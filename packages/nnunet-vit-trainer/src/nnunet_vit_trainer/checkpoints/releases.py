@@ -1,7 +1,7 @@
-"""Where weights come from, their licence, and the papers of the parts of a model."""
+"""Where weights come from, and their licence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from vit_backbone import MODEL_CONFIGS
@@ -14,17 +14,21 @@ class Release:
     Attributes:
         name: of the release.
         licence: of its weights; ``None`` where the release states none.
-        papers: keys of ``references.bib``.
+        source: where they are had from.
+        papers: keys of the model card's ``references.bib``.
     """
 
     name: str
     licence: str | None
+    source: str
     papers: tuple[str, ...]
 
 
 _RELEASES = {
     **{
-        family: Release(name, MODEL_CONFIGS[family]["licence"], (paper,))
+        family: Release(
+            name, MODEL_CONFIGS[family]["licence"], MODEL_CONFIGS[family]["source"], (paper,)
+        )
         for family, name, paper in (
             ("dinov3", "DINOv3 (Meta AI)", "simeoni2025dinov3"),
             ("dinov2", "DINOv2 (Meta AI)", "oquab2024dinov2"),
@@ -35,14 +39,14 @@ _RELEASES = {
     "meddinov3": Release(
         "MedDINOv3",
         None,
+        "MedDINOv3's release on the model hub",
         ("li2025meddinov3", "simeoni2025dinov3"),
     ),
-    "mae": Release("MAE (Meta AI)", "CC BY-NC 4.0", ("he2022mae",)),
+    "mae": Release("MAE (Meta AI)", "CC BY-NC 4.0", "timm's mirror of it", ("he2022mae",)),
 }
+_NNUNET = Release("a checkpoint of nnU-Net", None, "a training of nnU-Net's", ())
 _MEDDINOV3_EPS = 1e-6
 """By which plans know it from DINOv3: `vit_backbone.fit_to_checkpoint`."""
-
-_HEADS = {"unetr": ("hatamizadeh2022unetr",), "segformer": ("xie2021segformer",)}
 
 
 def family_of(asked: str, timm_name: str) -> str | None:
@@ -72,36 +76,17 @@ def release_of(family: str | None, timm_name: str, options: dict[str, Any]) -> R
     return _RELEASES.get(family or "")
 
 
-def papers_of(
-    release: Release | None, head: str, options: dict[str, Any], lora: dict[str, Any] | None
-) -> list[str]:
-    """List the papers of a model's parts, as keys of ``references.bib``.
+def release_in(ours: Mapping[str, Any]) -> Release | None:
+    """Return the release that a trained model's weights come from; ``None`` where none is known.
 
     Args:
-        release: of its weights; ``None``: none that is known.
-        head: its name.
-        options: of the head.
-        lora: its options; ``None`` without LoRA.
+        ours: the section ``vit`` of derived plans.
     """
-    papers = ["isensee2021nnunet", "dosovitskiy2021vit", "wightman2019timm"]
-    papers += release.papers if release else ()
-    papers += _HEADS.get(head, ())
-    papers += ["li2022vitdet"] if options.get("neck") == "pyramid" else []
-    if lora is not None:
-        papers.append("hu2022lora")
-        papers += ["liu2024dora"] if lora.get("dora") else []
-        papers += ["kalajdzievski2023rslora"] if lora.get("rslora") else []
-    return papers
-
-
-def bibtex_of(papers: list[str]) -> str:
-    """Return the entries of ``references.bib``, in the order asked for.
-
-    Args:
-        papers: their keys.
-    """
-    text = (resources.files("nnunet_vit_trainer.results.card") / "references.bib").read_text(
-        encoding="utf-8"
-    )
-    entries = {entry.split("{", 1)[1].split(",", 1)[0]: entry for entry in text.split("\n\n")}
-    return "\n\n".join(entries[paper].strip() for paper in papers) + "\n"
+    weights, backbone = ours.get("weights"), ours.get("backbone", {})
+    if not weights:
+        return None
+    if weights.get("nnunet_checkpoint"):
+        return _NNUNET
+    asked = str(ours.get("model", {}).get("backbone") or backbone.get("asked", ""))
+    name = str(backbone.get("name", ""))
+    return release_of(family_of(asked, name), name, backbone.get("options") or {})
