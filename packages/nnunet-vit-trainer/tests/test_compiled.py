@@ -142,7 +142,7 @@ def test_the_final_validation_needs_no_graph_of_its_own(monkeypatch, tmp_path):
     trainer.network = compiled = torch.compile(network)
     trainer.output_folder, trainer.local_rank = str(tmp_path), 1
     trainer.do_split = lambda: ([], [])
-    monkeypatch.setattr(trainers, "faults_of", lambda *_, **__: {})
+    monkeypatch.setattr(trainers, "warn_of_bad_cases", lambda *_: None)
     monkeypatch.setattr(
         nnUNetTrainer, "perform_actual_validation", lambda self, _: seen.append(self.network)
     )

@@ -31,7 +31,7 @@ def test_a_training_imports_what_it_needs_to_take_steps():
     """What only the end of a run needs waits for it: drawing and writing the report."""
     code = (
         "import sys, nnunet_vit_trainer.launch.run, nnunet_vit_trainer.training.trainer, "
-        "vit_backbone.tuning.lora, vit_heads_segformer.segformer; print(*sys.modules)"
+        "vit_backbone.tuning.lora, vit_backbone.heads.linear; print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names = done.stdout.splitlines()[-1].split()
