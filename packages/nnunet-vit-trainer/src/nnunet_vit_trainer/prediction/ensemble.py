@@ -77,7 +77,7 @@ def load_ensemble(
             f"the model in {folder} cannot be loaded: {type(error).__name__}: {reason_of(error)}"
         ) from error
     networks = []
-    plain: nn.Module = unwrap(loaded.network)  # nnU-Net wraps it where nnUNet_compile=t
+    plain: Any = unwrap(loaded.network)  # ours or stock; nnU-Net wraps it where nnUNet_compile=t
     for weights in loaded.list_of_parameters:
         network = copy.deepcopy(plain)
         network.load_state_dict(weights)
