@@ -155,8 +155,9 @@ def test_the_command_draws_a_config(image, exporter, tmp_path):
     call(features, photograph, photograph, "--config", config, "-o", tmp_path / "rgb.png")
     call(features, image, "--config", config, "-o", tmp_path / "grey.png")
     assert size_of(tmp_path / "rgb.png")[0] == size_of(tmp_path / "grey.png")[0] == 1000
-    with pytest.raises(SystemExit):
-        call(features, photograph, image, "--config", config, "-o", tmp_path / "mixed.png")
+    for more in ([image], ["-f", "0"], ["-chk", "checkpoint_best.pth"]):
+        with pytest.raises(SystemExit):
+            call(features, photograph, *more, "--config", config, "-o", tmp_path / "mixed.png")
     assert not (tmp_path / "mixed.png").exists()
 
 
@@ -167,6 +168,7 @@ def test_the_command_draws_a_config(image, exporter, tmp_path):
         (["{image}", "-f", "3"], "of fold 3"),
         (["{image}", "-o", "{folder}"], "a file in a folder that is there"),
         (["{image}", "-slice", "2"], "has no slice 2"),
+        (["{image}", "-slice", "0"], "has no slice 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(trained_folder, image, tmp_path, capsys, arguments, said):
@@ -184,6 +186,28 @@ def test_an_image_is_read_as_the_model_reads_it_and_shown_as_it_is(trained_folde
     assert found.image.shape == (70, 100, 3)
     assert abs(float(found.normalised.mean())) < 1e-3
     assert found.normalised.shape == (1, 70, 100)
+
+
+def test_slices_are_those_of_the_whole_volume_though_the_model_crops_it(trained_folder, tmp_path):
+    plans, dataset = read_model(trained_folder)
+    plans |= {"image_reader_writer": "SimpleITKIO"}
+    dataset |= {"file_ending": ".nii.gz"}
+    volume = np.zeros((9, 12, 14), np.float32)
+    random = np.random.default_rng(0)
+    volume[4:8, 2:10, 3:11] = random.uniform(1, 2, (4, 8, 8))
+    file = tmp_path / "a_0000.nii.gz"
+    write(file, volume)
+    for at, number in ((None, 7), (5, 5), (8, 8)):
+        found = preprocessed("a", [file], plans, dataset, at)
+        assert found.name == f"a, slice {number} of 9"
+        of = volume[number - 1, 2:10, 3:11]
+        assert np.corrcoef(of.ravel(), found.image[..., 0].ravel())[0, 1] > 0.99
+        assert found.normalised.shape[0] == 1
+    for empty in (1, 4, 9):
+        with pytest.raises(UserError, match=r"is empty, .* take one of 5 to 8"):
+            preprocessed("a", [file], plans, dataset, empty)
+    with pytest.raises(UserError, match="has no slice 10; it has 1 to 9"):
+        preprocessed("a", [file], plans, dataset, 10)
 
 
 def test_of_a_volume_the_middle_or_the_slice_asked_for_is_read(tmp_path):

@@ -1,20 +1,24 @@
 """The overlay sheet: which cases and slices are on it, of whatever data, and what it looks like."""
 
 import io
+import json
 import math
 
 import matplotlib
 import numpy as np
 import pytest
-from a_validation import copy_of, flat_case, pixels_of, size_of, write_validation
+import SimpleITK
+from a_validation import copy_of, flat_case, pixels_of, size_of, write, write_validation
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_vit_trainer.pictures.canvas import Page
 from nnunet_vit_trainer.pictures.classes import classes_of, colour_of, errors_of
 from nnunet_vit_trainer.pictures.overlay import draw_sheet
 from nnunet_vit_trainer.pictures.scores import Score, chosen, worst_first
 from nnunet_vit_trainer.pictures.sources import NO_IMAGE, raw_files, read_slice
 from nnunet_vit_trainer.pictures.tones import are_colours, to_rgb
 from nnunet_vit_trainer.pictures.validation import draw_validation, read_validation
-from vit_backbone import UserError
+from vit_backbone import UserError, shorten
 
 ORANGE = (0xE6, 0x9F, 0x00)
 
@@ -48,6 +52,20 @@ def shown(fold, number=0):
     ending = found.model.dataset["file_ending"]
     prediction = fold / "validation" / f"{score.case}{ending}"
     return read_slice(found.model, score.case, score.truth, prediction)
+
+
+def written_on(fold):
+    """Return the lines that are written on a fold's sheet."""
+    lines, write = [], Page.text
+
+    def text(page, x, y, line, *arguments, **options):
+        lines.append(line)
+        write(page, x, y, line, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Page, "text", text)
+        draw_validation(fold)
+    return lines
 
 
 def holds(file, colour, least=20):
@@ -118,9 +136,14 @@ def test_values_become_what_a_screen_shows():
     ct = np.linspace(-1000, 3000, 100).reshape(1, 10, 10)
     window = to_rgb(ct, (0.0, 100.0))
     assert {window.min(), window.max()} == {0, 255}
-    assert (window[0, 0] == 0).all()
-    for odd in (np.zeros((1, 2, 2)), np.full((1, 2, 2), np.nan), np.array([[[np.inf, 1.0]]])):
-        assert to_rgb(odd).dtype == np.uint8
+    assert (window[ct[0] <= 0] == 0).all()
+    assert (window[ct[0] >= 100] == 255).all()
+    stretched = to_rgb(ct)[..., 0]
+    assert (stretched[0, 0], stretched[-1, -1]) == (0, 255)
+    assert (np.diff(stretched.ravel().astype(int)) >= 0).all()
+    assert abs(int(stretched[5, 0]) - 128) < 3
+    for odd, shown in (([[0, 0]], [0, 0]), ([[np.nan, np.nan]], [0, 0]), ([[np.inf, 1]], [255, 0])):
+        assert to_rgb(np.array([odd]))[0, :, 0].tolist() == shown
 
 
 def test_a_validation_is_drawn_a_thousand_pixels_wide(model, raw):
@@ -220,7 +243,8 @@ def test_a_single_pixel_of_a_large_image_is_seen(model, raw):
 @pytest.mark.parametrize("name", ["a$b_c$d", "fall 7", "été", "病例", "x" * 150, "%s{}"])
 def test_any_name_of_a_case_is_written_as_it_is(model, raw, name):
     fold = write_validation(model, {name: flat_case(rng())})
-    assert draw_validation(fold).is_file()
+    (line,) = [line for line in written_on(fold) if line.startswith("only case:  ")]
+    assert line.removeprefix("only case:  ") == shorten(name, 70)
 
 
 def test_masks_of_nothing_and_of_one_class_alone_are_drawn(model, raw):
@@ -246,13 +270,92 @@ def test_of_many_classes_the_lowest_are_listed(model, raw):
     fold = write_validation(
         model, {"case": (image, truth, np.roll(truth, 1, axis=0))}, labels=labels
     )
-    assert draw_validation(fold).is_file()
+    written = written_on(fold)
+    assert "the lowest 6 of 40" in written
+    dice = sorted(read_validation(fold).scores[0].dice)
+    assert [line for line in written if line in {f"{d:.3f}" for d in dice}] == [
+        f"{d:.3f}" for d in dice[:6]
+    ]
 
 
 def test_without_the_image_the_masks_are_drawn(model, raw, tmp_path):
     fold = write_validation(model, {"case": flat_case(rng())})
     (tmp_path / "data" / "imagesTr" / "case_0000.png").unlink()
     assert shown(fold).said == NO_IMAGE
+
+
+def as_ct(fold):
+    """Make the channel CT, from 0 to 100, in the plans."""
+    file = fold.parent / "plans.json"
+    plans = json.loads(file.read_text())
+    (settings,) = plans["configurations"].values()
+    settings["normalization_schemes"] = ["CTNormalization"]
+    of = {"mean": 40.0, "std": 20.0, "percentile_00_5": 0.0, "percentile_99_5": 100.0}
+    plans["foreground_intensity_properties_per_channel"] = {"0": of}
+    file.write_text(json.dumps(plans))
+    return plans
+
+
+def preprocess(fold, case, home, monkeypatch):
+    """Preprocess a case as nnU-Net does, and leave nothing but that of its image."""
+    plans = json.loads((fold.parent / "plans.json").read_text())
+    dataset = json.loads((fold.parent / "dataset.json").read_text())
+    (name, settings) = next(iter(plans["configurations"].items()))
+    folder = home / "preprocessed" / plans["dataset_name"] / settings["data_identifier"]
+    folder.mkdir(parents=True)
+    manager = PlansManager(plans)
+    configuration = manager.get_configuration(name)
+    images, labels = home / "data" / "imagesTr", home / "data" / "labelsTr"
+    files = sorted(images.glob(f"{case}_*"))
+    configuration.preprocessor_class(verbose=False).run_case_save(
+        str(folder / case),
+        [str(file) for file in files],
+        str(labels / f"{case}{dataset['file_ending']}"),
+        manager,
+        configuration,
+        dataset,
+    )
+    for file in files:
+        file.unlink()
+    monkeypatch.setenv("nnUNet_preprocessed", str(home / "preprocessed"))
+    return folder
+
+
+def test_ct_looks_alike_preprocessed_and_raw(model, raw, tmp_path, monkeypatch):
+    image, truth, prediction = volume()
+    image[:] = np.linspace(-50, 150, 40)  # alike in all rows, which nnU-Net resamples
+    image[:, 0] = 0  # which it crops
+    fold = write_validation(model, {"case": (image, truth, prediction)}, channels=["CT"], **NIFTI)
+    as_ct(fold)
+    whole = shown(fold)
+    assert len(np.unique(whole.image)) > 15
+    folder = preprocess(fold, "case", tmp_path, monkeypatch)
+    found = shown(fold)
+    assert found.said == "slice 4 of 6, image as preprocessed"
+    assert np.abs(found.image.astype(int) - whole.image).max() <= 1
+    for file in folder.glob("case*.b2nd"):
+        file.write_bytes(b"no data")
+    with pytest.raises(UserError, match="preprocessed case case cannot be read"):
+        shown(fold)
+
+
+def test_three_sequences_in_one_file_are_no_colours(model, raw, tmp_path):
+    names = ["T1", "T2", "FLAIR"]
+    image, truth, prediction = volume()
+    fold = write_validation(model, {"case": (image, truth, prediction)}, channels=names, **NIFTI)
+    file = tmp_path / "data" / "imagesTr" / "case_0000.nii.gz"
+    one = SimpleITK.ReadImage(str(file))
+    SimpleITK.WriteImage(SimpleITK.JoinSeries([one, one * 2, one * 3]), str(file))
+    found = shown(fold)
+    assert found.said == "slice 4 of 6, channel T1 of 3"
+    assert (found.image[..., 0] == found.image[..., 1]).all()
+
+
+def test_an_image_with_fewer_slices_than_its_mask_is_one_line(model, raw, tmp_path):
+    fold = write_validation(model, {"case": volume()}, **NIFTI)
+    write(tmp_path / "data" / "imagesTr" / "case_0000.nii.gz", np.zeros((2, 30, 40), np.float32))
+    with pytest.raises(UserError, match="the image of case case and its mask differ in shape"):
+        shown(fold)
 
 
 def test_the_truth_is_found_where_nnunet_has_it_though_results_moved(model, raw, tmp_path):

@@ -14,8 +14,11 @@ from trained_results import TRAINER, call, write_results
 
 from nnunet_vit_trainer.commands.predict import predict as predict_command
 from nnunet_vit_trainer.prediction import Predictor
+from nnunet_vit_trainer.prediction.batches import predicted
 from nnunet_vit_trainer.prediction.cases import Case, find_cases
+from nnunet_vit_trainer.prediction.ensemble import folds_of
 from nnunet_vit_trainer.prediction.files import predict_cases
+from nnunet_vit_trainer.prediction.tiles import Canvas
 from vit_backbone import UserError
 
 SIZES = {"large": (70, 45), "small": (20, 17), "one_tile": (32, 32), "a.b_0001": (33, 64)}
@@ -154,6 +157,7 @@ def test_a_model_is_found_by_its_dataset(exporter, model, images, tmp_path, monk
         (["-m", "MODEL", "-p", "nnUNetPlans_two_folds"], "leave -d and -p away"),
         (["-m", "MODEL", "-f", "2"], "no checkpoint_final.pth of fold 2; there are: 0, 1"),
         (["-m", "MODEL", "-step_size", "1.5"], "step size 1.5"),
+        (["-m", "MODEL", "-step_size", "0"], "step size 0.0"),
         (["-m", "MODEL", "-num_parts", "2", "-part_id", "2"], "-part_id"),
         (["-m", "MODEL", "-batch_size", "0"], "batch size 0"),
     ],
@@ -194,6 +198,8 @@ def test_cases_are_found_as_nnunet_names_them(images, tmp_path):
     other.touch()
     with pytest.raises(UserError, match="would both become"):
         find_cases([tmp_path / "y_0000.png", other], ".png")
+    with pytest.raises(UserError, match="would be channels of one case"):
+        find_cases([tmp_path / "x_0001.png", other.rename(other.with_name("x_0000.png"))], ".png")
 
 
 def test_arrays_give_what_files_give_from_several_threads(model, images, stocks):
@@ -254,8 +260,109 @@ def test_a_batch_that_is_too_large_is_halved(model, images, stocks, tmp_path):
     assert {8, 4, 2} <= set(seen)
     assert all((read(tmp_path, name) == read(stocks, name)).all() for name in SIZES)
     limit = 0
+    course = predict_cases(predictor, find_cases([images], ".png"), tmp_path)
+    assert course.failed.keys() == SIZES.keys()
     with pytest.raises(UserError, match="too small for one tile of 32 x 32 px"):
-        predict_cases(predictor, find_cases([images], ".png"), tmp_path)
+        predictor.predict(np.zeros((1, 32, 32), np.float32))
+
+
+def test_logits_that_do_not_fit_the_device_are_summed_on_the_cpu(
+    model, images, stocks, tmp_path, monkeypatch
+):
+    tries, zeros = [], Canvas._zeros
+
+    def with_little_memory(canvas):
+        tries.append(canvas)
+        if len(tries) % 2:
+            raise torch.OutOfMemoryError
+        return zeros(canvas)
+
+    monkeypatch.setattr(Canvas, "_zeros", with_little_memory)
+    course = predict_cases(Predictor(model), find_cases([images], ".png"), tmp_path)
+    assert not course.failed
+    assert len(tries) == 2 * len(SIZES)
+    assert all((read(tmp_path, name) == read(stocks, name)).all() for name in SIZES)
+
+
+def test_a_case_that_cannot_be_summed_does_not_stop_the_others(
+    model, images, stocks, tmp_path, monkeypatch
+):
+    zeros = Canvas._zeros
+
+    def fail(canvas):
+        if canvas.image.shape[-1] == 45:
+            raise torch.OutOfMemoryError("no memory")
+        return zeros(canvas)
+
+    monkeypatch.setattr(Canvas, "_zeros", fail)
+    told = []
+    course = predict_cases(
+        Predictor(model, batch_size=5),
+        find_cases([images], ".png"),
+        tmp_path,
+        on_progress=told.append,
+    )
+    assert course.failed == {"large": "no memory"}
+    assert told == sorted(told)
+    rest = SIZES.keys() - {"large"}
+    assert {file.stem for file in tmp_path.iterdir()} == rest
+    assert all((read(tmp_path, name) == read(stocks, name)).all() for name in rest)
+
+
+def test_a_network_that_fails_fails_the_cases_of_its_batch(model, images, stocks, tmp_path):
+    predictor = Predictor(model, batch_size=1)
+    network = predictor.ensemble.networks[1]
+    forward, calls = network.forward, []
+
+    def fail_once(images):
+        calls.append(images)
+        if len(calls) == 3:
+            raise RuntimeError("of the device")
+        return forward(images)
+
+    network.forward = fail_once
+    course = predict_cases(predictor, find_cases([images], ".png"), tmp_path)
+    first, *rest = (case.name for case in find_cases([images], ".png"))
+    assert course.failed == {first: "of the device"}
+    assert all((read(tmp_path, name) == read(stocks, name)).all() for name in rest)
+
+
+def test_finished_logits_do_not_stay_on_the_device(model, images):
+    predictor = Predictor(model)
+    canvas, _ = predictor.preprocess(np.zeros((1, 1, 40, 40), np.float32), {"spacing": [1, 1, 1]})
+    of = predictor.ensemble
+    (done,) = predicted([canvas], of.networks, predictor.mirrors, 4, predictor.device)
+    assert done._sums == []
+    assert done.result().device.type == "cpu"
+
+
+def test_a_mask_never_replaces_an_image(model, images, tmp_path, capsys):
+    photo = tmp_path / "photo.png"
+    shutil.copy(images / "small_0000.png", photo)
+    before = photo.read_bytes()
+    for more in ([], ["--continue_prediction"]):
+        with pytest.raises(SystemExit) as stopped:
+            command([photo], tmp_path, model, *more)
+        assert stopped.value.code == 2
+        assert "would replace the image" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_a_model_is_loaded_where_nnunet_compiles(model, images, stocks, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_compile", "t")
+    command([images / "small_0000.png"], tmp_path, model)
+    assert (read(tmp_path, "small") == read(stocks, "small")).all()
+    assert not any("lora" in n for n, _ in Predictor(model).ensemble.networks[0].named_modules())
+
+
+def test_folders_beside_the_folds_are_none(tmp_path):
+    for name in ("fold_0", "fold_10", "fold_2", "fold_0_backup", "fold_0_1", "fold_all"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.pth").touch()
+    assert sorted(folds_of(tmp_path, None, "a.pth")) == ["0", "10", "2"]
+    with pytest.raises(UserError, match=r"of fold 0_1; there are: 0, 10, 2, all$"):
+        folds_of(tmp_path, ["0_1"], "a.pth")
 
 
 def test_the_command_lays_a_manifest_beside_the_masks(model, images, tmp_path):

@@ -240,6 +240,23 @@ def test_the_command_writes_both_for_a_run_made_before(fold, capsys):
     checkpoint.unlink()
 
 
+def test_a_fold_that_is_broken_does_not_stop_the_next_one(trained_folder, tmp_path, capsys):
+    model = copy_of(trained_folder, tmp_path)
+    fold = write_validation(model, {"case": flat_case(np.random.default_rng(0))})
+    broken = shutil.copytree(fold, fold.with_name("fold_1"))
+    shutil.copytree(fold, fold.with_name("fold_2"))
+    (broken / "validation" / "summary.json").write_text("{}")
+    with pytest.raises(SystemExit) as stopped:
+        call(report, model)
+    assert stopped.value.code == 2
+    out, said = capsys.readouterr()
+    assert [line for line in out.splitlines() if line.endswith("report.html")] == [
+        str(model / f"fold_{number}" / "report.html") for number in (0, 2)
+    ]
+    assert len(said.splitlines()) == 1
+    assert f"no report of {broken}: " in said
+
+
 def test_a_fold_that_is_not_validated_is_one_line(fold, capsys):
     with pytest.raises(SystemExit) as stopped:
         call(report, fold.parent, "-f", "7")

@@ -26,6 +26,8 @@ def features() -> None:
     check_device(arguments.device, 1)
     if not arguments.o.parent.is_dir() or arguments.o.is_dir():
         raise UserError(f"-o {arguments.o}: a file in a folder that is there is expected")
+    if arguments.config and (arguments.f or arguments.chk):
+        raise UserError("-f and -chk choose a checkpoint of --results; --config has none")
     by = _by_results if arguments.results else _by_config
     inputs, views, said = by(arguments)
     for view in views:
@@ -64,12 +66,13 @@ def _by_results(arguments: argparse.Namespace) -> tuple[list["Input"], list["Vie
     folder = arguments.results.resolve()
     plans, dataset = read_model(folder)
     asked = None if arguments.f is None else [arguments.f]
-    fold = folds_of(folder, asked, arguments.chk)[0]
+    name = arguments.chk or "checkpoint_final.pth"
+    fold = folds_of(folder, asked, name)[0]
     inputs = [
         preprocessed(case.name, case.files, plans, dataset, arguments.slice)
         for case in find_cases(arguments.images, dataset["file_ending"])
     ]
-    checkpoint = folder / f"fold_{fold}" / arguments.chk
+    checkpoint = folder / f"fold_{fold}" / name
     views, said = trained_views(plans, dataset, checkpoint)
     return inputs, views, "; ".join(filter(None, (f"fold {fold}", said)))
 
@@ -122,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         help="draw the backbone of a trained model, <trainer>__<plans>__<configuration>",
     )
     add("-f", metavar="FOLD", help="of --results (default: the first that is there)")
-    add("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+    add("-chk", metavar="NAME", help="of --results (default: checkpoint_final.pth)")
     add("-o", type=Path, default=Path("features.png"), metavar="FILE", help="default: %(default)s")
     add("-slice", type=int, metavar="N", help="of volumes, from 1 (default: the middle one)")
     add("-device", default="cpu", choices=("cuda", "cpu", "mps"), help="default: %(default)s")

@@ -27,7 +27,7 @@ def predict() -> None:
     begun = time.perf_counter()
     arguments = _parser().parse_args()
     from nnunet_vit_trainer.launch.checks import check_device
-    from nnunet_vit_trainer.prediction.cases import find_cases, not_done, part_of
+    from nnunet_vit_trainer.prediction.cases import check_output, find_cases, not_done, part_of
     from nnunet_vit_trainer.prediction.ensemble import folds_of
     from nnunet_vit_trainer.prediction.files import predict_cases, prepare_output
     from nnunet_vit_trainer.prediction.predictor import Predictor
@@ -43,13 +43,15 @@ def predict() -> None:
         arguments.f,
         arguments.chk,
         arguments.device,
-        step=arguments.step_size or (_FAST_STEP if arguments.fast else _STEP),
+        step=_step(arguments),
         mirror=not (arguments.disable_tta or arguments.fast),
         batch_size=arguments.batch_size,
         sum_on_device=not arguments.not_on_device,
     )
     ending = predictor.ensemble.dataset["file_ending"]
-    cases = part_of(find_cases(arguments.i, ending), arguments.part_id, arguments.num_parts)
+    cases = find_cases(arguments.i, ending)
+    check_output(cases, arguments.o, ending)
+    cases = part_of(cases, arguments.part_id, arguments.num_parts)
     found = len(cases)
     if arguments.continue_prediction:
         wanted = arguments.save_probabilities
@@ -88,6 +90,12 @@ def predict() -> None:
         name, why = next(iter(course.failed.items()))
         more = f" (and {len(course.failed) - 1} more)" if len(course.failed) > 1 else ""
         raise UserError(f"{len(course.failed)} of {len(cases)} cases failed: {name}: {why}{more}")
+
+
+def _step(arguments: argparse.Namespace) -> float:
+    if arguments.step_size is not None:
+        return arguments.step_size
+    return _FAST_STEP if arguments.fast else _STEP
 
 
 def _model_folder(arguments: argparse.Namespace) -> Path:

@@ -18,6 +18,7 @@ def report() -> None:
     from nnunet_vit_trainer.pictures.validation import draw_validation
     from nnunet_vit_trainer.report.write import write_report
 
+    failed = []
     for fold in folds:
         try:
             print(draw_validation(fold))
@@ -25,8 +26,10 @@ def report() -> None:
             print(f"no overlay sheet: {reason_of(error, 400)}")
         try:
             print(write_report(fold))
-        except OSError as error:
-            raise UserError(f"no report of {fold}: {reason_of(error)}") from error
+        except (UserError, OSError) as error:
+            failed.append(f"no report of {fold}: {reason_of(error)}")
+    if failed:
+        raise UserError("; ".join(failed))
 
 
 def _folds(folder: Path, asked: list[str] | None) -> list[Path]:

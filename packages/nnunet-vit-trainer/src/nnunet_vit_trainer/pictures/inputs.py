@@ -53,10 +53,10 @@ def preprocessed(
         files: one a channel, or one of all channels.
         plans: of the model.
         dataset: the content of its ``dataset.json``.
-        at: which slice of a volume; ``None`` is the middle one.
+        at: which slice of a volume, from 1; ``None`` is the middle one of those that are not empty.
 
     Raises:
-        UserError: it cannot be read, or has other channels or no such slice.
+        UserError: it cannot be read, or has other channels or no such slice, or an empty one.
     """
     model = Model(plans, dataset, classes_of(dataset), ignored_value(dataset))
     manager = model.manager
@@ -71,14 +71,21 @@ def preprocessed(
     axes = plans["transpose_forward"]
     spacing = [properties["spacing"][axis] for axis in axes]
     raw = raw.transpose(0, *(axis + 1 for axis in axes))
-    cropped = raw[(slice(None), *(slice(*ends) for ends in properties["bbox_used_for_cropping"]))]
-    at = _slice_of(data, at, name)
-    image, said = shown_channels(cropped[:, at], model, are_colours(model.channels))
+    (first, last), *sides = properties["bbox_used_for_cropping"]
+    at = (first + last) // 2 if at is None else _slice_of(raw, at, name)
+    if not first <= at < last:
+        raise UserError(
+            f"{name}: slice {at + 1} is empty, and the model does not see it; "
+            f"take one of {first + 1} to {last}"
+        )
+    rows, columns = (slice(*ends) for ends in sides)
+    cropped = raw[:, at, rows, columns]
+    image, said = shown_channels(cropped, model, are_colours(model.channels))
     return Input(
-        _with(name, len(data[0]), at, said),
+        _with(name, len(raw[0]), at, said),
         image,
         spacing[1] / spacing[2],
-        torch.from_numpy(np.ascontiguousarray(data[:, at], dtype=np.float32)),
+        torch.from_numpy(np.ascontiguousarray(data[:, at - first], dtype=np.float32)),
         model.settings["normalization_schemes"],
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from PIL import Image
@@ -146,12 +147,18 @@ def _read_image(
         colours = are_colours(model.channels)
         shown = [str(file) for file in (files if colours else files[:1])]
         image, _ = _read(reader.read_images, shown)
-        image = image.transpose(0, *(axis + 1 for axis in model.plans["transpose_forward"]))[:, at]
-        return shown_channels(image, model, colours or len(image) in (3, 4))
-    found = _preprocessed_slice(model, case, at, shape)
+        image = image.transpose(0, *(axis + 1 for axis in model.plans["transpose_forward"]))
+        if image.shape[1:] != shape:
+            raise UserError(f"the image of case {shorten(case)} and its mask differ in shape")
+        # A picture of colours is one file, whatever its channels are called.
+        colours = colours or (isinstance(reader, NaturalImage2DIO) and len(image) in (3, 4))
+        return shown_channels(image[:, at], model, colours)
+    found = _read(
+        lambda _: _preprocessed_slice(model, case, at, shape), f"preprocessed case {shorten(case)}"
+    )
     if found is None:
         return np.full((*shape[1:], 3), 128, dtype=np.uint8), NO_IMAGE
-    image, said = shown_channels(found, model, are_colours(model.channels))
+    image, said = shown_channels(found, model, are_colours(model.channels), preprocessed=True)
     return image, ", ".join(filter(None, ("image as preprocessed", said)))
 
 
@@ -168,13 +175,16 @@ def raw_files(dataset_name: str, dataset: Mapping[str, Any], case: str) -> list[
     return sorted((folder / "imagesTr").glob(pattern))
 
 
-def shown_channels(image: np.ndarray, model: Model, colours: bool) -> tuple[np.ndarray, str]:
+def shown_channels(
+    image: np.ndarray, model: Model, colours: bool, *, preprocessed: bool = False
+) -> tuple[np.ndarray, str]:
     """Turn a slice into what a screen shows: three channels of colour, or the first one as grey.
 
     Args:
         image: (C, height, width), values as they are.
         model: tells what the channels are.
         colours: whether they are red, green and blue.
+        preprocessed: whether the values are those that nnU-Net normalised.
 
     Returns:
         (height, width, 3), 0 to 255; and which channel it is, where there are more.
@@ -184,7 +194,11 @@ def shown_channels(image: np.ndarray, model: Model, colours: bool) -> tuple[np.n
     window = None
     if model.settings["normalization_schemes"][0] == "CTNormalization":
         found = model.plans.get("foreground_intensity_properties_per_channel", {}).get("0", {})
-        window = found.get("percentile_00_5"), found.get("percentile_99_5")
+        low, high = found.get("percentile_00_5"), found.get("percentile_99_5")
+        if preprocessed and None not in (low, high):  # as nnU-Net's CTNormalization
+            mean, std = found["mean"], max(found["std"], 1e-8)
+            low, high = (low - mean) / std, (high - mean) / std
+        window = low, high
     names = model.channels
     said = f"channel {names[0]} of {len(names)}" if len(names) > 1 else ""
     return to_rgb(image[:1], window), shorten(said, 40)

@@ -33,25 +33,50 @@ def predicted(
         device: of the networks.
         on_batch: is told after each batch which case its last tile is of.
 
-    Raises:
-        UserError: the device's memory is too small for one tile.
+    What a network or a canvas fails at is raised by `Canvas.result` of the cases that it concerns;
+    the others go on.
     """
     pieces = (
-        (canvas, tile, flips) for canvas in canvases for tile in canvas.tiles for flips in mirrors
+        (canvas, tile, flips)
+        for canvas in canvases
+        for tile in canvas.tiles
+        for flips in mirrors
+        if not canvas.is_complete  # it may have failed on the way
     )
     sums = [torch.empty(0)] * len(networks)  # of the tile that is in the making
     while batch := list(itertools.islice(pieces, batch_size)):
-        images = torch.stack([_flipped(canvas.tile(tile), flips) for canvas, tile, flips in batch])
-        images = images.to(device)
-        outputs = [in_halves(network, images) for network in networks]
-        for index, piece in enumerate(batch):
-            done = [
-                _add(piece, member, output[index], sums, mirrors)
-                for member, output in enumerate(outputs)
-            ]
-            if done[-1]:
-                yield piece[0]
+        cases = dict.fromkeys(canvas for canvas, _, _ in batch)
+        try:
+            images = [_flipped(canvas.tile(tile), flips) for canvas, tile, flips in batch]
+            outputs = _answers(networks, torch.stack(images).to(device))
+        except Exception as error:  # of a network, which has seen them together
+            for canvas in cases:
+                canvas.fail(error)
+        else:
+            for piece, *logits in zip(batch, *outputs, strict=True):
+                _take(piece, logits, sums, mirrors)
+        yield from (canvas for canvas in cases if canvas.is_complete)
         on_batch(batch[-1][0])
+
+
+def _answers(networks: Sequence[nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
+    return [in_halves(network, images) for network in networks]
+
+
+def _take(
+    piece: _Piece,
+    logits: Sequence[torch.Tensor],
+    sums: list[torch.Tensor],
+    mirrors: Sequence[tuple[int, ...]],
+) -> None:
+    """Take the members' answers; of what fails in it, as for memory, the case fails."""
+    canvas = piece[0]
+    try:
+        for member, own in enumerate(logits):
+            if not canvas.is_complete:
+                _add(piece, member, own, sums, mirrors)
+    except Exception as error:
+        canvas.fail(error)
 
 
 def _add(
@@ -60,15 +85,14 @@ def _add(
     logits: torch.Tensor,
     sums: list[torch.Tensor],
     mirrors: Sequence[tuple[int, ...]],
-) -> bool:
+) -> None:
     """Take one answer; with the last of a tile's mirrors their mean goes to the canvas."""
     canvas, tile, flips = piece
     logits = _flipped(logits, flips)
     # In nnU-Net's order, since sums of floats depend on it. Only one tile is in the making.
     sums[member] = logits if flips == mirrors[0] else sums[member].add_(logits)
-    if flips != mirrors[-1]:
-        return False
-    return canvas.add(tile, member, sums[member].div_(len(mirrors)))
+    if flips == mirrors[-1]:
+        canvas.add(tile, member, sums[member].div_(len(mirrors)))
 
 
 def _flipped(tile: torch.Tensor, flips: tuple[int, ...]) -> torch.Tensor:
@@ -90,11 +114,12 @@ def in_halves(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cuda", enabled=images.device.type == "cuda"):
             return network(images)
     except torch.OutOfMemoryError:
-        if len(images) == 1:
-            height, width = images.shape[-2:]
-            raise UserError(
-                f"the device's memory is too small for one tile of {height} x {width} px; use "
-                "-device cpu, or end what else runs on the device"
-            ) from None
+        pass  # it holds the network's tensors until here
     torch.cuda.empty_cache()
+    if len(images) == 1:
+        height, width = images.shape[-2:]
+        raise UserError(
+            f"the device's memory is too small for one tile of {height} x {width} px; use "
+            "-device cpu, or end what else runs on the device"
+        )
     return torch.cat([in_halves(network, half) for half in images.tensor_split(2)])

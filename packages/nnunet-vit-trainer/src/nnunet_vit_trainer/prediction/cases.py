@@ -29,8 +29,8 @@ def find_cases(inputs: Sequence[Path], file_ending: str) -> list[Case]:
         file_ending: of the data set's images, such as ``.nii.gz``.
 
     Raises:
-        UserError: what is not there, has another ending or no channel number, or two files of one
-            name from different folders.
+        UserError: what is not there, has another ending or no channel number, or files of one case
+            from different folders.
     """
     folder = len(inputs) == 1 and inputs[0].is_dir()
     files = sorted(inputs[0].iterdir()) if folder else list(inputs)
@@ -61,13 +61,37 @@ def _grouped(files: Sequence[Path], file_ending: str) -> list[Case]:
                 f"{file.name.removesuffix(file_ending)}_0000{file_ending}; {_REMEDY}"
             )
         name, channel = matched.groups()
-        same = channels.setdefault(name, {}).setdefault(channel, file)
+        of = channels.setdefault(name, {})
+        first = next(iter(of.values()), file)
+        if channel not in of and first.parent != file.parent:
+            raise UserError(
+                f"{first} and {file} would be channels of one case; put them into one folder"
+            )
+        same = of.setdefault(channel, file)
         if same is not file:
             raise UserError(f"{same} and {file} would both become {name}{file_ending}")
     return [
         Case(name, tuple(of[channel] for channel in sorted(of)))
         for name, of in sorted(channels.items())
     ]
+
+
+def check_output(cases: Sequence[Case], output: Path, file_ending: str) -> None:
+    """Refuse a folder where the mask of a case would replace an image.
+
+    Args:
+        cases: to predict.
+        output: the folder.
+        file_ending: of images and masks.
+
+    Raises:
+        UserError: naming the image.
+    """
+    images = {file.resolve() for case in cases for file in case.files}
+    for case in cases:
+        mask = output / f"{case.name}{file_ending}"
+        if mask.resolve() in images:
+            raise UserError(f"the mask of {case.name} would replace the image {mask}; use other -o")
 
 
 def not_done(

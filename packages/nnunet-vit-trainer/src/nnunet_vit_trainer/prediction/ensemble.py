@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunet_vit_trainer.checkpoints.content import unwrap
+from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME
 from vit_backbone import UserError, reason_of
 from vit_backbone.segmentation.model import ViTSegmentationModel
 from vit_backbone.vits.unfilled import weights_follow
@@ -74,8 +77,9 @@ def load_ensemble(
             f"the model in {folder} cannot be loaded: {type(error).__name__}: {reason_of(error)}"
         ) from error
     networks = []
+    plain: Any = unwrap(loaded.network)  # ours or stock; nnU-Net wraps it where nnUNet_compile=t
     for weights in loaded.list_of_parameters:
-        network = copy.deepcopy(loaded.network)
+        network = copy.deepcopy(plain)
         network.load_state_dict(weights)
         if isinstance(network, ViTSegmentationModel):
             network.disable_lora()
@@ -102,7 +106,9 @@ def folds_of(folder: Path, asked: Sequence[int | str] | None, checkpoint: str) -
         UserError: none, or not those.
     """
     found = sorted(
-        file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}")
+        file.parent.name.removeprefix("fold_")
+        for file in folder.glob(f"fold_*/{checkpoint}")
+        if re.fullmatch(FOLD_NAME, file.parent.name)
     )
     there = ", ".join(found) or "none"
     if asked is None:

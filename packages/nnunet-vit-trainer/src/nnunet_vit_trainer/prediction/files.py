@@ -149,10 +149,11 @@ def _write(
     mask = f"{case.name}{of.dataset['file_ending']}"
     try:
         with course.measured("resample and write"):
+            logits = canvas.result().numpy()
             shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run
             unfinished.mkdir()
             export_prediction_from_logits(
-                canvas.result().numpy(),
+                logits,
                 properties,
                 of.configuration,
                 of.plans,

@@ -58,7 +58,7 @@ class Canvas:
         step: see `tiles_of`.
         num_outputs: output channels of the network.
         members: networks of the ensemble; each has logits of its own until the end, as in nnU-Net.
-        device: where the logits are summed.
+        device: where the logits are summed; on the CPU where its memory is too small for them.
     """
 
     def __init__(
@@ -79,47 +79,72 @@ class Canvas:
         self._sums: list[torch.Tensor] = []  # as large as all classes of the image, so not before
         self._num_outputs, self._members = num_outputs, members
         self._total = self._missing = len(self.tiles) * members
+        self._result: torch.Tensor | Exception | None = None
 
     @property
     def share_done(self) -> float:
         """How much of the case is predicted, 0 to 1."""
         return 1 - self._missing / self._total
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is to come: all tiles are there, or it failed."""
+        return self._result is not None
+
     def tile(self, tile: Tile) -> torch.Tensor:
         """Cut out a tile, (C, height, width)."""
         return self.image[tile]
 
-    def add(self, tile: Tile, member: int, logits: torch.Tensor) -> bool:
-        """Add a tile's logits, (K, height, width), and say whether it was the last one."""
+    def add(self, tile: Tile, member: int, logits: torch.Tensor) -> None:
+        """Add a tile's logits, (K, height, width); with the last one the device is left."""
         if not self._sums:
             self._begin()
         self._sums[member][tile] += logits.to(self._gaussian.device).mul_(self._gaussian)
         if member == 0:
             self._weights[tile[1:]] += self._gaussian
         self._missing -= 1
-        return self._missing == 0
+        if not self._missing:
+            self._result = self._mean()
+            self._sums = []
 
-    def _begin(self) -> None:
-        shape = self.image.shape[1:]
-        half: dict[str, Any] = {"dtype": torch.half, "device": self._gaussian.device}
-        self._sums = [
-            torch.zeros((self._num_outputs, *shape), **half) for _ in range(self._members)
-        ]
-        self._weights = torch.zeros(shape, **half)
+    def fail(self, error: Exception) -> None:
+        """Give the case up: `result` raises the error."""
+        self._result, self._sums, self._missing = error, [], 0
 
-    @torch.inference_mode()
     def result(self) -> torch.Tensor:
         """Return the members' mean logits, (K, slices, height, width), half, on the CPU.
 
         Raises:
             UserError: a logit that is not finite in half precision.
+            Exception: why the case failed.
         """
+        assert self._result is not None  # it is complete
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
+
+    def _begin(self) -> None:
+        try:
+            self._sums, self._weights = self._zeros()
+        except torch.OutOfMemoryError:
+            self._gaussian = self._gaussian.cpu()  # as in nnU-Net
+        if not self._sums:
+            torch.cuda.empty_cache()
+            self._sums, self._weights = self._zeros()
+
+    def _zeros(self) -> tuple[list[torch.Tensor], torch.Tensor]:
+        shape = self.image.shape[1:]
+        half: dict[str, Any] = {"dtype": torch.half, "device": self._gaussian.device}
+        sums = [torch.zeros((self._num_outputs, *shape), **half) for _ in range(self._members)]
+        return sums, torch.zeros(shape, **half)
+
+    def _mean(self) -> torch.Tensor:
         mean: torch.Tensor | None = None
         for logits in self._sums:
-            torch.div(logits, self._weights, out=logits)
-            if torch.any(torch.isinf(logits)):
+            whole = torch.div(logits, self._weights, out=logits).cpu()
+            if torch.any(torch.isinf(whole)):
                 raise UserError("the network's logits are infinite in half precision")
-            own = logits[(slice(None), *self._unpad[1:])].to("cpu")
+            own = whole[(slice(None), *self._unpad[1:])]
             mean = own if mean is None else mean.add_(own)
         assert mean is not None  # there is a member
         if self._members > 1:
