@@ -259,6 +259,7 @@ def test_a_configs_weight_folder_is_named_by_its_checksum_too(tmp_path):
 
 
 def test_a_dinov3_config_with_a_file_may_be_of_meddinov3(monkeypatch, tmp_path):
+    pytest.importorskip("vit_heads_segformer")
     monkeypatch.chdir(tmp_path)
     card = card_of_config("recommended_meddinov3")
     assert (card.weights.release, card.weights.licence) == (None, None)
