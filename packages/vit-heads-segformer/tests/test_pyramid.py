@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit_backbone.segmentation.geometry import resized
@@ -49,6 +50,26 @@ def test_under_autocast_the_weights_are_composed_as_they_are_kept():
     with torch.autocast("cpu", torch.bfloat16):
         folded, plain = head(taps, taps[0]).float(), plain_form(head, taps).float()
     assert F.mse_loss(folded, exact) < 2 * F.mse_loss(plain, exact)
+
+
+@pytest.mark.parametrize("grid", [(6, 4), (5, 7)])
+def test_compiled_a_padding_s_gradient_has_the_layout_that_inductor_expects(grid, monkeypatch):
+    """A CPU gives it its input's; tokens lie with channels last."""
+    layouts = []
+
+    class Noting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.replication_pad2d_backward.default:
+                layouts.append(found.is_contiguous())
+            return found
+
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    taps = [torch.rand(2, *grid, 8).permute(0, 3, 1, 2).requires_grad_() for _ in range(4)]
+    head = SegFormerHead([8] * 4, 2, hidden_size=8, neck="pyramid")
+    with Noting():
+        head(taps, torch.rand(2, 3, 16, 16)).sum().backward()
+    assert layouts == [True] * 4
 
 
 def test_the_pyramid_costs_a_fifth_of_its_plain_form():

@@ -90,6 +90,10 @@ class PyramidNeck(nn.Module):
 def _made_even(features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     height, width = features[0].shape[-2:]
     odd = (0, width % 2, 0, height % 2)
+    if torch.compiler.is_compiling():
+        # Inductor expects the padding's gradient in torch's own layout, which a CPU gives only to
+        # an input that has it (torch 2.15).
+        features = [tap.contiguous() for tap in features]
     return [F.pad(tap, odd, mode="replicate") for tap in features]
 
 
