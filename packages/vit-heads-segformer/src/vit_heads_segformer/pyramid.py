@@ -88,13 +88,16 @@ class PyramidNeck(nn.Module):
 
 
 def _made_even(features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Repeat the last column and row where their number is odd.
+
+    Not by replicated padding: of its gradient inductor expects another layout than a CPU gives
+    (torch 2.15). What is added is nothing where the number is even, so that sizes need no branch.
+    """
     height, width = features[0].shape[-2:]
-    odd = (0, width % 2, 0, height % 2)
-    if torch.compiler.is_compiling():
-        # Inductor expects the padding's gradient in torch's own layout, which a CPU gives only to
-        # an input that has it (torch 2.15).
-        features = [tap.contiguous() for tap in features]
-    return [F.pad(tap, odd, mode="replicate") for tap in features]
+    right, bottom = width % 2, height % 2
+    for_columns, for_rows = (width - 1 + right, 0), (0, 0, height - 1 + bottom, 0)
+    wide = [F.pad(f, (0, right)) + F.pad(f[..., -1:] * right, for_columns) for f in features]
+    return [F.pad(f, (0, 0, 0, bottom)) + F.pad(f[..., -1:, :] * bottom, for_rows) for f in wide]
 
 
 def _upsampled(
