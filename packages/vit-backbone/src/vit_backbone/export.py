@@ -120,6 +120,7 @@ def export_onnx(
             f"{_first_line(error)}; use export_program"
         ) from error
     assert onnx_program is not None  # with dynamo
+    _forget_origins(onnx_program.model)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         written = Path(folder) / file.name
         onnx_program.save(written)
@@ -127,6 +128,15 @@ def export_onnx(
         for part in Path(folder).iterdir():
             part.replace(file.parent / part.name)
     return difference
+
+
+def _forget_origins(model: Any) -> None:
+    """Remove what the exporter notes of each node: stack traces, with this machine's paths."""
+    graph = model.graph
+    nodes = list(graph.all_nodes())
+    values = [value for node in nodes for value in node.outputs]
+    for part in (model, graph, *graph.inputs, *graph.initializers.values(), *nodes, *values):
+        part.metadata_props.clear()
 
 
 def _largest_difference(

@@ -114,18 +114,11 @@ def _check_size(network: "nn.Module") -> None:
 
 
 def _plain_onnx(network: "ViTSegmentationModel", tile: list[int]) -> "ModelProto":
-    """Export a network, without what the exporter notes of each node: paths of this machine."""
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(network, Path(folder) / "network.onnx", tile)
-        model = onnx.load(Path(folder) / "network.onnx")
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]
-    for value in (*graph.input, *graph.output):
-        del value.metadata_props[:]
-    return model
+        return onnx.load(Path(folder) / "network.onnx")
 
 
 def _try(file: Path, metadata: dict[str, Any], precision: Precision) -> None:
