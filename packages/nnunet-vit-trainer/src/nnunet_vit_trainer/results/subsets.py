@@ -165,6 +165,8 @@ def _check_whole(splits: Splits, fold: int, file: Path) -> None:
     """Refuse what is no whole fold, or no longer the whole of what was drawn from it."""
     if not 0 <= fold < len(splits):
         raise UserError(f"fold {fold}: {file} has {len(splits)} splits (0 to {len(splits) - 1})")
+    if not splits[fold]["train"]:
+        raise UserError(f"fold {fold} in {file} has no case in 'train' to draw from")
     if (whole := parts_of(splits).get(fold)) is not None:
         raise UserError(f"fold {fold} is itself a part of fold {whole} in {file}; give that one")
     family = next(f for f in families_of(splits) if fold in (f.whole, *f.parts, *f.others))
