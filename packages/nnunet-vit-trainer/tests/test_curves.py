@@ -105,7 +105,9 @@ def test_the_log_of_the_last_training_counts(home):
     (fold / "training_log_2026_1_1_11_00_00.txt").write_text(
         "This split has 10 training and 4 validation cases. \nEpoch 0 \nEpoch time: 1.0 s \n"
     )
-    (fold / "training_log_2026_1_1_12_00_00.txt").write_text("This split has 11 training and 4")
+    (fold / "training_log_2026_1_1_12_00_00.txt").write_text(
+        "This split has 11 training and 4 validation cases. "
+    )
     assert table(collect_curves("900"), "Dice").rows[0][4] == "0.700 (1)"
 
 
