@@ -196,18 +196,18 @@ def key_of(name: str, dataset: int, seed: int) -> str:
     return f"{name}_{dataset}_{seed}"
 
 
-def recorded() -> dict[str, Any]:
-    """Read the record."""
-    return json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+def recorded(file: Path = RECORD) -> dict[str, Any]:
+    """Read a record."""
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def write_record(key: str, scores: dict[str, Any]) -> None:
-    """Add a run to the record, one line each."""
+def write_record(key: str, scores: dict[str, Any], file: Path = RECORD) -> None:
+    """Add a run to a record, one line each."""
     with _recording:
-        RECORD.parent.mkdir(exist_ok=True)
-        record = dict(sorted((recorded() | {key: scores}).items()))
+        file.parent.mkdir(exist_ok=True)
+        record = dict(sorted((recorded(file) | {key: scores}).items()))
         lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()]
-        RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(f"{key}: {scores}", flush=True)
 
 

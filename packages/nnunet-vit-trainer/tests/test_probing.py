@@ -144,6 +144,13 @@ def test_a_case_in_both_parts_of_a_split_is_refused(tmp_path):
         folds_of(folder, "nnUNetPlans_2d", [*cases])
 
 
+def test_a_fold_on_a_part_of_anothers_cases_is_no_further_fold(tmp_path):
+    cases = {f"c{i}": blocks(i) for i in range(3)}
+    splits = [{"train": train, "val": ["c2"]} for train in (["c0"], ["c0", "c1"])]
+    folder = write_data(tmp_path, cases, splits=splits)
+    assert folds_of(folder, "nnUNetPlans_2d", [*cases]) == [Fold(["c0", "c1"], ["c2"])]
+
+
 def test_cases_are_drawn_from_what_each_fold_is_scored_on():
     folds = [Fold([f"t{i}" for i in range(900)], ["v0", "v1"])]
     drawn = sample_cases(folds, 20, rng())

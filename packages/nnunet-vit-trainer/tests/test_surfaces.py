@@ -25,7 +25,7 @@ def measured(home, labels=None, tolerance=1.0, order=None):
     dataset |= {"regions_class_order": order} if order else {}
     (folder,) = (home / "results").glob("Dataset*/nnUNetTrainer__*")
     (folder / "dataset.json").write_text(json.dumps(dataset))
-    (result,), _ = read_results(folder.parent, 1)
+    (result,), _ = read_results(folder.parent, ["0"])
     count = []
     measure_surfaces(result, home / "truth", tolerance, lambda: count.append(1))
     return result, len(count)

@@ -17,12 +17,17 @@ class Spread(NamedTuple):
     mean: float
     spread: float
 
-    def text(self, digits: int = 3) -> str:
-        """Say it: ``0.812 ±0.010``, without a spread where there is none, ``-`` of nothing."""
+    def text(self, digits: int = 3, sign: str = "") -> str:
+        """Say it: ``0.812 ±0.010``, without a spread where there is none, ``-`` of nothing.
+
+        Args:
+            digits: behind the point.
+            sign: ``+`` writes it in front of what is not below 0, too.
+        """
         if math.isnan(self.mean):
             return "-"
         spread = "" if math.isnan(self.spread) else f" ±{self.spread:.{digits}f}"
-        return f"{self.mean:.{digits}f}{spread}"
+        return f"{self.mean:{sign}.{digits}f}{spread}"
 
 
 def spread_of(values: Iterable[float]) -> Spread:

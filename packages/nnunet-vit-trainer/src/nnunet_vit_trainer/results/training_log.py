@@ -11,6 +11,7 @@ from pathlib import Path
 _LOG = re.compile(r"training_log_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)\.txt")
 _EPOCH = re.compile(r"\bEpoch (\d+)\s*$")
 _SECONDS = re.compile(r"\bEpoch time: (\d+(?:\.\d+)?(?:e[+-]?\d+)?) s\b")
+_SPLIT = re.compile(r"\bThis split has (\d+) training and \d+ validation cases\b")
 _MEMORY = re.compile(r"\bPeak memory: (\d+(?:\.\d+)?) GiB\b")
 
 
@@ -42,6 +43,25 @@ def read_training(fold: Path) -> Training:
     return Training(sum(seconds.values()) / 3600 if complete else None, max(peaks, default=None))
 
 
+def read_training_cases(fold: Path) -> int | None:
+    """Return how many cases a fold was trained on when it was last trained.
+
+    Args:
+        fold: its folder.
+
+    Returns:
+        ``None`` if no log tells.
+    """
+    trained = [text for log in _logs(fold) if _SECONDS.search(text := _text_of(log))]
+    told = [match for text in trained if (match := _SPLIT.search(text))]
+    return int(told[-1][1]) if told else None
+
+
+def _text_of(log: Path) -> str:
+    # A log that is being written, or was when the machine went down, may hold anything.
+    return log.read_text(encoding="utf-8", errors="replace")
+
+
 def _logs(fold: Path) -> list[Path]:
     """List the logs by when they were begun: months and days have no leading zero."""
     dated = [(match, f) for f in fold.iterdir() if (match := _LOG.fullmatch(f.name))]
@@ -50,8 +70,7 @@ def _logs(fold: Path) -> list[Path]:
 
 def _read(log: Path, seconds: dict[int, float], peaks: list[float]) -> None:
     epoch = None
-    # A log that is being written, or was when the machine went down, may hold anything.
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in _text_of(log).splitlines():
         if match := _EPOCH.search(line):
             if epoch is None:  # what an earlier run trained beyond its last checkpoint
                 for later in [done for done in seconds if done >= int(match[1])]:

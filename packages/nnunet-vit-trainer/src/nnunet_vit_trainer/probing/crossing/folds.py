@@ -10,6 +10,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunet_vit_trainer.launch.checks import check_fold
 from nnunet_vit_trainer.plans.datasets import read_splits
 from nnunet_vit_trainer.probing.patches.sampling import even_shares
+from nnunet_vit_trainer.results.subsets import parts_of
 from vit_backbone import UserError, quoted
 
 _NNUNETS_SPLITS = 5
@@ -24,6 +25,8 @@ class Fold(NamedTuple):
 
 def folds_of(dataset_folder: Path, data_identifier: str, cases: Sequence[str]) -> list[Fold]:
     """Return the folds of ``splits_final.json``, or those that nnU-Net would make of the cases.
+
+    Folds that train on a part of another one's cases (of a learning curve) are no further folds.
 
     Args:
         dataset_folder: in nnUNet_preprocessed.
@@ -53,7 +56,8 @@ def folds_of(dataset_folder: Path, data_identifier: str, cases: Sequence[str]) -
                 f"{dataset_folder / 'splits_final.json'}: fold {number} has {len(both)} cases both "
                 f"in 'train' and in 'val', such as {quoted(both[0])}; leave them in one of the two"
             )
-    return folds
+    parts = parts_of(splits)
+    return [fold for number, fold in enumerate(folds) if number not in parts]
 
 
 def sample_cases(folds: Sequence[Fold], most: int, rng: np.random.Generator) -> list[str]:

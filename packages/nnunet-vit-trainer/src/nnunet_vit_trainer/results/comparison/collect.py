@@ -1,12 +1,13 @@
 """Collect what is known of all results of a data set."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_vit_trainer.plans.datasets import find_dataset, read_splits
 from nnunet_vit_trainer.results.costs import costs_of
+from nnunet_vit_trainer.results.subsets import parts_of
 from vit_backbone import UserError, reason_of
 
 from .paired import Paired, compare_pairs
@@ -63,8 +64,12 @@ def collect(
         check_library()
     name, folder = find_dataset(dataset_name_or_id, "nnUNet_results")
     preprocessed = Path(os.environ.get("nnUNet_preprocessed", ""), name)
-    results, unread = read_results(folder, len(read_splits(preprocessed) or range(_SPLITS)))
-    reference = _find(results, against)
+    splits = read_splits(preprocessed)
+    parts = [str(number) for number in parts_of(splits or [])]
+    folds = [str(number) for number in range(len(splits or range(_SPLITS)))]
+    wanted = [fold for fold in folds if fold not in parts]
+    results, unread = read_results(folder, wanted, leave_out=parts)
+    reference = _best(results) if against is None else find_result(results, against)
     for result in results:
         _count(result)
     if tolerance is not None:
@@ -85,9 +90,16 @@ def _unit(results: list[Result]) -> str:
     return "mm"
 
 
-def _find(results: list[Result], asked: str | None) -> Result | None:
-    if asked is None:
-        return results[0] if results[0].dice else None
+def find_result(results: Sequence[Result], asked: str) -> Result:
+    """Return the result that ``--against`` means.
+
+    Args:
+        results: all.
+        asked: a result's name, or a part that only its name has.
+
+    Raises:
+        UserError: none is meant, or several are, or it has no validation.
+    """
     exact = [result for result in results if result.name == asked]
     found = exact or [result for result in results if asked in result.name]
     if len(found) != 1:
@@ -97,6 +109,10 @@ def _find(results: list[Result], asked: str | None) -> Result | None:
     if not found[0].dice:
         raise UserError(f"--against {found[0].name}: none of its folds has a validation")
     return found[0]
+
+
+def _best(results: list[Result]) -> Result | None:
+    return results[0] if results[0].dice else None
 
 
 def _count(result: Result) -> None:

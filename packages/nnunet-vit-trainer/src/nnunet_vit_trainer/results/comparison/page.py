@@ -22,26 +22,43 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
         found: see `collect`.
         console: to print to; ``None`` is the terminal.
     """
+    count = len(found.results)
+    title = f"{found.dataset}: {count} result{'s'[: count != 1]}"
+    names = [result.name for result in found.results]
+    print_page(title, names, tables_of(found), notes_of(found), console)
+
+
+def print_page(
+    title: str,
+    names: Iterable[str],
+    tables: Iterable[Table],
+    notes: Iterable[str],
+    console: Console | None = None,
+) -> None:
+    """Print tables below a numbered list of what their rows are.
+
+    Args:
+        title: the first line.
+        names: of the rows, in the order of their numbers.
+        tables: whose rows begin with these numbers.
+        notes: lines below.
+        console: to print to; ``None`` is the terminal.
+    """
     console = console or Console(highlight=False)
     console.width = min(console.width, _WIDTH)
-    console.print(
-        Text(
-            f"{found.dataset}: {len(found.results)} result{'s'[: len(found.results) != 1]}\n",
-            style="bold",
-        )
-    )
-    names = RichTable.grid(padding=(0, 2))
-    names.add_column(justify="right")
-    names.add_column(overflow="fold")
-    for i, result in enumerate(found.results, 1):
-        names.add_row(str(i), Text(result.name))
-    console.print(names)
-    for table in tables_of(found):
+    console.print(Text(f"{title}\n", style="bold"))
+    list_of_names = RichTable.grid(padding=(0, 2))
+    list_of_names.add_column(justify="right")
+    list_of_names.add_column(overflow="fold")
+    for i, name in enumerate(names, 1):
+        list_of_names.add_row(str(i), Text(name))
+    console.print(list_of_names)
+    for table in tables:
         console.print()
         console.print(Text(table.title, style="bold"))
         for part in fitting_parts(table):
             console.print(part)
-    for line in notes_of(found):
+    for line in notes:
         console.print(Text(f"note: {line}", style="yellow"))
 
 

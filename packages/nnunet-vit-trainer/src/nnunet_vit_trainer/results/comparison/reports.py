@@ -2,13 +2,14 @@
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nnunet_vit_trainer.results.spread import Spread, known_of, mean_of, spread_of
 
 from .collect import Comparison
 from .result import Result
-from .tables import notes_of, tables_of
+from .tables import Table, notes_of, tables_of
 
 
 def markdown_of(found: Comparison) -> str:
@@ -17,12 +18,25 @@ def markdown_of(found: Comparison) -> str:
     Args:
         found: see `collect`.
     """
-    lines = [f"# {found.dataset}", ""]
-    lines += [f"{i}. `{result.name}`" for i, result in enumerate(found.results, 1)]
-    for table in tables_of(found):
+    names = [result.name for result in found.results]
+    return markdown_page(found.dataset, names, tables_of(found), notes_of(found))
+
+
+def markdown_page(
+    title: str, names: Iterable[str], tables: Iterable[Table], notes: Sequence[str]
+) -> str:
+    """Write tables below a numbered list of what their rows are.
+
+    Args:
+        title: the heading.
+        names: of the rows, in the order of their numbers.
+        tables: whose rows begin with these numbers.
+        notes: a list below.
+    """
+    lines = [f"# {title}", "", *(f"{i}. `{name}`" for i, name in enumerate(names, 1))]
+    for table in tables:
         lines += ["", f"## {table.title}", "", _markdown_row(table.header)]
         lines += ["|" + "---|" * len(table.header), *map(_markdown_row, table.rows)]
-    notes = notes_of(found)
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
@@ -33,7 +47,15 @@ def csv_of(found: Comparison) -> str:
     Args:
         found: see `collect`.
     """
-    rows = [_record(found, result) for result in found.results]
+    return csv_table([_record(found, result) for result in found.results])
+
+
+def csv_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Write rows below all their columns; what a row lacks is empty.
+
+    Args:
+        rows: column -> cell.
+    """
     columns = dict.fromkeys(column for row in rows for column in row)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")

@@ -1,6 +1,7 @@
 """One result of a data set: a model's folder in nnUNet_results, ours or stock nnU-Net's."""
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,15 @@ class Result:
         return {name: spread_of(of[name] for of in by_fold if name in of) for name in names}
 
 
-def read_results(dataset_folder: Path, splits: int) -> tuple[list[Result], list[str]]:
+def read_results(
+    dataset_folder: Path, wanted: Sequence[str], leave_out: Collection[str] = ()
+) -> tuple[list[Result], list[str]]:
     """Read every result of a data set, the best Dice first, those without one last.
 
     Args:
         dataset_folder: the data set's in nnUNet_results.
-        splits: folds that it is split into; which of them are missing is noted.
+        wanted: names of folds; which of them are missing is noted.
+        leave_out: folds that are not looked at; which of them are there is noted.
 
     Returns:
         The results, and why others cannot be read, a line each.
@@ -106,7 +110,7 @@ def read_results(dataset_folder: Path, splits: int) -> tuple[list[Result], list[
     results, unread = [], []
     for folder in sorted(folders):
         try:
-            results.append(_read(folder, splits))
+            results.append(_read(folder, wanted, leave_out))
         except (OSError, UserError) as error:
             unread.append(f"{folder.name} is left out: {reason_of(error)}")
     if not results:
@@ -118,10 +122,11 @@ def _by_dice(result: Result) -> tuple[bool, float]:
     return not result.dice, -result.mean_dice().mean if result.dice else 0.0
 
 
-def _read(folder: Path, splits: int) -> Result:
+def _read(folder: Path, wanted: Sequence[str], leave_out: Collection[str]) -> Result:
     plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
     result = Result(folder.name, folder, plans, dataset)
-    folds = folds_in(folder)
+    there = folds_in(folder)
+    folds = [fold for fold in there if fold.name not in leave_out]
     for fold in folds:
         _read_validation(result, fold)
         training = read_training(fold.folder)
@@ -131,7 +136,12 @@ def _read(folder: Path, splits: int) -> Result:
             result.gibibytes[fold.name] = training.gibibytes
         if fold.is_finished:
             result.megabytes[fold.name] = (fold.folder / FINAL).stat().st_size / 1e6
-    result.notes += _missing(folds, splits)
+    result.notes += _missing(folds, wanted)
+    if len(folds) < len(there):
+        parts = ", ".join(fold.name for fold in there if fold.name in leave_out)
+        result.notes.append(
+            f"fold {parts}: left out, trained on a part of another fold's cases (--curve)"
+        )
     return result
 
 
@@ -157,12 +167,11 @@ def _read_validation(result: Result, fold: Fold) -> None:
         result.notes.append(f"fold {fold.name}: no case has {', '.join(empty)}, nor any prediction")
 
 
-def _missing(folds: list[Fold], splits: int) -> list[str]:
+def _missing(folds: list[Fold], wanted: Sequence[str]) -> list[str]:
     """Say which folds there are not, and which of those that are there are not through."""
     numbers = {fold.name for fold in folds}
-    wanted = [] if numbers == {ALL} else [str(number) for number in range(splits)]
     told = {
-        "missing": [name for name in wanted if name not in numbers],
+        "missing": [n for n in wanted if n not in numbers and numbers != {ALL}],
         "not trained to the end": [f.name for f in folds if not f.is_finished],
         "not validated": [f.name for f in folds if f.is_finished and not f.is_validated],
     }

@@ -1,0 +1,1 @@
+"""Learning curves: what results reached on how many training cases."""
