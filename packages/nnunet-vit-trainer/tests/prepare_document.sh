@@ -6,7 +6,7 @@
 give() { python "$TESTS/readers_files.py" "$@"; }
 
 on_a_small_machine() { # each command means the real one through small_machine.py
-  export STAND_IN_WEIGHTS="$PWD/tiny.safetensors"
+  export STAND_IN_WEIGHTS="$FIRST_RUN/tiny.safetensors"
   mkdir -p commands
   for real in "$(dirname "$(command -v python)")"/nnUNetv2_*; do
     name=$(basename "$real")
@@ -36,12 +36,15 @@ README.md)
   on_a_small_machine
   export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=1 OMP_NUM_THREADS=1
   ;;
-docs/tutorial.md | docs/serving.md) ;; # as a reader runs them, in a new, empty folder
-docs/sharing.md) # the commands of its table are for a model with LoRA and two folds
+docs/tutorial.md) # as a reader runs it, in a new, empty folder, with a weight file for its end
   cp "$FIRST_RUN/tiny.safetensors" dinov3_vitb16.safetensors
-  cp -r "$FIRST_RUN"/nnunet/results/Dataset042_Vessels/*_my__2d RESULTS
+  ;;
+docs/sharing.md) # RESULTS is a model with LoRA, of two folds, which the tutorial's is not
+  cp -r "$FIRST_RUN"/nnunet/results/Dataset042_Vessels others_results
+  ln -s others_results/*_my__2d RESULTS
   cp -r RESULTS/fold_0 RESULTS/fold_1
   ;;
+docs/serving.md) ;; # goes on where sharing ended
 *)
   export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=1 OMP_NUM_THREADS=1
   after_the_first_run
@@ -72,10 +75,10 @@ docs/own-data.md)
 docs/prediction.md) cp IMAGES/new_0_0000.png image_0000.png ;;
 docs/probing.md)
   mkdir WEIGHTS_FOLDER
-  give weights WEIGHTS_FOLDER/mine.safetensors vit_tiny_patch16_224
-  give weights a.pth vit_tiny_patch16_224
-  give weights b.safetensors
-  give weights mine.pth vit_small_patch16_224
+  give weights b.safetensors vit_small_patch16_224
+  give weights a.pth vit_small_patch16_224
+  cp b.safetensors WEIGHTS_FOLDER
+  cp a.pth mine.pth
   echo a.pth > list.txt
   ;;
 docs/training.md) cp tiny.safetensors mine.pth ;;
@@ -86,6 +89,6 @@ docs/troubleshooting.md)
 packages/nnunet-vit-trainer/README.md)
   forget_the_data_set
   mkdir WEIGHTS_FOLDER
-  cp tiny.safetensors WEIGHTS_FOLDER
+  give weights WEIGHTS_FOLDER/mine.safetensors vit_small_patch16_224
   ;;
 esac
