@@ -208,7 +208,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """The documents' commands, extracted and run; 15 min. `-- docs/compare.md` runs one alone."""
+    """The documents' commands, run; some 15 min. `-- docs/compare.md` runs one alone."""
     session.run_install(
         *["uv", "sync", "--all-packages", "--all-extras", "--no-default-groups"],
         f"--python={session.virtualenv.location}",
