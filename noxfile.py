@@ -208,15 +208,17 @@ def integration(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """The commands of the tutorial and of what goes on in its folder, extracted and run; 3 min."""
+    """The documents' commands, run; some 15 min. `-- docs/compare.md` runs one alone."""
     session.run_install(
         *["uv", "sync", "--all-packages", "--all-extras", "--no-default-groups"],
         f"--python={session.virtualenv.location}",
         env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
     )
     folder = Path(session.create_tmp()).resolve() / "documents"
-    shutil.rmtree(folder, ignore_errors=True)
-    session.run("python", "packages/nnunet-vit-trainer/tests/run_documents.py", str(folder))
+    if not session.posargs:
+        shutil.rmtree(folder, ignore_errors=True)
+    runner = "packages/nnunet-vit-trainer/tests/run_documents.py"
+    session.run("python", runner, str(folder), *session.posargs)
 
 
 @nox.session(default=False)

@@ -16,28 +16,33 @@ ROOT = Path(__file__).parents[3]
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packages/*/README.md")]
 )
-# What `nox -s docs` runs, one after the other, in one folder and one shell.
-RUN_IN_ORDER = ("tutorial.md", "sharing.md", "serving.md")
 
-_FENCE = re.compile(r"^(<!-- run -->\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r"^(?:<!-- (run|not run: [^\n]+) -->\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
 _PATH_OF_COMMAND = re.compile(r'"?\$\(command -v (\w+)\)"?')
 _COMMENT = re.compile(r"(^|\s)#.*")
 _ENDS = {";", "&&", "||", "|", "&", ">", ">>", "<"}
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, what is in it, its first line's number, whether it is run."""
+    """A fenced block: its language, what is in it, its first line's number, and its mark.
+
+    The mark is ``run``, ``not run: `` with the reason, or nothing.
+    """
 
     language: str
     text: str
     line: int
-    runs: bool
+    mark: str
+
+    @property
+    def runs(self):
+        return self.mark == "run"
 
 
 def blocks_of(document):
     """List the fenced blocks of a document's text."""
     return [
-        Block(match[2], match[3], document[: match.start(3)].count("\n") + 1, bool(match[1]))
+        Block(match[2], match[3], document[: match.start(3)].count("\n") + 1, match[1] or "")
         for match in _FENCE.finditer(document)
     ]
 

@@ -1,6 +1,6 @@
 """The documents say what is so: commands parse, links lead somewhere, messages are ours.
 
-What they run is run by ``nox -s docs``.
+Each command is run by ``nox -s docs``, or its block says why not.
 """
 
 import re
@@ -10,7 +10,6 @@ import yaml
 from documents import (
     DOCUMENTS,
     ROOT,
-    RUN_IN_ORDER,
     anchors_of,
     blocks_of,
     commands_of,
@@ -21,7 +20,8 @@ from documents import (
     parts_not_said,
     stock_options,
 )
-from run_documents import script_of
+from run_documents import FIRST_RUN, IN_ONE_SHELL, script_of, shells, table_of_commands
+from small_machine import SHORT, arguments_of
 
 from nnunet_vit_trainer.config.reading import load_config
 from vit_backbone.heads.finding import is_installed_head
@@ -37,14 +37,26 @@ def blocks(file, language):
 
 
 def marks_in(text):
-    return len(re.findall(r"^<!-- run -->$", text, re.M))
+    return len(re.findall(r"^<!-- (not )?run\b", text, re.M))
+
+
+def unmarked(document):
+    """Say in which blocks commands are neither run, nor said why not."""
+    return [
+        block.line
+        for block in blocks_of(document)
+        if block.language == "bash" and commands_of(block.text) and not block.mark
+    ]
 
 
 def faults_of(command, arguments):
-    """Say what is wrong with a command as a document gives it; ``...`` stands for arguments."""
+    """Say what is wrong with a command as a document gives it.
+
+    ``...`` stands for arguments, and ``@FILE`` for those in a file, which is not there.
+    """
     if command in our_commands() and "..." not in arguments:
         try:
-            parser_of(command).parse_args(arguments)
+            parser_of(command).parse_args([a for a in arguments if not a.startswith("@")])
         except SystemExit:
             return f"{command} does not take {arguments}"
         return None
@@ -65,6 +77,11 @@ def test_commands_are_taken_by_their_own_parsers(file):
 
 
 @each_document
+def test_commands_are_run_or_the_document_says_why_not(file):
+    assert not unmarked(file.read_text())
+
+
+@each_document
 def test_links_lead_somewhere(file):
     text = file.read_text()
     lost = []
@@ -82,7 +99,7 @@ def test_links_lead_somewhere(file):
 def test_blocks_are_whole_and_python_is_python(file):
     text = file.read_text()
     assert len(re.findall(r"^ *```", text, re.M)) == 2 * len(blocks_of(text))
-    assert marks_in(text) == sum(block.runs for block in blocks_of(text))
+    assert marks_in(text) == sum(bool(block.mark) for block in blocks_of(text))
     for block in blocks(file, "python"):
         compile(block.text, f"{file}:{block.line}", "exec")
 
@@ -116,15 +133,44 @@ def test_quoted_messages_are_ours():
     assert not [part for message in messages for part in parts_not_said(message)]
 
 
-def test_what_is_run_is_run_in_one_shell():
-    marked = {file.name for file in DOCUMENTS if marks_in(file.read_text())}
-    assert marked == {*RUN_IN_ORDER}
-    text = "<!-- run -->\n```bash\ntrain\n```\nand\n```bash\nnot\n```\n"
+def test_what_is_marked_is_run_once():
+    marked = [
+        str(file.relative_to(ROOT))
+        for file in DOCUMENTS
+        if any(block.runs for block in blocks_of(file.read_text()))
+    ]
+    (first, together, *alone) = shells()
+    assert (first, together) == ((FIRST_RUN,), IN_ONE_SHELL)
+    assert sorted(name for names in shells() for name in names) == marked
+    assert all(len(names) == 1 for names in alone)
+
+
+def test_the_index_tells_what_is_run():
+    table = table_of_commands()
+    assert table in (ROOT / "docs/README.md").read_text(), table
+
+
+def test_a_block_is_run_or_says_why_not():
+    text = "<!-- run -->\n```bash\nnnUNetv2_train\n```\nand\n```bash\nnnUNetv2_predict\n```\n"
+    text += "<!-- not run: two machines -->\n```bash\nnnUNetv2_plan\n```\n"
     text += "<!-- run -->\n```yaml\n# my.yaml, a config\nmodel: {}\n```\n"
-    script = script_of("a.md", text)
-    assert "train\n" in script
-    assert "not" not in script
+    assert unmarked(text) == [7]
+    assert unmarked("<!-- not run: -->\n```bash\nnnUNetv2_plan\n```\n")  # no reason
+    script = script_of("a.md", blocks_of(text))
+    assert "nnUNetv2_train\n" in script
+    assert "predict" not in script
+    assert "plan" not in script
     assert "cat > my.yaml <<'" in script
+
+
+def test_what_a_small_machine_runs_is_the_command_with_a_small_config(tmp_path):
+    given = ["42", "2d", "0", "--config", "recommended", "--c"]
+    arguments = arguments_of("nnUNetv2_train_vit", given, tmp_path / "tiny.pth", tmp_path)
+    config = load_config(tmp_path / "recommended.yaml")
+    assert arguments == [*given[:4], str(tmp_path / "recommended.yaml"), "--c", "-device", "cpu"]
+    assert (config.model.backbone, config.model.model_path) == ("test_vit", "segformer")
+    assert config.train.num_epochs == SHORT["num_epochs"]
+    assert arguments_of("nnUNetv2_info_vit", ["a.zip"], tmp_path, tmp_path) == ["a.zip"]
 
 
 @pytest.mark.parametrize(
