@@ -1,6 +1,7 @@
 """The command that plans: from a raw data set to plans that a training derives its own from."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from trained_results import call
 from nnunet_vit_trainer.commands.plan import plan
 from nnunet_vit_trainer.launch.prepare import prepare
 from nnunet_vit_trainer.launch.request import Request
+from nnunet_vit_trainer.report.command import command_of
 
 CONFIG = """
 model: {model_path: linear, backbone: test_vit, pretrained: false}
@@ -79,6 +81,7 @@ def test_a_data_set_is_planned_and_a_training_takes_the_plan(pictures, capsys):
     assert settings["batch_size"] == 2
     assert settings["architecture"]["network_class_name"].endswith(".build_network")
     assert plans["vit_planned"]["config"] == "tiny"
+    assert plans["vit_planned"]["reasons"][2].startswith("objects: b, smallest")
     data = pictures / settings["data_identifier"]
     data.mkdir()
     for name in ("c0.pkl", "c0.b2nd"):
@@ -88,6 +91,8 @@ def test_a_data_set_is_planned_and_a_training_takes_the_plan(pictures, capsys):
     )
     assert derived.plans["plans_name"] == "nnUNetViTPlans_tiny"
     assert derived.plans["configurations"]["2d"]["patch_size"] == [144, 128]
+    command = command_of(Path(derived.folder, "fold_all"), derived.plans)
+    assert command.endswith("900_Squares 2d all --config tiny.yaml -p nnUNetViTPlans")
     # As train.patch_size and train.batch_size of any config do over any plan.
     derived = prepare(request("own.yaml"))
     assert derived.plans["configurations"]["2d"]["patch_size"] == [48, 64]

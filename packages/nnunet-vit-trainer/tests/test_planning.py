@@ -171,7 +171,7 @@ def test_reasons_fit_a_line_and_say_what_holds():
     said = dict(reasons_of_choice(asked, choose(asked), {"a": 20, "b": 50}, own))
     assert said["objects"] == "a, smallest of 2 classes: 20 px, 1.4 patches of 14 px"
     assert said["spacing"].endswith("2 times is the most")
-    assert "nnU-Net's 224 x 192: 2.1%, 16 of 224" in said["padding"]
+    assert "nnU-Net's 224 x 192: 2.1%, 16 tokens of 224" in said["padding"]
     assert max(map(len, said.values())) <= 72
     none = dict(reasons_of_choice(given(), choose(given()), {}, own))
     assert none["spacing"] == "1 x 1, nnU-Net's own; there are no objects to widen"

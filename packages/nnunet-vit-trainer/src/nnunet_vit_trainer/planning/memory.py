@@ -15,11 +15,11 @@ from nnunet_vit_trainer.launch.backbones import asked_backbone
 from nnunet_vit_trainer.network import build_network
 from nnunet_vit_trainer.plans.architecture import architecture_of
 from nnunet_vit_trainer.plans.derive import resolved_recipe
-from nnunet_vit_trainer.training.averaging import WeightAverage
 from nnunet_vit_trainer.training.optimization import build_optimizer
 from nnunet_vit_trainer.training.shortage.counting import count_peak
 from nnunet_vit_trainer.training.step import training_step
 from nnunet_vit_trainer.training.trainer import OPTIMIZER_KEYS
+from vit_backbone import UserError, ViTSegmentationModel, reason_of
 from vit_backbone.heads.recompute import set_recompute
 
 from .tiles import Size
@@ -74,25 +74,33 @@ def line_of(count: Callable[[int, Size], int], patch: Size) -> Line:
     few, many = (count(_FEWEST, tile) for tile in tiles)
     pixels = [_FEWEST * height * width for height, width in tiles]
     per_pixel = (many - few) / (pixels[1] - pixels[0])
-    return Line(few - per_pixel * pixels[0], per_pixel)
+    return Line(max(0.0, few - per_pixel * pixels[0]), per_pixel)
 
 
-def build(config: ViTnnUNetConfig, channels: int, outputs: int) -> nn.Module:
+def build(config: ViTnnUNetConfig, channels: int, outputs: int) -> ViTSegmentationModel:
     """Build a config's network without memory, as it trains.
 
     Args:
         config: checked.
         channels: of the images.
         outputs: classes or regions.
+
+    Raises:
+        UserError: options that the backbone or the head refuses, or sizes that no tensor has.
     """
     backbone, _ = asked_backbone(config.model, None)
     arguments = architecture_of(config, backbone["name"])["arch_kwargs"]
-    with torch.device("meta"):
-        network = build_network(channels, outputs, **arguments)
+    try:
+        with torch.device("meta"):
+            network = build_network(channels, outputs, **arguments)
+    except (RuntimeError, OverflowError) as error:
+        raise UserError(f"the network of this config cannot be built: {error}") from error
     network.backbone.set_grad_checkpointing(config.train.grad_checkpointing)
     if config.train.grad_checkpointing_head:
-        set_recompute(network.head)
-    return network.train()
+        name = f"train.grad_checkpointing_head: head {config.model.model_path!r}"
+        set_recompute(network.head, name)
+    network.train()
+    return network
 
 
 def counter_of(
@@ -107,32 +115,42 @@ def counter_of(
         config: its own.
         labels: of the data set, without the ignore label, whose loss asks what a pixel holds.
         channels: of the images.
+
+    Raises:
+        UserError: when it counts, a head whose step cannot be.
     """
     recipe = resolved_recipe(config, pretrained=True)
+    rates = {key: recipe[key] for key in OPTIMIZER_KEYS}
     dtype = None if config.train.amp_dtype == "float32" else torch.bfloat16
     loss = _loss_of(labels)
-    # The gradients of a first batch lie there while the next one is computed.
-    batches = min(config.train.accumulate_steps, 2)
+    maps = labels.num_segmentation_heads if labels.has_regions else 1
+    beside = _held_beside(network, config)
 
     def count(batch: int, tile: Size) -> int:
-        def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-            average = WeightAverage(network, config.train.ema) if config.train.ema else None
-            image = torch.empty(batch, channels, *tile)
-            maps = labels.num_segmentation_heads if labels.has_regions else 1
-            target = torch.zeros(batch, maps, *tile)
-            return average, training_step(
-                network,
-                loss,
-                optimizer,
-                [(image, target)] * batches,
-                gradient_clip=config.train.gradient_clip,
-                amp_dtype=dtype,
+        def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> object:
+            image, target = torch.empty(batch, channels, *tile), torch.zeros(batch, maps, *tile)
+            clip = config.train.gradient_clip
+            batches = [(image, target)]
+            return training_step(
+                network, loss, optimizer, batches, gradient_clip=clip, amp_dtype=dtype
             )
 
-        rates = {key: recipe[key] for key in OPTIMIZER_KEYS}
-        return count_peak(network, step, partial(build_optimizer, **rates))
+        try:
+            return beside + count_peak(network, step, partial(build_optimizer, **rates))
+        except Exception as error:  # a head may ask what a tensor holds, and these hold nothing
+            raise UserError(
+                "a training step of this config cannot be counted: "
+                f"{type(error).__name__}: {reason_of(error)}; plan with nnUNetv2_plan_experiment, "
+                "and say train.patch_size and train.batch_size"
+            ) from error
 
     return count
+
+
+def _held_beside(network: nn.Module, config: ViTnnUNetConfig) -> int:
+    """Return the bytes of what one step alone does not show: an average, gradients so far."""
+    trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    return trained * ((config.train.ema > 0) + (config.train.accumulate_steps > 1))
 
 
 def _loss_of(labels: LabelManager) -> nn.Module:

@@ -67,8 +67,7 @@ def _spacing(given: Given, choice: Choice, spacing: Sequence[float]) -> str:
 def _bound(given: Given, choice: Choice) -> str:
     """Say what keeps pixels from being finer."""
     if choice.bound == "tile":
-        whose = "no tile" if given.tile is None else "train.patch_size does not"
-        return f"beyond it {whose} holds the image"
+        return f"finer fits {'no tile' if given.tile is None else 'not train.patch_size'}"
     if choice.bound == "finest":
         return f"{FINEST:g} times is the most"
     return f"{WIDE} are enough" if given.width else "there are no objects to widen"
@@ -91,8 +90,8 @@ def _padding(given: Given, choice: Choice, nnunet: Sequence[int]) -> str:
     theirs = wasted_tokens(nnunet, given.image, given.patch)
     of = math.prod(patches_of(nnunet, given.patch))
     return (
-        f"{padding(choice.tile, given.patch):.1%}, {wasted} tokens beside the image; nnU-Net's "
-        f"{nnunet[0]} x {nnunet[1]}: {padding(nnunet, given.patch):.1%}, {theirs} of {of}"
+        f"{padding(choice.tile, given.patch):.1%}, {wasted} tokens; nnU-Net's "
+        f"{nnunet[0]} x {nnunet[1]}: {padding(nnunet, given.patch):.1%}, {theirs} tokens of {of}"
     )
 
 

@@ -26,7 +26,7 @@ from nnunet_vit_trainer.plans.datasets import (
     read_dataset_json,
     read_json,
 )
-from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans
+from nnunet_vit_trainer.plans.derive import PLANNED_KEY, PLANS_KEY, derive_plans
 from vit_backbone import UserError, quoted, reason_of
 
 from .adapting import Adapter
@@ -34,9 +34,6 @@ from .memory import GIB, build, counter_of
 from .planner import ViTPlanner
 from .reasons import Reasons
 from .sampling import typical_widths
-
-PLANNED_KEY = "vit_planned"
-"""The plans' top-level key for what they were planned for, and why they are as they are."""
 
 NNUNETS_MEMORY = 8
 """GiB that nnU-Net plans for."""
@@ -186,7 +183,11 @@ def _finish(
     reasons = [f"{name}: {text}" for name, text in _reasons(adapter, plans)]
     return plans | {
         "configurations": {"2d": configuration, **kept},
-        PLANNED_KEY: {"config": config_name, "reasons": reasons},
+        PLANNED_KEY: {
+            "config": config_name,
+            "plans_name": plans["plans_name"],
+            "reasons": reasons,
+        },
     }
 
 
