@@ -70,7 +70,7 @@ def _print(planned: "Planned", arguments: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         "nnUNetv2_plan_vit",
-        example="nnUNetv2_plan_vit 42 --config recommended_dinov2_base -gpu_memory_target 24",
+        example="nnUNetv2_plan_vit 42 --config my.yaml -gpu_memory_target 24",
         about="Plan a raw data set for a ViT, as nnUNetv2_plan_experiment does for a U-Net: a tile "
         "of whole patches, as large as images and memory allow; finer pixels where objects are "
         "few patches wide; the batch from what is left. Prints its reasons. The 2d configuration "
