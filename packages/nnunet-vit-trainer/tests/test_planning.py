@@ -217,21 +217,32 @@ def test_regions_are_classes_and_what_is_ignored_is_none():
     assert classes_of(labels) == {"whole": [1, 2], "core": [2], "rim": [1]}
 
 
-@pytest.mark.parametrize(
-    "labels", [{"background": 0, "a": 1}, {"background": 0, "a": [1, 2], "b": [2]}]
-)
-def test_what_a_step_takes_is_a_line_by_the_pixels_of_a_batch(labels):
+def counted_of(labels, **train):
+    """Build a tiny network, and return it and what counts its step."""
     config = ViTnnUNetConfig(
         model=ViTModelConfig(model_path="linear", backbone="test_vit", pretrained=False),
-        train=ViTTrainConfig(ema=0.9, grad_checkpointing=True, accumulate_steps=2),
+        train=ViTTrainConfig(**train),
     )
-    manager = LabelManager(labels, [1, 2])
+    manager = LabelManager({"background": 0, **labels}, [1, 2])
     network = build(config, 1, manager.num_segmentation_heads)
-    count = counter_of(network, config, manager, 1)
+    return network, counter_of(network, config, manager, 1)
+
+
+def test_what_a_step_takes_is_a_line_by_the_pixels_of_a_batch():
+    network, count = counted_of({"a": 1}, grad_checkpointing=True)
     line = line_of(count, (16, 16))
     expected = line.fixed + line.per_pixel * 7 * 640 * 320
     assert count(7, (640, 320)) == pytest.approx(expected, rel=0.02)
     assert all(parameter.is_meta for parameter in network.parameters())
+
+
+def test_what_is_held_beside_a_step_counts():
+    """Of regions, with an average of the weights and the gradients of an earlier batch."""
+    labels, tile = {"a": [1, 2], "b": [2]}, (64, 64)
+    _, plain = counted_of(labels)
+    network, more = counted_of(labels, ema=0.9, accumulate_steps=2)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert more(2, tile) - plain(2, tile) == 2 * 4 * trained
 
 
 def test_a_gpu_has_less_to_count_than_it_has():
