@@ -1,6 +1,6 @@
 """The masks of a raw data set, as its planner will have them sliced, a sample of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,9 @@ from vit_backbone import UserError, reason_of
 
 from .objects import areas_in, classes_of, typical_width
 
+_SLICES = 64
+"""Slices of a volume in which classes are looked for."""
+
 
 def typical_widths(
     cases: dict[str, dict[str, Any]],
@@ -17,7 +20,6 @@ def typical_widths(
     reader: Any,
     axes: Sequence[int],
     spacing: Sequence[float],
-    on_case: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Return each class's `typical_width` in pixels after resampling, of a sample of cases.
 
@@ -27,7 +29,6 @@ def typical_widths(
         reader: nnU-Net's reader of such files.
         axes: the plans' ``transpose_forward``.
         spacing: that images get, (slices, height, width) after the transposition.
-        on_case: called after each.
 
     Raises:
         UserError: a mask that cannot be read.
@@ -41,8 +42,9 @@ def typical_widths(
             raise UserError(f"{cases[name]['label']} cannot be read: {reason_of(error)}") from error
         before = np.array(properties["spacing"])[list(axes)][1:]
         scale = float(np.prod(before / np.array(spacing)[1:]))
+        slices = mask[0].transpose(axes)
+        picked = np.linspace(0, len(slices) - 1, min(len(slices), _SLICES)).astype(int)
         for of, values in classes.items():
-            found[of] += (areas_in(mask[0].transpose(axes), values) * scale).tolist()
-        on_case()
+            found[of] += (areas_in(slices[picked], values) * scale).tolist()
     widths = {name: typical_width(areas) for name, areas in found.items()}
     return {name: width for name, width in widths.items() if width is not None}
