@@ -1,6 +1,7 @@
 """The command that plans: from a raw data set to plans that a training derives its own from."""
 
 import json
+import os
 from math import prod
 from pathlib import Path
 
@@ -27,6 +28,7 @@ SQUARE, SIDE = 20, 75
 def home(tmp_path, monkeypatch, pools_of_threads):
     """nnU-Net's folders, and two configs, whose steps are not counted: test_planning does that."""
     monkeypatch.setattr(run, "counter_of", lambda *of: lambda n, tile: 10**7 + 500 * n * prod(tile))
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("a forked process may wait for ever"))
     for kind in ("raw", "preprocessed", "results"):
         (tmp_path / kind).mkdir()
         monkeypatch.setenv(f"nnUNet_{kind}", str(tmp_path / kind))

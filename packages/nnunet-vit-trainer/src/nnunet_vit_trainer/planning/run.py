@@ -1,12 +1,15 @@
 """Plan a raw data set for a config: everything between the command and nnU-Net's planner."""
 
 import contextlib
+import importlib
 import io
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
@@ -34,6 +37,8 @@ from .memory import GIB, build, counter_of
 from .planner import ViTPlanner
 from .reasons import Reasons
 from .sampling import typical_widths
+
+LISTS_FILES = importlib.import_module("nnunetv2.utilities.utils")
 
 NNUNETS_MEMORY = 8
 """GiB that nnU-Net plans for."""
@@ -204,6 +209,9 @@ def _reasons(adapter: Adapter, plans: dict[str, Any]) -> Reasons:
 def nnunet_in_one_line(dataset: str) -> Iterator[None]:
     """Send what nnU-Net prints nowhere, and say in one line what it runs into.
 
+    It lists files by a pool of forked processes: such a child may wait for ever for a lock that
+    another thread of this process held. Threads list them here.
+
     Args:
         dataset: its name.
 
@@ -211,7 +219,10 @@ def nnunet_in_one_line(dataset: str) -> Iterator[None]:
         UserError: for whatever nnU-Net's own code raises.
     """
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            mock.patch.object(LISTS_FILES, "Pool", ThreadPool),
+        ):
             yield
     except UserError:
         raise
