@@ -9,8 +9,9 @@ one image's forward pass, GiB at the peak of a training step of batch 2 in float
 
 import re
 import sys
+from functools import partial
 
-from head_costs import CLASSES, SIDES, count_gflop, count_peak
+from head_costs import CLASSES, SIDES, count_gflop, count_peak, training_step
 
 from nnunet_vit_trainer.config.catalogue import shipped_configs, shipped_file
 from nnunet_vit_trainer.config.reading import load_config
@@ -44,7 +45,7 @@ def costs(model: ViTSegmentationModel) -> dict[str, str]:
     everything = sum(p.numel() for p in parameters) / 1e6
     trained = sum(p.numel() for p in parameters if p.requires_grad) / 1e6
     gflop = [count_gflop(model, side) for side in SIDES]
-    peak = [count_peak(model, side) for side in SIDES]
+    peak = [count_peak(model, partial(training_step, side=side)) for side in SIDES]
     of_them = "all" if trained == everything else f"{trained:.3g} M"
     return {
         "Size": f"{everything:.3g} M, {of_them} trained",

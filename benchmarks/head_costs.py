@@ -22,10 +22,9 @@ import torch
 import torch.nn.functional as F
 from heads import HEADS
 from torch import nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnunet_vit_trainer.training.shortage import counting
 from vit_backbone import ViTSegmentationModel, find_head
 
 SIZES, SIDES = ("small", "base", "large"), (256, 512)
@@ -50,16 +49,7 @@ def count_gflop(model: ViTSegmentationModel, side: int) -> float:
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
     """AdamW of what trains."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return with_states(torch.optim.AdamW(parameters, foreach=True))
-
-
-def with_states(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let an optimizer have its states already, as in every step but the first."""
-    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()
-    return optimizer
+    return counting.with_states(torch.optim.AdamW(parameters, foreach=True))
 
 
 def training_step(model: ViTSegmentationModel, optimizer: torch.optim.Optimizer, side: int) -> None:
@@ -77,28 +67,8 @@ def count_peak(
     step: Callable[[nn.Module, torch.optim.Optimizer], None],
     optimizer_of: Callable[[nn.Module], torch.optim.Optimizer] = adamw,
 ) -> float:
-    """GiB at the peak of a training step, without allocating it.
-
-    Args:
-        model: any; it stays as it is.
-        step: taken with a copy of it and an optimizer.
-        optimizer_of: makes that.
-    """
-    mode, tracker = FakeTensorMode(), MemTracker()
-    with FakeCopyMode(mode):
-        fake = copy.deepcopy(model)
-    for module in fake.modules():  # MemTracker hooks each parameter's gradient, frozen or not
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                delattr(module, name)
-                module.register_buffer(name, parameter.detach())
-    with mode:
-        optimizer = optimizer_of(fake)
-        tracker.track_external(fake, optimizer)
-        with tracker:
-            step(fake, optimizer)
-    (peak,) = tracker.get_tracker_snapshot("peak").values()
-    return peak["Total"] / 2**30
+    """GiB at the peak of a training step; see `counting.count_peak`."""
+    return counting.count_peak(model, step, optimizer_of) / 2**30
 
 
 def measure_peak(head: str, size: str, side: int) -> float:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from head_costs import adamw, with_states
+from head_costs import adamw
 from heads import HEADS
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from plain_unetr import PlainUNETRHead
 from torch import nn
 
+from nnunet_vit_trainer.training.shortage.counting import with_states
 from vit_backbone import create_backbone, find_head, get_vit_features
 from vit_backbone.heads.recompute import set_recompute
 from vit_backbone.segmentation.geometry import resized

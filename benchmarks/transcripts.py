@@ -34,6 +34,7 @@ COMMANDS = {
     "configs": "nnUNetv2_configs_vit --list",
     "probe": "nnUNetv2_probe_vit 900 --backbones vit_small_patch14.safetensors --random "
     "--tiles 20 -device cpu",
+    "plan": "nnUNetv2_plan_vit 900 --config my.yaml",
     "doctor": "nnUNetv2_doctor_vit 900 2d --config my.yaml -device cpu",
     "train": "nnUNetv2_train_vit 900 2d 0 --config my.yaml -device cpu",
     "predict": "nnUNetv2_predict_vit -i raw/Dataset900_Textures/imagesTs -o masks -d 900 "

@@ -112,6 +112,9 @@ def test_a_tab_completes_configs_files_and_data_sets(complete, monkeypatch, tmp_
     found = complete("nnUNetv2_train_vit 42 2d 0 --config rec")
     assert {"recommended", "recommended_dinov3_small", "recipe.yaml"} <= found
     assert "recipe.txt" not in found
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "data"))
+    monkeypatch.delenv("nnUNet_preprocessed")
+    assert complete("nnUNetv2_plan_vit Dataset00") == {"Dataset007_Other"}
     assert complete("nnUNetv2_configs_vit --show unetr_l") == {"unetr_light"}
     assert complete("nnUNetv2_predict_vit --save_p") == {"--save_probabilities"}
 

@@ -18,9 +18,11 @@ from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading import data_loader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import _dynamo, distributed, nn
+from torch import _dynamo, _subclasses, distributed, nn
+from torch.distributed._tools import mem_tracker
 
 import nnunet_vit_trainer
+from nnunet_vit_trainer.planning import run
 from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 NNUNET = sys.modules[nnUNetTrainer.__module__]
@@ -37,6 +39,8 @@ PRIVATE = {
     "_BatchNorm": "what batch norms of all dimensions are; no public class is",
     "_dynamo": "holds torch.compile's wrapper, OptimizedModule, and the base of its errors",
     "_orig_mod": "the network in that wrapper: checkpoints must not name the wrapper",
+    "_tools": "holds torch's MemTracker, which counts a step's memory; no public module does",
+    "_subclasses": "holds FakeTensorMode, in which that step takes none",
     "_exit": "Python's own, documented: ends a worker at once, whatever its threads do",
 }
 UNDOCUMENTED = {
@@ -45,6 +49,7 @@ UNDOCUMENTED = {
     "results_loop": (augmenter, "the thread of data workers, whose error would be printed"),
     "save_summary_json": (evaluate_predictions, "writes the summary, here to a temporary file"),
     "threadpool_limits": (data_loader, "limits threads for each batch; ours knows the libraries"),
+    "Pool": (run.LISTS_FILES, "how nnU-Net lists files: by forks, which may wait for ever"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
 OWN_METHODS = {"begin", "_end_if_asked", "_figures"}
@@ -112,12 +117,15 @@ def test_each_private_name_that_is_used_says_why():
         (NonDetMultiThreadedAugmenter, "_start"),
         (nn.modules.batchnorm, "_BatchNorm"),
         (_dynamo, "OptimizedModule"),
+        (_subclasses, "FakeTensorMode"),
+        (mem_tracker, "MemTracker"),
         (_dynamo.exc, "TorchDynamoException"),
         *((owner, name) for name, (owner, _) in UNDOCUMENTED.items()),
     ],
 )
 def test_it_is_still_there(owner, name):
-    why = PRIVATE.get(name) or UNDOCUMENTED.get(name, (owner, PRIVATE["_dynamo"]))[1]
+    module = owner.__name__.removeprefix("torch.").removeprefix("distributed.").split(".")[0]
+    why = PRIVATE.get(name) or UNDOCUMENTED.get(name, (owner, PRIVATE.get(module)))[1]
     assert hasattr(owner, name), f"{owner.__name__} has no {name} any more: {why}"
 
 

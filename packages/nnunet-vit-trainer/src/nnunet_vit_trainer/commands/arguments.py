@@ -79,12 +79,13 @@ def complete_config(prefix: str, **_: Any) -> list[str]:
     return complete_shipped(prefix) + sorted(files)
 
 
-def complete_dataset(prefix: str, **_: Any) -> list[str]:
-    """List the data sets in nnUNet_preprocessed that a word may become.
+def complete_dataset(prefix: str, variable: str = "nnUNet_preprocessed", **_: Any) -> list[str]:
+    """List the data sets in a folder of nnU-Net's that a word may become.
 
     Args:
         prefix: of the word.
+        variable: the environment variable that names the folder.
     """
-    folder = os.environ.get("nnUNet_preprocessed")
+    folder = os.environ.get(variable)
     names = [file.name for file in Path(folder).glob("Dataset*")] if folder else []
     return sorted(name for name in names if name.startswith(prefix))

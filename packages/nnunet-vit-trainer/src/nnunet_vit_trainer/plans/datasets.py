@@ -12,6 +12,7 @@ from .derive import settings_of
 _LARGEST_ID = 999
 _ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 _WHAT_FIRST = {
+    "nnUNet_raw": "make it first: nnUNetv2_import_images_vit FOLDER -d ID -n NAME",
     "nnUNet_preprocessed": "run first: nnUNetv2_plan_and_preprocess -d ID -c 2d",
     "nnUNet_results": "train first, or install a model: nnUNetv2_import_vit FILE.zip",
 }
@@ -40,8 +41,8 @@ def find_dataset(name_or_id: str | int, variable: str = "nnUNet_preprocessed") -
 
     Args:
         name_or_id: ``Dataset042_Mine``, 42, ``"42"`` or ``"042"``.
-        variable: the environment variable that says where: ``nnUNet_preprocessed`` or
-            ``nnUNet_results``.
+        variable: the environment variable that says where: ``nnUNet_raw``,
+            ``nnUNet_preprocessed`` or ``nnUNet_results``.
 
     Raises:
         UserError: no such folder, or none or several of that number in it.
@@ -123,14 +124,23 @@ def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dic
     if not isinstance(settings.get("data_identifier"), str):
         raise UserError(f"{file}: configuration {configuration!r} names no data_identifier")
     data = dataset_folder / settings["data_identifier"]
-    # Cases are two files each; whoever made room on a disk may have left the smaller ones.
-    if not any(data.glob("*.pkl")) or not any(any(data.glob(f"*.{kind}")) for kind in _ARRAYS):
+    if not has_cases(data):
         raise UserError(
             f"there are no preprocessed cases in {data}; run nnUNetv2_preprocess "
             f"-d ID -c {configuration} -plans_name {identifier}"
         )
     _refuse_other_files(data)
     return plans
+
+
+def has_cases(data: Path) -> bool:
+    """Tell whether a folder holds preprocessed cases.
+
+    Args:
+        data: named by a configuration's ``data_identifier``; it need not exist.
+    """
+    # Cases are two files each; whoever made room on a disk may have left the smaller ones.
+    return any(data.glob("*.pkl")) and any(any(data.glob(f"*.{kind}")) for kind in _ARRAYS)
 
 
 def _refuse_other_files(data: Path) -> None:

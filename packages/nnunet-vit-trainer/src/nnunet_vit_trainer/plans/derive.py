@@ -18,6 +18,9 @@ from vit_backbone import UserError, patch_embedding_trains, quoted
 from .architecture import architecture_of, auxiliary_outputs, resolved_options
 
 PLANS_KEY = "vit"
+PLANNED_KEY = "vit_planned"
+"""Of plans by `nnunet_vit_trainer.planning`, and of those derived from them: what they were planned
+for, their own name, and why they are as they are."""
 _RESAMPLING = "resampling_fn_probabilities"
 # Of nnU-Net's planners "torchres". Its default takes the classes one by one through skimage.
 TORCH_RESAMPLING = {

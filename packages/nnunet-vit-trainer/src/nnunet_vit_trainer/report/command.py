@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from nnunet_vit_trainer.checkpoints.private_paths import command_without_paths
+from nnunet_vit_trainer.plans.derive import PLANNED_KEY
 
 _TRAINS = "nnUNetv2_train_vit"
 _DEFAULT_TRAINER, _DEFAULT_PLANS = "nnUNetTrainerNoDeepSupervision_vit", "nnUNetPlans"
@@ -31,6 +32,7 @@ def _put_together(fold: Path, plans: Mapping[str, Any]) -> list[str]:
     # The data set's own plans name its data; the config's name is what ours have more.
     identifier = str(plans["configurations"][configuration].get("data_identifier", ""))
     own = identifier.removesuffix(f"_{configuration}")
+    own = plans.get(PLANNED_KEY, {}).get("plans_name", own)  # a ViT's plan may share data
     if not plans["plans_name"].startswith(f"{own}_"):
         own = _DEFAULT_PLANS
     config = plans["plans_name"].removeprefix(f"{own}_").removesuffix("_ds")

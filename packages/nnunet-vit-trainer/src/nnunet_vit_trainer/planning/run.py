@@ -1,0 +1,233 @@
+"""Plan a raw data set for a config: everything between the command and nnU-Net's planner."""
+
+import contextlib
+import importlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+    ExperimentPlanner,
+)
+from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_vit_trainer.config.reading import find_config, load_config
+from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
+from nnunet_vit_trainer.launch.backbones import asked_backbone
+from nnunet_vit_trainer.plans.datasets import (
+    environment,
+    find_dataset,
+    has_cases,
+    read_dataset_json,
+    read_json,
+)
+from nnunet_vit_trainer.plans.derive import PLANNED_KEY, PLANS_KEY, derive_plans
+from vit_backbone import UserError, quoted, reason_of
+
+from .adapting import Adapter
+from .memory import GIB, build, counter_of
+from .planner import ViTPlanner
+from .reasons import Reasons
+from .sampling import typical_widths
+
+LISTS_FILES = importlib.import_module("nnunetv2.utilities.utils")
+
+NNUNETS_MEMORY = 8
+"""GiB that nnU-Net plans for."""
+
+
+class Planned(NamedTuple):
+    """What was planned.
+
+    Attributes:
+        dataset: its name.
+        file: the plans.
+        reasons: why they are as they are.
+        preprocessed: whether the data that they name are there already.
+    """
+
+    dataset: str
+    file: Path
+    reasons: Reasons
+    preprocessed: bool
+
+
+def plan(
+    dataset_name_or_id: str | int,
+    config_path: str | Path,
+    *,
+    plans_name: str = "nnUNetViTPlans",
+    memory: float | None = None,
+    processes: int = 8,
+    on_progress: Callable[[str], None] = lambda what: None,
+) -> Planned:
+    """Plan the 2D configuration of a raw data set for a config, and write the plans.
+
+    Args:
+        dataset_name_or_id: in ``nnUNet_raw``; its fingerprint is extracted if there is none.
+        config_path: a YAML file, or the name of a shipped config.
+        plans_name: of the plans.
+        memory: of the device that will train, in GiB; ``None`` is that of this machine's GPU, or
+            nnU-Net's 8.
+        processes: that extract the fingerprint.
+        on_progress: told what is done.
+
+    Raises:
+        UserError: anything that the user can mend; no plans were written then.
+    """
+    config = load_config(config_path)
+    name, raw = find_dataset(dataset_name_or_id, "nnUNet_raw")
+    folder = Path(environment("nnUNet_preprocessed"), name)
+    config_name, file = find_config(config_path).stem, folder / f"{plans_name}.json"
+    kept = _kept_configurations(file, config_name)
+    dataset = read_dataset_json(raw)
+    with nnunet_in_one_line(name):
+        on_progress("extracting the fingerprint ...")
+        _extract_fingerprint(name, folder, processes)
+        on_progress("looking at masks ...")
+        widths = _widths(ExperimentPlanner(name), dataset["labels"])
+    on_progress("counting memory ...")
+    adapter = _adapter(config, dataset, widths, *device_memory(memory))
+    on_progress("planning ...")
+    with nnunet_in_one_line(name):
+        plans = ViTPlanner(
+            name, plans_name, adapter, partial(_finish, config, config_name, adapter, kept)
+        ).plan_experiment()
+    data = folder / plans["configurations"]["2d"]["data_identifier"]
+    return Planned(name, file, _reasons(adapter, plans), has_cases(data))
+
+
+def _kept_configurations(file: Path, config_name: str) -> dict[str, Any]:
+    """Return the configurations that a user added to the plans that are written over.
+
+    Raises:
+        UserError: the plans are nnU-Net's, or were planned for another config.
+    """
+    if not os.path.isfile(file):
+        return {}
+    plans = read_json(file)
+    another = f"give another name with -p, such as nnUNetViTPlans_{config_name}"
+    planned = plans.get(PLANNED_KEY)
+    if not isinstance(planned, dict) or PLANS_KEY in plans:
+        raise UserError(f"{file} was not written by nnUNetv2_plan_vit; {another}")
+    if planned.get("config") != config_name:
+        raise UserError(
+            f"{file} was planned for config {quoted(str(planned.get('config')))}; {another}, or "
+            "move it away"
+        )
+    configurations = plans.get("configurations")
+    return {n: c for n, c in configurations.items() if n != "2d"} if configurations else {}
+
+
+def _extract_fingerprint(name: str, folder: Path, processes: int) -> None:
+    """Extract it where there is none, as nnU-Net's command does."""
+    file = folder / "dataset_fingerprint.json"
+    if file.exists():
+        read_json(file)
+        return
+    extract_fingerprint_dataset(
+        convert_dataset_name_to_id(name), num_processes=processes, show_progress_bar=False
+    )
+
+
+def _widths(planner: ExperimentPlanner, labels: dict[str, Any]) -> dict[str, float]:
+    axes, _ = planner.determine_transpose()
+    spacing = planner.determine_fullres_target_spacing()[axes]
+    reader = planner.determine_reader_writer()()
+    return typical_widths(planner.dataset, labels, reader, axes, spacing)
+
+
+def device_memory(given: float | None) -> tuple[float, str]:
+    """Return the bytes that there are to plan for, and where that is from.
+
+    Args:
+        given: in GiB; ``None`` is this machine's GPU, or nnU-Net's 8 where there is none.
+    """
+    if given is not None:
+        return given * GIB, "as given"
+    if torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info()[1]), "this machine's GPU"
+    return NNUNETS_MEMORY * float(GIB), "nnU-Net's default (no GPU here)"
+
+
+def _adapter(
+    config: ViTnnUNetConfig,
+    dataset: dict[str, Any],
+    widths: dict[str, float],
+    memory: float,
+    source: str,
+) -> Adapter:
+    names = {name: value for name, value in dataset["labels"].items() if name != "ignore"}
+    labels = LabelManager(names, dataset.get("regions_class_order"))
+    channels = len(dataset["channel_names"])
+    network = build(config, channels, labels.num_segmentation_heads)
+    count = counter_of(network, config, labels, channels)
+    patch = network.backbone.patch_embed.patch_size
+    return Adapter(config.train, patch, widths, count, memory, source)
+
+
+def _finish(
+    config: ViTnnUNetConfig,
+    config_name: str,
+    adapter: Adapter,
+    kept: dict[str, Any],
+    plans: dict[str, Any],
+) -> dict[str, Any]:
+    """Name the ViT as the plans' architecture: nnU-Net's own would not take this tile."""
+    derived = derive_plans(plans, "2d", config_name, config, *asked_backbone(config.model, None))
+    architecture = derived["configurations"]["2d"]["architecture"]
+    configuration = plans["configurations"]["2d"] | {"architecture": architecture}
+    reasons = [f"{name}: {text}" for name, text in _reasons(adapter, plans)]
+    return plans | {
+        "configurations": {"2d": configuration, **kept},
+        PLANNED_KEY: {
+            "config": config_name,
+            "plans_name": plans["plans_name"],
+            "reasons": reasons,
+        },
+    }
+
+
+def _reasons(adapter: Adapter, plans: dict[str, Any]) -> Reasons:
+    if plans["original_median_shape_after_transp"][0] == 1:
+        return adapter.reasons
+    return [
+        *adapter.reasons,
+        ("volumes", "3D configurations are left out: ViTs here segment slices"),
+    ]
+
+
+@contextlib.contextmanager
+def nnunet_in_one_line(dataset: str) -> Iterator[None]:
+    """Send what nnU-Net prints nowhere, and say in one line what it runs into.
+
+    It lists files by a pool of forked processes: such a child may wait for ever for a lock that
+    another thread of this process held. Threads list them here.
+
+    Args:
+        dataset: its name.
+
+    Raises:
+        UserError: for whatever nnU-Net's own code raises.
+    """
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            mock.patch.object(LISTS_FILES, "Pool", ThreadPool),
+        ):
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # asserts and lookups among them: it checks little beforehand
+        raise UserError(
+            f"nnU-Net cannot plan {dataset}: {type(error).__name__}: {reason_of(error)}; "
+            f"nnUNetv2_extract_fingerprint -d {dataset[7:10]} --verify_dataset_integrity says more"
+        ) from error
