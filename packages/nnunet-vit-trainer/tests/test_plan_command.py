@@ -70,7 +70,8 @@ def request(config):
     return Request("900", "2d", "all", config, plans="nnUNetViTPlans", device="cpu")
 
 
-def test_a_data_set_is_planned_and_a_training_takes_the_plan(pictures, capsys):
+def test_a_data_set_is_planned_and_a_training_takes_the_plan(pictures, capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")  # of which nnU-Net's own command fails
     call(plan, 900, "--config", "tiny.yaml", "-npfp", 1)
     said = capsys.readouterr().out
     reasons, _, rest = said.partition("\nWritten: ")

@@ -210,7 +210,8 @@ def nnunet_in_one_line(dataset: str) -> Iterator[None]:
     """Send what nnU-Net prints nowhere, and say in one line what it runs into.
 
     It lists files by a pool of forked processes: such a child may wait for ever for a lock that
-    another thread of this process held. Threads list them here.
+    another thread of this process held. Threads list them here. And it takes the number of data
+    workers for one of threads, which may not be 0.
 
     Args:
         dataset: its name.
@@ -222,6 +223,7 @@ def nnunet_in_one_line(dataset: str) -> Iterator[None]:
         with (
             contextlib.redirect_stdout(io.StringIO()),
             mock.patch.object(LISTS_FILES, "Pool", ThreadPool),
+            mock.patch.dict(os.environ, {"nnUNet_n_proc_DA": "1"}),
         ):
             yield
     except UserError:
