@@ -2,9 +2,10 @@
 
     python benchmarks/adapt_report.py [--record FILE]
 
-Of each run and number of steps: Dice of the linear probe on the validation slices, and the gain
-over the backbone that was not adapted. The fit's strength is, for each row and number of labelled
-slices, the one that is best on the training slices left over; the last column is that Dice's gain.
+Of each run and number of steps: Dice of the linear probe on the validation slices, the gain of
+each seed over the backbone that was not adapted, and the gain's spread over draws of the labelled
+slices. The fit's strength is, for each run and number of labelled slices, the one that is best on
+the training slices left over; the last gain is that on those.
 """
 
 import argparse
@@ -24,10 +25,10 @@ def main() -> None:
     record = json.loads(parser.parse_args().record.read_text())
     base = record.pop(NONE)["0"]
     shots = sorted(key.removeprefix("val_") for key in base if key.startswith("val_"))
-    header = [f"{n} labelled: Dice, gain of each seed | wins | gain, training" for n in shots]
+    header = [f"{n} labelled: Dice | gain, by seed | draws | training" for n in shots]
     print(f"| run | steps | {' | '.join(header)} |")
-    print(f"|---|---|{'---|---|---|' * len(shots)}")
-    cells = [f"{mean(best(base, n, 'val')):.3f} | | " for n in shots]
+    print(f"|---|---|{'---|---|---|---|' * len(shots)}")
+    cells = [f"{mean(best(base, n, 'val')):.3f} | | | " for n in shots]
     print(f"| {NONE} | 0 | {' | '.join(cells)} |")
     for name, steps in sorted({(key.rpartition("_")[0], n) for key in record for n in record[key]}):
         runs = [of[steps] for key, of in record.items() if key.rpartition("_")[0] == name]
@@ -41,8 +42,7 @@ def cells_of(runs: list[dict[str, Any]], base: dict[str, Any], shots: str) -> st
     draws = [gain for of in gains["val"] for gain in of]
     dice = mean(mean(best(run, shots, "val")) for run in runs)
     each = ", ".join(f"{mean(of):+.3f}" for of in gains["val"])
-    wins = f"{sum(gain > 0 for gain in draws)} of {len(draws)}, ±{stdev(draws):.3f}"
-    return f"{dice:.3f}, {each} | {wins} | {mean(map(mean, gains['train'])):+.3f}"
+    return f"{dice:.3f} | {each} | ±{stdev(draws):.3f} | {mean(map(mean, gains['train'])):+.3f}"
 
 
 def gains_of(run: dict[str, Any], base: dict[str, Any], shots: str, part: str) -> list[float]:

@@ -88,7 +88,9 @@ def tuned(file: Path, data: Data, cases: list[str], iterations: int, seed: int) 
     tiles = {tile.case: tile for tile in data.tiles}
     images = torch.stack([torch.from_numpy(tiles[case].image) for case in cases])
     labels = torch.stack([torch.from_numpy(tiles[case].labels)[None].long() for case in cases])
-    loss_of = DC_and_CE_loss({"batch_dice": True, "do_bg": False}, {}, ignore_label=UNKNOWN)
+    loss_of = DC_and_CE_loss(
+        {"batch_dice": True, "do_bg": False, "ddp": False}, {}, ignore_label=UNKNOWN
+    )
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, iterations, power=0.9)
