@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from adapt_objectives import OBJECTIVES, Encoder
 from lightly.models.utils import update_momentum
-from quality import DATASETS, ROOT, prepare, set_environment
+from quality import DATA, DATASETS, ROOT, WEIGHTS, prepare, set_environment
 from torch.nn.utils import clip_grad_norm_
 
 from nnunet_vit_trainer.probing.crossing.classify import (
@@ -69,12 +69,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", nargs="+", type=int, default=[100])
     parser.add_argument("--minutes", type=float, default=1e9, help="then stop, to be gone on with")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        default=ROOT.parent / "shared/weights/vit_small_patch14_dinov2_layout.fp16.safetensors",
-    )
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     set_environment(arguments.work.resolve())
     prepare(DATASET, arguments.data, arguments.work.resolve())

@@ -20,7 +20,7 @@ import torch
 from adapt import BLOCKS, DATASET, NONE, drawn
 from adapt_objectives import Encoder, changed
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from quality import DATASETS, ROOT, set_environment
+from quality import DATASETS, ROOT, WEIGHTS, set_environment
 from safetensors.torch import save_file
 
 from nnunet_vit_trainer.probing.crossing.scores import confusion_of, dice_of_pixels
@@ -40,11 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=60)
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        default=ROOT.parent / "shared/weights/vit_small_patch14_dinov2_layout.fp16.safetensors",
-    )
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     set_environment(arguments.work.resolve())
     data = read_data(DATASETS[DATASET], "2d", "nnUNetPlans", 100, 0)

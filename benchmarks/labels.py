@@ -31,9 +31,11 @@ from typing import Any
 import yaml
 from quality import (
     ALL_RUNS,
+    DATA,
     DATASETS,
     OURS,
     ROOT,
+    WEIGHTS,
     config_of,
     prepare,
     recorded,
@@ -124,9 +126,8 @@ def parse() -> argparse.Namespace:
     add("--device", default="cpu")
     add("--jobs", type=int, default=2)
     add("--record", type=Path, default=RECORD)
-    add("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    weights = ROOT.parent / "shared/weights/vit_small_patch14_dinov2_layout.fp16.safetensors"
-    add("--weights", type=Path, default=weights)
+    add("--data", type=Path, default=DATA)
+    add("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     step = 2 if arguments.iterations < 2 * EVERY else EVERY
     if arguments.iterations < 2 or arguments.iterations % step:

@@ -38,13 +38,8 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=["linear"], metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--data", type=Path, default=quality.ROOT.parent / "shared" / "data")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        default=quality.ROOT.parent
-        / "shared/weights/vit_small_patch14_dinov2_layout.fp16.safetensors",
-    )
+    parser.add_argument("--data", type=Path, default=quality.DATA)
+    parser.add_argument("--weights", type=Path, default=quality.WEIGHTS)
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     quality.set_environment(work)

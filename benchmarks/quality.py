@@ -36,6 +36,8 @@ from surfaces import surface_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "benchmarks" / "results" / "quality.json"
+DATA = ROOT.parent / "shared" / "data"
+WEIGHTS = ROOT.parent / "shared" / "weights" / "vit_small_patch14_dinov2_layout.fp16.safetensors"
 DATASETS = {101: "Dataset101_HENuclei", 102: "Dataset102_Colin27"}
 STOCK, OURS = "nnUNetTrainer_400iterations", "nnUNetTrainerNoDeepSupervision_vit"
 TUNES = ("lora", "frozen", "full", "scratch")
@@ -73,12 +75,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        default=ROOT.parent / "shared/weights/vit_small_patch14_dinov2_layout.fp16.safetensors",
-    )
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     work, weights = arguments.work.resolve(), arguments.weights.resolve()
     set_environment(work)
