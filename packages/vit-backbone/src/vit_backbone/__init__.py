@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .vits.families import fit_to_checkpoint as fit_to_checkpoint
     from .vits.families import resolve_backbone as resolve_backbone
     from .vits.features import get_vit_features as get_vit_features
+    from .vits.packed import pack_linears as pack_linears
     from .vits.plain import PlainViT as PlainViT
     from .vits.statistics import pretrained_statistics as pretrained_statistics
     from .vits.taps import LAYER_INDICES as LAYER_INDICES
@@ -67,6 +68,7 @@ _MODULE_OF = {
     "ViTSegmentationModel": "segmentation.model",
     "build_segmentation_model": "segmentation.building",
     "patch_embedding_trains": "tuning.patch_embedding",
+    "pack_linears": "vits.packed",
     "PlainViT": "vits.plain",
     "pretrained_statistics": "vits.statistics",
     "LAYER_INDICES": "vits.taps",

@@ -17,7 +17,7 @@ from torch import nn
 
 from nnunet_vit_trainer.checkpoints.content import unwrap
 from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, pack_linears, reason_of
 from vit_backbone.segmentation.model import ViTSegmentationModel
 from vit_backbone.vits.unfilled import weights_follow
 
@@ -27,7 +27,8 @@ class Ensemble:
     """The networks of a trained model's folds, and what nnU-Net knows of its data.
 
     Attributes:
-        networks: one per fold, on their device, in evaluation mode, LoRA merged.
+        networks: one per fold, on their device, in evaluation mode, LoRA merged, and on a CPU their
+            linear layers packed.
         plans: nnU-Net's manager of the plans.
         configuration: that of the configuration.
         labels: that of the labels.
@@ -83,7 +84,9 @@ def load_ensemble(
         network.load_state_dict(weights)
         if isinstance(network, ViTSegmentationModel):
             network.disable_lora()
-        networks.append(network.to(device).eval().requires_grad_(False))
+        network = network.to(device).eval().requires_grad_(False)
+        pack_linears(network)
+        networks.append(network)
     return Ensemble(
         networks,
         loaded.plans_manager,

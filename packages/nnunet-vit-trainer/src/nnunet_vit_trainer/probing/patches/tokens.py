@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vit_backbone import PlainViT, UserError, get_vit_features
+from vit_backbone import PlainViT, UserError, get_vit_features, pack_linears
 from vit_backbone.segmentation.geometry import pad_to_patches
 
 from .tiles import Tile
@@ -41,7 +41,7 @@ def tokens_of(
     """Take the patch tokens of tiles as a head gets them: padded to whole patches, final-normed.
 
     Args:
-        backbone: in evaluation mode.
+        backbone: in evaluation mode; on a CPU its linear layers are packed.
         input_norm: see `ViTSegmentationModel`.
         tiles: of one size.
         blocks: to tap.
@@ -52,6 +52,7 @@ def tokens_of(
         UserError: features that are not finite.
     """
     backbone.to(device)
+    pack_linears(backbone)
     found, seconds = [], []
     for tile in tiles:
         begun = time.perf_counter()

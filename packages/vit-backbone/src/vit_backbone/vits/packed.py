@@ -1,0 +1,72 @@
+"""Linear layers whose weights are laid out for oneDNN once: inference on a CPU.
+
+torch multiplies float32 matrices on a CPU by MKL, which reaches less than half of what an AMD core
+can; oneDNN, which computes torch's convolutions, reaches all of it. Both round in float32, each in
+its own order.
+"""
+
+import platform
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+_X86 = ("x86_64", "amd64")  # elsewhere nothing was measured
+
+
+class PackedLinear(nn.Module):
+    """A linear layer that oneDNN computes; not to be trained or saved.
+
+    Under autocast, and where a gradient is asked for or tokens are not float32, it is computed as
+    `torch.nn.Linear` is, and slower.
+
+    Args:
+        linear: with float32 weights on a CPU.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        bias: Any = linear.bias  # or None, which torch's annotation leaves out
+        self.bias = None if bias is None else bias.detach()
+        self._packed = linear.weight.detach().to_mkldnn()
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weights (out, in), in torch's layout: for who computes with them by itself."""
+        return self._packed.to_dense()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (..., out) of (..., in)."""
+        differentiable = x.requires_grad and torch.is_grad_enabled()
+        if differentiable or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type):
+            return functional.linear(x, self.weight, self.bias)
+        # The operator that torch.compile puts in a linear layer's place.
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+
+
+def pack_linears(module: nn.Module) -> None:
+    """Lay the weights of all linear layers out for oneDNN, in place, to predict on a CPU.
+
+    Outputs change by float32's rounding alone. Elsewhere than on an x86 CPU, and in a torch without
+    oneDNN, nothing is changed. The module cannot be trained, saved or moved afterwards.
+
+    Args:
+        module: in evaluation mode, LoRA merged; only layers in float32 on a CPU, and without
+            hooks, are packed.
+    """
+    if not torch.backends.mkldnn.is_available() or platform.machine().lower() not in _X86:
+        return
+    made: dict[nn.Module, PackedLinear] = {}
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and _is_packable(child):
+                made[child] = made.get(child) or PackedLinear(child)
+                setattr(parent, name, made[child])
+
+
+def _is_packable(layer: nn.Linear) -> bool:
+    if layer._forward_pre_hooks or layer._forward_hooks:
+        return False  # a hook may make the weights, as torch's weight_norm does
+    return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32

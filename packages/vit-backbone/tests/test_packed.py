@@ -1,0 +1,112 @@
+"""Linear layers packed for oneDNN answer as torch's own."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from vit_backbone import create_backbone, get_vit_features, pack_linears
+from vit_backbone.vits.packed import PackedLinear
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
+)
+
+
+@pytest.fixture(autouse=True)
+def x86(monkeypatch):
+    monkeypatch.setattr("vit_backbone.vits.packed.platform.machine", lambda: "x86_64")
+
+
+def packed_copy(module):
+    module = copy.deepcopy(module)
+    pack_linears(module)
+    return module
+
+
+# DINOv2's block; DINOv3's, which multiplies by qkv.weight itself where it has biases; SwiGLU.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit",
+        "vit_small_patch16_dinov3",
+        "vit_small_patch16_dinov3_qkvb",
+        "eva02_tiny_patch14_224",
+    ],
+)
+def test_a_packed_backbone_answers_as_before(name):
+    plain = create_backbone(name, pretrained=False)[0].eval()
+    plain.blocks = plain.blocks[:2]
+    packed = packed_copy(plain)
+    assert sum(isinstance(part, PackedLinear) for part in packed.modules()) >= 8
+    images = torch.randn(2, 3, 112, 112)
+    with torch.inference_mode():
+        for ours, theirs in zip(
+            get_vit_features(packed, images, [0, 1]),
+            get_vit_features(plain, images, [0, 1]),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (2, 3, 5), (0, 5), (2, 0, 5)])
+def test_a_packed_layer_takes_every_shape(shape, bias):
+    plain = nn.Linear(5, 7, bias=bias)
+    packed = packed_copy(nn.Sequential(plain))[0]
+    x = torch.randn(shape)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(x), plain(x))
+        strided = torch.randn(*shape[:-1], 10)[..., ::2]
+        torch.testing.assert_close(packed(strided), plain(strided))
+
+
+def test_a_gradient_goes_through():
+    plain = nn.Linear(5, 7)
+    packed = packed_copy(nn.Sequential(plain))[0]
+    one, other = (torch.ones(2, 5, requires_grad=True) for _ in range(2))
+    packed(one).square().sum().backward()
+    plain(other).square().sum().backward()
+    torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_autocast_decides_the_precision():
+    plain = nn.Linear(5, 7)
+    packed = packed_copy(nn.Sequential(plain))[0]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert packed(torch.ones(2, 5)).dtype == torch.bfloat16
+
+
+def test_what_is_not_float32_is_left_alone():
+    module = nn.Sequential(nn.Linear(5, 7).double(), nn.Linear(5, 7, device="meta"))
+    pack_linears(module)
+    assert [type(part) for part in module] == [nn.Linear, nn.Linear]
+
+
+def test_a_subclass_is_left_alone_and_a_shared_layer_stays_shared():
+    class Own(nn.Linear):
+        pass
+
+    shared = nn.Linear(3, 3)
+    module = nn.Sequential(shared, Own(3, 3), nn.Sequential(shared))
+    pack_linears(module)
+    assert isinstance(module[0], PackedLinear)
+    assert type(module[1]) is Own
+    assert module[2][0] is module[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_weights_that_a_hook_makes_are_not_taken_as_they_lie():
+    plain = nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 3)))
+    with torch.no_grad():
+        plain[0].weight_g.mul_(2)  # the hook makes the weight of it, in the next call
+    pack_linears(plain)
+    assert type(plain[0]) is nn.Linear
+
+
+def test_where_nothing_was_measured_nothing_is_packed(monkeypatch):
+    monkeypatch.setattr("vit_backbone.vits.packed.platform.machine", lambda: "arm64")
+    module = nn.Sequential(nn.Linear(3, 3))
+    pack_linears(module)
+    assert type(module[0]) is nn.Linear
