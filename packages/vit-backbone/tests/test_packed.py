@@ -25,7 +25,7 @@ def packed_copy(module):
     return module
 
 
-# DINOv2's block; DINOv3's, which multiplies by qkv.weight itself where it has biases; SwiGLU.
+# DINOv2's block; DINOv3's, without and with biases, which it adds in place; SwiGLU.
 @pytest.mark.parametrize(
     "name",
     [
@@ -69,6 +69,12 @@ def test_a_gradient_goes_through():
     packed(one).square().sum().backward()
     plain(other).square().sum().backward()
     torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_who_multiplies_by_the_weights_itself_gets_them():
+    plain = nn.Linear(5, 7)  # as timm's EvaAttention does that adds its biases in one go
+    packed = packed_copy(nn.Sequential(plain))[0]
+    assert torch.equal(packed.weight, plain.weight)
 
 
 def test_autocast_decides_the_precision():
