@@ -122,6 +122,12 @@ def test_int8_quantizes_every_product_with_weights_and_nothing_else(file):
     assert not weights_of_products(small)
     products = [node for node in small.graph.node if node.op_type == "MatMulInteger"]
     assert len(products) >= len(weights_of_products(whole)) > 0
+    values = {tensor.name: tensor for tensor in small.graph.initializer}
+    quantized = [node.input[1] for node in products if node.input[1] in values]
+    for name in quantized:  # a scale per output channel
+        scale = values[name.removesuffix("_quantized") + "_scale"]
+        assert list(scale.dims) == list(values[name].dims)[-1:]
+    assert quantized
     assert {opset.domain for opset in small.opset_import} == {""}
     counts = [sum(n.op_type == "Conv" for n in model.graph.node) for model in (whole, small)]
     assert counts[0] == counts[1]
