@@ -77,6 +77,15 @@ def test_who_multiplies_by_the_weights_itself_gets_them():
     assert torch.equal(packed.weight, plain.weight)
 
 
+def test_the_state_dict_stays_what_it_was():
+    plain = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 2, bias=False))
+    packed = packed_copy(plain)
+    again = copy.deepcopy(plain)
+    again.load_state_dict(packed.state_dict())
+    assert list(packed.state_dict()) == list(plain.state_dict())
+    assert torch.equal(again[0].weight, plain[0].weight)
+
+
 def test_autocast_decides_the_precision():
     plain = nn.Linear(5, 7)
     packed = packed_copy(nn.Sequential(plain))[0]

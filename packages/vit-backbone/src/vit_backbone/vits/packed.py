@@ -16,7 +16,9 @@ _X86 = ("x86_64", "amd64")  # elsewhere nothing was measured
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that oneDNN computes; not to be trained or saved.
+    """A linear layer that oneDNN computes; not to be trained, copied or moved.
+
+    Its ``state_dict`` is `torch.nn.Linear`'s.
 
     Under autocast, and where a gradient is asked for or tokens are not float32, it is computed as
     `torch.nn.Linear` is, and slower.
@@ -45,12 +47,20 @@ class PackedLinear(nn.Module):
         # The operator that torch.compile puts in a linear layer's place.
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
 
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        destination[f"{prefix}weight"] = self.weight
+        if self.bias is not None:
+            destination[f"{prefix}bias"] = self.bias
+
 
 def pack_linears(module: nn.Module) -> None:
     """Lay the weights of all linear layers out for oneDNN, in place, to predict on a CPU.
 
     Outputs change by float32's rounding alone. Elsewhere than on an x86 CPU, and in a torch without
-    oneDNN, nothing is changed. The module cannot be trained, saved or moved afterwards.
+    oneDNN, nothing is changed. The module cannot be trained, copied or moved afterwards; its
+    ``state_dict`` stays what it was.
 
     Args:
         module: in evaluation mode, LoRA merged; only layers in float32 on a CPU, and without
