@@ -182,16 +182,17 @@ def test_of_volumes_the_slices_are_planned_alone(home, capsys):
             mask = np.zeros((40, 50, 6), np.uint8)
             mask[5:25, 5:25] = 1
             mask[10:18, 10:18] = 2
-            mask[30:, 40:] = 3
+            mask[30:, 40:] = 4
             values = rng.integers(1, 99, mask.shape).astype(np.float32) if mark else mask
             volume = sitk.GetImageFromArray(values)
             volume.SetSpacing((5.0, 0.5, 0.5))
             sitk.WriteImage(volume, str(folder / kind / f"v{number}{mark}.nii.gz"))
-    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
-    write_json(folder, ".nii.gz", labels=labels, regions_class_order=[1, 2], numTraining=3)
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2], "rim": [3], "ignore": 4}
+    write_json(folder, ".nii.gz", labels=labels, regions_class_order=[1, 2, 3], numTraining=3)
     call(plan, 901, "--config", "tiny.yaml", "-npfp", 1)
     said = capsys.readouterr().out
     assert "core, smallest of 2 classes: 9 px" in said
+    assert "unseen   rim: in none of the masks that were looked at" in said
     assert "3D configurations are left out" in said
     plans = plans_in(home / "preprocessed" / folder.name)
     assert [*plans["configurations"]] == ["2d"]

@@ -34,6 +34,7 @@ from vit_backbone import UserError, quoted, reason_of
 
 from .adapting import Adapter
 from .memory import GIB, build, counter_of
+from .objects import classes_of
 from .planner import ViTPlanner
 from .reasons import Reasons
 from .sampling import typical_widths
@@ -181,7 +182,8 @@ def _adapter(
     network = build(config, channels, labels.num_segmentation_heads)
     count = counter_of(network, config, labels, channels)
     patch = network.backbone.patch_embed.patch_size
-    return Adapter(config.train, patch, widths, count, memory, source)
+    unseen = [name for name in classes_of(labels.label_dict) if name not in widths]
+    return Adapter(config.train, patch, widths, count, memory, source, unseen)
 
 
 def _finish(
