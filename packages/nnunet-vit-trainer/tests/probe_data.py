@@ -28,6 +28,7 @@ def write_data(home, cases, *, labels=LABELS, tile=(32, 32), splits=None, scheme
         "data_identifier": "nnUNetPlans_2d",
         "patch_size": list(tile),
         "batch_size": 2,
+        "spacing": [3.0, 2.0],
         "normalization_schemes": [f"{scheme}Normalization"] * channels,
     }
     plans = {"dataset_name": DATASET, "plans_name": "nnUNetPlans", "configurations": {}}

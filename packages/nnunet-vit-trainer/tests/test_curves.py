@@ -156,6 +156,13 @@ def test_without_stock_the_best_is_compared_with(home):
     assert collect_curves("900").against.name == OURS
 
 
+def test_a_result_to_compare_with_that_is_left_out_is_told_why(home):
+    with pytest.raises(UserError, match=f"--against {PLAIN}: it has no fold on a part"):
+        collect_curves("900", against="plain")
+    with pytest.raises(UserError, match="names no result"):
+        collect_curves("900", against="nothing")
+
+
 def test_where_there_are_no_parts_the_command_that_makes_them_is_told(home):
     file = home / "preprocessed" / DATASET / "splits_final.json"
     file.write_text(json.dumps(json.loads(file.read_text())[:1]))

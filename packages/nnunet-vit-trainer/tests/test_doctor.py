@@ -1,9 +1,11 @@
 """The doctor: what it foresees, what it measures, and that it leaves nothing behind."""
 
+import shutil
 import sys
 from dataclasses import FrozenInstanceError
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +15,10 @@ from torch import nn
 
 from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.demo.data import DATASET
+from nnunet_vit_trainer.doctor import data as looks
 from nnunet_vit_trainer.doctor import examine, print_page
 from nnunet_vit_trainer.doctor.costs import long_run
+from nnunet_vit_trainer.doctor.data import look_at_validations
 from nnunet_vit_trainer.doctor.examine import Examination
 from nnunet_vit_trainer.doctor.measure import seconds_of
 from nnunet_vit_trainer.doctor.probe import trainable_parts
@@ -22,6 +26,7 @@ from nnunet_vit_trainer.doctor.problems import Problem, foreseeable, padded_size
 from nnunet_vit_trainer.launch.request import Request
 from nnunet_vit_trainer.network import build_network
 from nnunet_vit_trainer.results.costs import forward_flop
+from nnunet_vit_trainer.training import trainer as trainer_module
 from nnunet_vit_trainer.training.shortage.fitting import (
     LARGEST_BATCH_TRIED,
     largest_that_fits,
@@ -156,6 +161,25 @@ def test_the_page_fits_80_columns_and_drops_nothing():
     assert packed.count("word") == 40
 
 
+def test_a_validation_that_a_kill_cut_off_is_a_note(tmp_path):
+    summary = tmp_path / "fold_0" / "validation" / "summary.json"
+    summary.parent.mkdir(parents=True)
+    summary.write_text('{"metric_per_case": [')
+    found = Examination("a title")
+    look_at_validations(tmp_path, found)
+    (problem,) = found.problems
+    assert "summary.json cannot be read" in problem.text
+    assert not problem.fatal
+
+
+def test_a_number_of_workers_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setitem(examine.__globals__, "prepare", lambda request: SimpleNamespace(dataset=""))
+    monkeypatch.setitem(examine.__globals__, "find_config", Path)
+    monkeypatch.setenv("nnUNet_n_proc_DA", "many")
+    with pytest.raises(UserError, match="nnUNet_n_proc_DA='many': a number of processes"):
+        examine(42, "2d", "my.yaml", device="cpu")
+
+
 @pytest.fixture
 def results(home, tmp_path, monkeypatch):
     """A results folder that must not come to be."""
@@ -245,6 +269,21 @@ def test_a_loss_that_is_not_finite_is_fatal(results, tmp_path):
     found = examine(DATASET, "2d", config, device="cpu")
     fatal = {problem.key for problem in found.problems if problem.fatal}
     assert fatal == {"train.amp_dtype", "model.input_norm"}
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("default")
+def test_a_case_that_was_not_in_the_sample_is_named(home, results, tmp_path, monkeypatch):
+    """All are broken, and none is looked at before: whichever is drawn, a reader fails."""
+    shutil.copytree(home / "preprocessed", tmp_path / "preprocessed")
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    for file in (tmp_path / "preprocessed" / DATASET / "nnUNetPlans_2d").glob("*.b2nd"):
+        file.write_bytes(file.read_bytes()[:99])
+    for module in (looks, trainer_module):
+        monkeypatch.setattr(module, "sample_of", lambda names: [])
+    found = examine(DATASET, "2d", write_config(tmp_path, pretrained=False), device="cpu")
+    (problem,) = (problem for problem in found.problems if problem.key == "data" and problem.fatal)
+    assert "cannot be read" in problem.text
 
 
 @pytest.mark.integration

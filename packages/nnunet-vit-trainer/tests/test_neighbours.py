@@ -214,3 +214,41 @@ def test_a_label_that_is_missing_leaves_nothing(home, monkeypatch, capsys):
     said = refusal(monkeypatch, capsys, "-i", home, "-o", home / "o", "-m", home / "raw" / SOURCE)
     assert "no data set that nnUNetv2_neighbours_vit made" in said
     assert [f.name for f in (home / "raw").iterdir()] == [SOURCE]
+
+
+def test_a_case_without_its_last_channel_is_refused(home, monkeypatch, capsys):
+    for folder, case in (("imagesTs", "t"), ("imagesTr", "c_1")):
+        (home / "raw" / SOURCE / folder / f"{case}_0001.nii.gz").unlink()
+        said = refusal(monkeypatch, capsys, 42, "-d", 43)
+        assert f"'{case}' has 1 channels, 2 are expected" in said
+    assert [f.name for f in (home / "raw").iterdir()] == [SOURCE]
+
+
+def test_a_folder_without_test_images_is_none(home, monkeypatch):
+    for file in (home / "raw" / SOURCE / "imagesTs").iterdir():
+        file.unlink()
+    run(monkeypatch, 42, "-d", 43)
+    new = home / "raw" / "Dataset043_Two organs_neighbours1"
+    assert sorted(file.name for file in new.iterdir()) == ["dataset.json", "imagesTr", "labelsTr"]
+
+
+def test_files_that_lack_a_key_are_named(home, monkeypatch, capsys):
+    other = home / "preprocessed" / SOURCE / "dataset_fingerprint.json"
+    other.write_text('{"spacings": []}')
+    said = refusal(monkeypatch, capsys, 42, "-d", 43, "-p", "dataset_fingerprint")
+    assert "is no plans file of nnU-Net: it lacks image_reader_writer, transpose_forward" in said
+    file = home / "raw" / SOURCE / "dataset.json"
+    content = json.loads(file.read_text())
+    del content["file_ending"]
+    file.write_text(json.dumps(content))
+    assert "names no file_ending" in refusal(monkeypatch, capsys, 42, "-d", 43)
+
+
+def test_what_cannot_be_written_is_one_line(home, monkeypatch, capsys):
+    def is_full(*_):
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(sitk, "WriteImage", is_full)
+    said = refusal(monkeypatch, capsys, 42, "-d", 43)
+    assert "a b_0000.nii.gz is not written: No space left on device" in said
+    assert [f.name for f in (home / "raw").iterdir()] == [SOURCE]

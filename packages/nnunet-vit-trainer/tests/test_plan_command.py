@@ -143,13 +143,33 @@ def test_what_cannot_be_planned_is_one_line(pictures, home, capsys):
     assert "memory is not enough for a batch of two tiles" in said
     assert not (pictures / "nnUNetViTPlans.json").exists()
     (pictures / "dataset_fingerprint.json").write_text("{")
-    assert "dataset_fingerprint.json cannot be read" in call_fails(
-        900, "--config", "tiny.yaml", capsys=capsys
-    )
+    said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)
+    assert "dataset_fingerprint.json cannot be read" in said
+    assert "remove it, and it is extracted anew" in said
     (pictures / "dataset_fingerprint.json").unlink()
     (home / "raw" / "Dataset900_Squares" / "labelsTr" / "c3.png").write_text("no picture")
     said = call_fails(900, "--config", "tiny.yaml", "-npfp", 1, capsys=capsys)
     assert "nnU-Net cannot plan Dataset900_Squares: " in said
+
+
+def test_an_image_that_no_reader_takes_is_one_line(pictures, home, capsys):
+    """nnU-Net prints a traceback for each reader that fails, also where the next does not."""
+    (home / "raw" / "Dataset900_Squares" / "imagesTr" / "c0_0000.png").write_text("no picture")
+    said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)
+    assert "nnU-Net cannot plan Dataset900_Squares: " in said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"labels": {"background": 0, "all": [1, 2], "b": 2}}, "define regions_class_order"),
+        ({"labels": {"background": 0, "ignore": 1, "b": 2}}, "ignore label it must have"),
+    ],
+)
+def test_labels_that_nnunet_refuses_are_one_line_before_work(more, said, pictures, home, capsys):
+    write_json(home / "raw" / "Dataset900_Squares", ".png", **more)
+    assert said in call_fails(900, "--config", "tiny.yaml", capsys=capsys)
+    assert not pictures.exists()
 
 
 def test_of_volumes_the_slices_are_planned_alone(home, capsys):
@@ -162,16 +182,17 @@ def test_of_volumes_the_slices_are_planned_alone(home, capsys):
             mask = np.zeros((40, 50, 6), np.uint8)
             mask[5:25, 5:25] = 1
             mask[10:18, 10:18] = 2
-            mask[30:, 40:] = 3
+            mask[30:, 40:] = 4
             values = rng.integers(1, 99, mask.shape).astype(np.float32) if mark else mask
             volume = sitk.GetImageFromArray(values)
             volume.SetSpacing((5.0, 0.5, 0.5))
             sitk.WriteImage(volume, str(folder / kind / f"v{number}{mark}.nii.gz"))
-    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
-    write_json(folder, ".nii.gz", labels=labels, regions_class_order=[1, 2], numTraining=3)
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2], "rim": [3], "ignore": 4}
+    write_json(folder, ".nii.gz", labels=labels, regions_class_order=[1, 2, 3], numTraining=3)
     call(plan, 901, "--config", "tiny.yaml", "-npfp", 1)
     said = capsys.readouterr().out
     assert "core, smallest of 2 classes: 9 px" in said
+    assert "unseen   rim: in none of the masks that were looked at" in said
     assert "3D configurations are left out" in said
     plans = plans_in(home / "preprocessed" / folder.name)
     assert [*plans["configurations"]] == ["2d"]

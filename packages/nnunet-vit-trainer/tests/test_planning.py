@@ -11,7 +11,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import (
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_vit_trainer.config.schema import ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
-from nnunet_vit_trainer.planning.adapting import adapted, fit
+from nnunet_vit_trainer.planning.adapting import Adapter, adapted, fit
 from nnunet_vit_trainer.planning.choice import FINEST, WIDE, Given, choose, resampled
 from nnunet_vit_trainer.planning.memory import GIB, Line, build, countable, counter_of, line_of
 from nnunet_vit_trainer.planning.objects import areas_in, classes_of, typical_width
@@ -175,6 +175,19 @@ def test_reasons_fit_a_line_and_say_what_holds():
     assert max(map(len, said.values())) <= 72
     none = dict(reasons_of_choice(given(), choose(given()), {}, own))
     assert none["spacing"] == "1 x 1, nnU-Net's own; there are no objects to widen"
+
+
+def test_a_class_in_no_mask_is_told():
+    own = NNUNETS | {"spacing": [1.0, 1.0], "patch_size": [224, 192]}
+
+    def count(batch, tile):
+        return 10**6 + batch * math.prod(tile)
+
+    for unseen in ([], ["b", "ü c"]):
+        adapter = Adapter(ViTTrainConfig(), (14, 14), {"a": 30}, count, 8 * GIB, "given", unseen)
+        adapter(own, 1e9)
+        told = dict(adapter.reasons).get("unseen")
+        assert told == ("b, ü c: in none of the masks that were looked at" if unseen else None)
 
 
 def test_data_of_another_spacing_have_another_name():

@@ -1,6 +1,7 @@
 """The command that probes backbones: a tiny data set, tiny ViTs, and the files that it writes."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -100,6 +101,7 @@ def test_where_nothing_can_be_tried_the_reasons_are_told(home, weights, capsys):
         (["--taps", "2,5"], "or four blocks"),
         (["--patch_size", "0"], "1 to 256 pixels"),
         (["--tiles", "1"], "at least 2"),
+        (["--seed", "-1"], "--seed -1: 0 to 4294967295"),
         (["-o", "no/such/folder"], "a folder, or a name for one"),
         (["-c", "3d_fullres"], "has no configuration|have no configuration"),
         (["-p", "other"], "run nnUNetv2_plan_and_preprocess"),
@@ -124,8 +126,27 @@ def test_a_single_case_is_refused_with_what_to_do(home, weights, capsys):
 
 
 def test_a_list_in_a_file_is_read(home, weights):
-    (home / "list.txt").write_text(f"test_vit={weights}/a vit.pth\n")
+    (home / "list.txt").write_text(f"test_vit={weights}/a vit.pth\n\n")  # no word is empty
     call(probe, 900, "--backbones", "@list.txt", "--taps", "last", "--tiles", "2", "-o", "out")
     rows = json.loads((home / "out" / "probe.json").read_text())["rows"]
     assert [of["name"] for of in rows] == ["a vit"]
     assert np.isfinite(rows[0]["seconds"])
+
+
+def test_a_folder_that_nobody_may_write_into_is_refused_before_the_work(
+    home, weights, capsys, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda *of: False)
+    with pytest.raises(SystemExit) as stopped:
+        call(probe, 900, "--backbones", options(weights)[0], "-o", "out")
+    assert stopped.value.code == 2
+    assert "-o out cannot be written into" in capsys.readouterr().err
+
+
+def test_what_was_probed_is_what_the_command_trains(home, weights, capsys):
+    folder = home / "preprocessed" / DATASET
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    (folder / "mine.json").write_text(json.dumps(plans | {"plans_name": "mine"}))
+    words = ["--taps", "last", "--tiles", "2", "-o", "out", "-p", "mine"]
+    call(probe, 900, "--backbones", options(weights)[0], *words)
+    assert capsys.readouterr().out.rstrip().endswith("-p mine")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -100,9 +101,9 @@ def test_slices_are_tiles_of_the_planned_size_padded_as_nnunet_does():
     image = np.arange(4 * 20 * 70, dtype=np.float32).reshape(1, 4, 20, 70)
     mask = np.zeros((1, 4, 20, 70))
     mask[0, 2, 5:9, 60:] = 1
-    case = image, mask, None, {"spacing": [4.0, 2.0, 1.0]}
+    case = image, mask, None, {"spacing": [1.0, 2.0, 3.0]}  # of the file, not of the plans
     dataset = SimpleNamespace(load_case=lambda name: case)
-    (tile,) = read_tiles(dataset, ["v"], 1, (32, 32), Labels((0, 1), None), rng())
+    (tile,) = read_tiles(dataset, ["v"], 1, (32, 32), 2.0, Labels((0, 1), None), rng())
     assert (tile.name, tile.aspect) == ("v, slice 3 of 4", 2.0)
     assert tile.image.shape == (1, 32, 32)
     assert (tile.labels[:6] == UNKNOWN).all()
@@ -117,7 +118,7 @@ def test_a_case_that_is_broken_is_named(value, said):
     case = image, np.zeros((1, 1, 8, 8)), None, {}
     dataset = SimpleNamespace(load_case=lambda name: case)
     with pytest.raises(UserError, match=f"case v .*{said}"):
-        read_tiles(dataset, ["v"], 1, (8, 8), Labels((0, 1), None), rng())
+        read_tiles(dataset, ["v"], 1, (8, 8), 1.0, Labels((0, 1), None), rng())
 
 
 def test_without_splits_the_folds_are_those_that_nnunet_would_make(tmp_path):
@@ -283,6 +284,7 @@ def test_regions_and_what_is_ignored(tmp_path, monkeypatch):
     data = read_data(900, "2d", "nnUNetPlans", 6, 0)
     assert data.positions == {"both": (1, 2), "b": (2,)}
     assert data.labels == 3
+    assert {tile.aspect for tile in data.tiles} == {1.5}  # of the plans' pixels, however cut
     assert len(data.tiles) == 6
     assert {(t.labels[0] == UNKNOWN).all() for t in data.tiles if t.case == "c1"} == {True}
     confusion = confusion_of(np.array([0, 1, 2, UNKNOWN]), np.array([0, 2, 1, 1]), 3)
@@ -320,20 +322,25 @@ def test_the_winners_config_is_one(tmp_path, monkeypatch, heads):
     weights = tmp_path / "my weights (1) ünï__ds.pth"
     weights.touch()
     best = row(0.7, weights.stem, model={"checkpoint_path": str(weights)})
-    file, note = winner.write_config(best, "Dataset900_Tiny", "2d", tmp_path)
+    of = ("Dataset900_Two organs", "2d", "nnUNetViTPlans")
+    file, note = winner.write_config(best, *of, tmp_path)
+    (command,) = (line for line in file.read_text().splitlines() if "train_vit" in line)
+    assert shlex.split(command[1:])[1] == "Dataset900_Two organs"
+    assert command.endswith(" -p nnUNetViTPlans")
     config = load_config(file)
     assert config.model.checkpoint_path == str(weights)
     assert (config.model.patch_size, config.model.layer_indices) == (16, None)
     assert config.model.model_path == ("segformer" if "segformer" in heads else "linear")
     assert ("not installed" in note) == ("segformer" not in heads)
     file.write_text(file.read_text() + "# mine\n")
-    assert "stays as it is" in winner.write_config(best, "Dataset900_Tiny", "2d", tmp_path)[1]
+    assert "stays as it is" in winner.write_config(best, *of, tmp_path)[1]
     assert file.read_text().endswith("# mine\n")
 
 
 def test_a_winner_of_random_weights_trains_all_of_itself(tmp_path):
     best = row(0.7, "dinov2:small, random", model={"pretrained": False, "layer_indices": [-1] * 4})
-    file, _ = winner.write_config(best, "Dataset900_Tiny", "2d", tmp_path)
+    file, _ = winner.write_config(best, "Dataset900_Tiny", "2d", "nnUNetPlans", tmp_path)
+    assert " -p " not in file.read_text()
     config = load_config(file)
     assert (config.tune, config.model.pretrained) == ("full", False)
     assert config.model.layer_indices == [-1] * 4
@@ -354,9 +361,18 @@ def test_backbones_are_files_folders_and_names(tmp_path):
     assert [(of.backbone, of.size) for of in found[5:7]] == [("dinov2", "small"), ("dinov3", None)]
 
 
+def test_different_files_never_have_one_name(tmp_path):
+    for name in ("a/x/vit.pth", "b/x/vit.pth", "c/vit.pth", "c/vit.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    names = [of.name for of in candidates_of([f"{tmp_path}/{of}" for of in ("a/x", "b/x", "c")])]
+    assert len({*names}) == 4
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ([""], "an empty word"),
         (["{folder}/gone.pth"], "is not there"),
         (["gone.safetensors"], "is not there"),
         (["{folder}"], "holds no weights"),

@@ -34,13 +34,15 @@ def _convert_dataset(arguments: argparse.Namespace) -> None:
     file = preprocessed / f"{arguments.p}.json"
     if not file.is_file():
         raise UserError(f"there is no {file}; run nnUNetv2_plan_and_preprocess --no_pp, or give -p")
+    plans = read_json(file)
+    if missing := {"image_reader_writer", "transpose_forward"} - plans.keys():
+        lacks = ", ".join(sorted(missing))
+        raise UserError(f"{file} is no plans file of nnU-Net: it lacks {lacks}")
     raw = Path(environment("nnUNet_raw"))
     if not (raw / name).is_dir():
         raise UserError(f"there is no {raw / name}: the raw data set is what is written again")
     with on_cases_of("writing") as on_cases:
-        target, of = convert_dataset(
-            raw / name, read_json(file), raw, arguments.d, arguments.k, on_cases
-        )
+        target, of = convert_dataset(raw / name, plans, raw, arguments.d, arguments.k, on_cases)
     print(f"Written: {target.name}")
     print(f"Channels: each slice and {of.count} on either side, along axis {of.axis} of (z, y, x)")
     if (preprocessed / "splits_final.json").is_file():

@@ -40,6 +40,14 @@ class CommandParser(argparse.ArgumentParser):
             message += "; is it a name with spaces? Put it in quotes"
         self.exit(2, f"{self.prog}: {message} (--help begins with an example)\n")
 
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Take a line of a file that an argument names by ``@`` as one word; an empty one is none.
+
+        Args:
+            arg_line: the line.
+        """
+        return [arg_line] if arg_line.strip() else []
+
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse the command line, or complete it where a shell asks for that (argcomplete).
 

@@ -3,7 +3,7 @@
 
 import argparse
 import json
-import shlex
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ def probe() -> None:
     sizes = [_patch_size(word) for word in arguments.patch_size]
     if arguments.tiles < 2:
         raise UserError(f"--tiles {arguments.tiles}: at least 2 are expected")
+    if not 0 <= arguments.seed < 2**32:
+        raise UserError(f"--seed {arguments.seed}: 0 to {2**32 - 1} are expected")
     from nnunet_vit_trainer.plans.datasets import find_dataset
     from nnunet_vit_trainer.probing.taps import layer_indices_of
 
@@ -67,14 +69,15 @@ def probe() -> None:
 
 def _print(probed: "Probed", files: list[Path]) -> None:
     from nnunet_vit_trainer.probing.page import print_probe
+    from nnunet_vit_trainer.probing.winner import training_command
 
     print_probe(probed)
     print(*("", *files), sep="\n")
     config = next((file for file in files if file.suffix == ".yaml"), None)
     if config is not None:
         data = probed.data
-        print(f"Train: nnUNetv2_train_vit {data.dataset} {data.configuration} 0 "
-              f"--config {shlex.quote(str(config))}")  # fmt: skip
+        of = (data.dataset, data.configuration, data.plans_name)
+        print(f"Train: {training_command(*of, '0', str(config))}")
 
 
 def _patch_size(word: str) -> int | None:
@@ -89,6 +92,8 @@ def _check_folder(folder: Path) -> None:
     """Refuse, before the work, what could not be written into after it."""
     if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"-o {folder}: a folder, or a name for one in a folder, is expected")
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        raise UserError(f"-o {folder} cannot be written into; give another folder")
 
 
 def _parser() -> argparse.ArgumentParser:

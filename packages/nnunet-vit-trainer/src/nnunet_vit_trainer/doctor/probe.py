@@ -23,7 +23,7 @@ from nnunet_vit_trainer.training.shortage.fitting import (
 from vit_backbone import UserError
 
 from .costs import Seconds, tell_costs
-from .data import look_at_cases, look_at_validations
+from .data import find_bad_cases, look_at_cases, look_at_validations
 from .examination import Examination
 from .measure import peak_memory, seconds_of
 from .problems import Problem, foreseeable, padded_size
@@ -50,6 +50,19 @@ def probe(found: Examination, request: Request, prepared: Prepared, workers: int
     look_at_cases(trainer, found)
     if found.is_fatal:
         return
+    try:
+        _begin(trainer, found, workers)
+    except UserError:
+        raise
+    except Exception:  # whatever a reader says of a case that was not looked at
+        problem = find_bad_cases(trainer)
+        if problem is None:
+            raise
+        found.problems.append(problem)
+
+
+def _begin(trainer: Any, found: Examination, workers: int) -> None:
+    """Start, and take steps if that fits the memory."""
     if not fits_memory(lambda: _start(trainer, found), trainer.device):
         found.problems.append(
             Problem(

@@ -46,14 +46,16 @@ def convert_dataset(
         The new folder, and what was made channels.
 
     Raises:
-        UserError: a wrong count or ID, data that nnU-Net turns as it reads them, no volumes, or a
-            converted data set.
+        UserError: a wrong count or ID, data that nnU-Net turns as it reads them, no volumes, a case
+            without all channels, or a converted data set.
     """
     if not 1 <= count <= MOST:
         raise UserError(f"-k {count}: 1 to {MOST} neighbours on either side are expected")
     dataset = read_dataset_json(source)
     if KEY in dataset:
         raise UserError(f"{source} has neighbours as channels already")
+    if "file_ending" not in dataset:
+        raise UserError(f"{source / 'dataset.json'} names no file_ending; nnU-Net's does")
     if (reader := plans["image_reader_writer"]) not in READERS:
         raise UserError(
             f"{source.name} is read by nnU-Net's {reader}: volumes are expected that it reads as "
@@ -63,7 +65,10 @@ def convert_dataset(
     name = source.name.partition("_")[2]
     target = raw / free_name(number, f"{name}_neighbours{count}", raw)
     training = _training_cases(source, dataset)
-    tests = cases_in(source / "imagesTs", dataset) if (source / "imagesTs").is_dir() else {}
+    tests = _test_cases(source, dataset)
+    channels = len(dataset["channel_names"])
+    _check_channels(source, {of: files for of, (files, _) in training.items()}, channels)
+    _check_channels(source, tests, channels)
     on_case = on_cases(len(training) + len(tests))
     try:
         with folder_written_whole(target) as folder:
@@ -105,12 +110,8 @@ def convert_inputs(images: Path, description: Path, out: Path, on_cases: OnCases
         raise UserError(f"{out}: is there already")
     cases = cases_in(images, dataset)
     channels = len(dataset["channel_names"]) // len(of.offsets)
-    for case, files in cases.items():
-        if len(files) != channels:
-            raise UserError(
-                f"{images}: {quoted(case)} has {len(files)} channels, {channels} are expected: the "
-                "images as they were before neighbours became channels"
-            )
+    remark = ": the images as they were before neighbours became channels"
+    _check_channels(images, cases, channels, remark)
     on_case = on_cases(len(cases))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +149,22 @@ def cases_in(folder: Path, dataset: dict[str, Any]) -> dict[str, list[Path]]:
     if not cases:
         raise UserError(f"{folder} holds no images with the ending {ending}")
     return cases
+
+
+def _check_channels(
+    where: Path, cases: dict[str, list[Path]], channels: int, remark: str = ""
+) -> None:
+    """Refuse a case of another number of channels; `cases_in` does not miss the last ones."""
+    for case, files in cases.items():
+        if len(files) != channels:
+            said = f"{quoted(case)} has {len(files)} channels, {channels} are expected"
+            raise UserError(f"{where}: {said}{remark}")
+
+
+def _test_cases(source: Path, dataset: dict[str, Any]) -> dict[str, list[Path]]:
+    """Return the images of each test case; the folder may be empty, or not there."""
+    folder = source / "imagesTs"
+    return cases_in(folder, dataset) if any(folder.glob(f"*{dataset['file_ending']}")) else {}
 
 
 def _training_cases(source: Path, dataset: dict[str, Any]) -> dict[str, tuple[list[Path], Path]]:

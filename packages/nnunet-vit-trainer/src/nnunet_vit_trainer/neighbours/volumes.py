@@ -87,7 +87,7 @@ def write_shifted(file: Path, of: Neighbours, name_of: Callable[[int], Path]) ->
         name_of: the file to write, by the number of the offset from 0.
 
     Raises:
-        UserError: unreadable, or no volume of more than one slice.
+        UserError: unreadable, no volume of more than one slice, or not written.
     """
     try:
         image = SimpleITK.ReadImage(str(file))
@@ -102,4 +102,7 @@ def write_shifted(file: Path, of: Neighbours, name_of: Callable[[int], Path]) ->
     for index, offset in enumerate(of.offsets):
         moved = SimpleITK.GetImageFromArray(shifted(values, offset, of.axis))
         moved.CopyInformation(image)
-        SimpleITK.WriteImage(moved, str(name_of(index)), True)
+        try:
+            SimpleITK.WriteImage(moved, str(name_of(index)), True)
+        except RuntimeError as error:  # of SimpleITK's, a full disk too
+            raise UserError(f"{name_of(index)} is not written: {reason_of(error)}") from error

@@ -1,6 +1,6 @@
 """Make a ViT's 2D configuration of nnU-Net's own, and keep the reasons."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from vit_backbone import UserError
 
 from .choice import Choice, Given, choose
 from .memory import GIB, Line, countable, line_of
-from .reasons import Reasons, reasons_of_choice, reasons_of_memory
+from .reasons import Reasons, reasons_of_choice, reasons_of_memory, reasons_of_unseen
 from .tiles import Size
 
 _NNUNETS_DATA = "nnUNetPlans_2d"
@@ -29,6 +29,7 @@ class Adapter:
         count: the bytes of a step, for a batch of tiles.
         memory: the device's, in bytes.
         source: where that is from.
+        unseen: classes in none of the masks that were looked at.
 
     Attributes:
         reasons: of the configuration that was made last.
@@ -42,6 +43,7 @@ class Adapter:
         count: Callable[[int, Size], int],
         memory: float,
         source: str,
+        unseen: Sequence[str] = (),
     ) -> None:
         self.train = train
         self.patch = patch
@@ -49,6 +51,7 @@ class Adapter:
         self.count = count
         self.memory = memory
         self.source = source
+        self.unseen = unseen
         self.reasons: Reasons = []
 
     def __call__(self, nnunet: dict[str, Any], pixels: float) -> dict[str, Any]:
@@ -76,6 +79,7 @@ class Adapter:
         self.reasons = [
             *reasons_of_memory(self.memory, self.source, line),
             *reasons_of_choice(given, choice, self.widths, nnunet),
+            *reasons_of_unseen(self.unseen),
             ("step", f"{peak / GIB:.2f} GiB of {countable(self.memory) / GIB:.2f}, counted"),
         ]
         return adapted(nnunet, choice)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vit_backbone import shorten
+
 from .choice import FINEST, WIDE, Choice, Given, resampled
 from .memory import GIB, Line, countable
 from .tiles import holds, padding, patches_of, wasted_tokens
@@ -45,6 +47,16 @@ def reasons_of_choice(
         ("padding", _padding(given, choice, nnunet["patch_size"])),
         ("batch", _batch(given, choice)),
     ]
+
+
+def reasons_of_unseen(classes: Sequence[str]) -> Reasons:
+    """Say which classes had no say, since no mask that was looked at holds them.
+
+    Args:
+        classes: their names.
+    """
+    said = f"{shorten(', '.join(classes), 200)}: in none of the masks that were looked at"
+    return [("unseen", said)] if classes else []
 
 
 def _objects(given: Given, widths: Mapping[str, float]) -> str:

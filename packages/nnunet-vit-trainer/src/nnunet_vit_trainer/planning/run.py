@@ -34,6 +34,7 @@ from vit_backbone import UserError, quoted, reason_of
 
 from .adapting import Adapter
 from .memory import GIB, build, counter_of
+from .objects import classes_of
 from .planner import ViTPlanner
 from .reasons import Reasons
 from .sampling import typical_widths
@@ -90,12 +91,14 @@ def plan(
     kept = _kept_configurations(file, config_name)
     dataset = read_dataset_json(raw)
     with nnunet_in_one_line(name):
+        labels = _labels_of(dataset)
         on_progress("extracting the fingerprint ...")
         _extract_fingerprint(name, folder, processes)
         on_progress("looking at masks ...")
         widths = _widths(ExperimentPlanner(name), dataset["labels"])
     on_progress("counting memory ...")
-    adapter = _adapter(config, dataset, widths, *device_memory(memory))
+    channels = len(dataset["channel_names"])
+    adapter = _adapter(config, labels, channels, widths, *device_memory(memory))
     on_progress("planning ...")
     with nnunet_in_one_line(name):
         plans = ViTPlanner(
@@ -131,7 +134,10 @@ def _extract_fingerprint(name: str, folder: Path, processes: int) -> None:
     """Extract it where there is none, as nnU-Net's command does."""
     file = folder / "dataset_fingerprint.json"
     if file.exists():
-        read_json(file)
+        try:
+            read_json(file)
+        except UserError as error:  # nnU-Net writes it in place, so that a killed run leaves a part
+            raise UserError(f"{error}; remove it, and it is extracted anew") from error
         return
     extract_fingerprint_dataset(
         convert_dataset_name_to_id(name), num_processes=processes, show_progress_bar=False
@@ -158,20 +164,26 @@ def device_memory(given: float | None) -> tuple[float, str]:
     return NNUNETS_MEMORY * float(GIB), "nnU-Net's default (no GPU here)"
 
 
+def _labels_of(dataset: dict[str, Any]) -> LabelManager:
+    """Return the labels without the ignore label, after nnU-Net has looked at all of them."""
+    labels, order = dataset["labels"], dataset.get("regions_class_order")
+    LabelManager(labels, order)
+    return LabelManager({name: of for name, of in labels.items() if name != "ignore"}, order)
+
+
 def _adapter(
     config: ViTnnUNetConfig,
-    dataset: dict[str, Any],
+    labels: LabelManager,
+    channels: int,
     widths: dict[str, float],
     memory: float,
     source: str,
 ) -> Adapter:
-    names = {name: value for name, value in dataset["labels"].items() if name != "ignore"}
-    labels = LabelManager(names, dataset.get("regions_class_order"))
-    channels = len(dataset["channel_names"])
     network = build(config, channels, labels.num_segmentation_heads)
     count = counter_of(network, config, labels, channels)
     patch = network.backbone.patch_embed.patch_size
-    return Adapter(config.train, patch, widths, count, memory, source)
+    unseen = [name for name in classes_of(labels.label_dict) if name not in widths]
+    return Adapter(config.train, patch, widths, count, memory, source, unseen)
 
 
 def _finish(
@@ -207,7 +219,7 @@ def _reasons(adapter: Adapter, plans: dict[str, Any]) -> Reasons:
 
 @contextlib.contextmanager
 def nnunet_in_one_line(dataset: str) -> Iterator[None]:
-    """Send what nnU-Net prints nowhere, and say in one line what it runs into.
+    """Send what nnU-Net prints nowhere, tracebacks too, and say in one line what it runs into.
 
     It lists files by a pool of forked processes: such a child may wait for ever for a lock that
     another thread of this process held. Threads list them here. And it takes the number of data
@@ -222,6 +234,7 @@ def nnunet_in_one_line(dataset: str) -> Iterator[None]:
     try:
         with (
             contextlib.redirect_stdout(io.StringIO()),
+            mock.patch("traceback.print_exc"),  # of a reader that fails, though the next may not
             mock.patch.object(LISTS_FILES, "Pool", ThreadPool),
             mock.patch.dict(os.environ, {"nnUNet_n_proc_DA": "1"}),
         ):

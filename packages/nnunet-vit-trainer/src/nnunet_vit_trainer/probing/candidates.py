@@ -86,15 +86,24 @@ def candidates_of(words: Sequence[str]) -> list[Candidate]:
     if not found:
         raise UserError("no backbone to try; give weight files, a folder of them, or names")
     names = [candidate.name for candidate in found]
-    return [
+    by_folder = [
         replace(of, name=f"{of.file.parent.name}/{of.name}")
         if of.file and names.count(of.name) > 1
         else of
         for of in found
     ]
+    files: dict[str, set[Path | None]] = {}
+    for of in by_folder:
+        files.setdefault(of.name, set()).add(of.file)
+    return [
+        replace(of, name=str(of.file)) if of.file and len(files[of.name]) > 1 else of
+        for of in by_folder
+    ]
 
 
 def _candidates_of(word: str) -> Iterator[Candidate]:
+    if not word.strip():  # it would be the folder that one is in
+        raise UserError("an empty word is no backbone; weight files, folders or names are expected")
     path = Path(os.path.expanduser(word))
     name, equals, file = word.partition("=")
     if os.path.lexists(path):

@@ -34,6 +34,7 @@ class Data:
         intensities: of the plans, for raw channels.
         channels: their names.
         notes: what to know of the sample.
+        plans_name: of the plans.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class Data:
     intensities: Mapping[str, Any]
     channels: list[str]
     notes: list[str]
+    plans_name: str
 
 
 def read_data(
@@ -83,7 +85,9 @@ def read_data(
     rng = np.random.default_rng(seed)
     drawn = sample_cases(folds, most, rng)
     classes, labels = classes_of(content), _labels_of(content)
-    tiles = read_tiles(kind(where), drawn, most, settings["patch_size"], labels, rng, on_case)
+    height, width = settings.get("spacing", (1.0, 1.0))
+    size = settings["patch_size"]
+    tiles = read_tiles(kind(where), drawn, most, size, height / width, labels, rng, on_case)
     positions = _positions_of(classes, labels.values)
     counted = counted_classes(tiles, folds, positions)
     if not any(counted):
@@ -103,6 +107,7 @@ def read_data(
         plans.get("foreground_intensity_properties_per_channel", {}),
         [*channels.values()],
         _notes(tiles, len(cases), folds, counted, positions),
+        plans_name,
     )
 
 

@@ -128,7 +128,8 @@ def write(probed: Probed, folder: Path) -> list[Path]:
         if any(row.scores for row in probed.rows):
             best = probed.rows[0]
             data = probed.data
-            config, note = write_config(best, data.dataset, data.configuration, folder)
+            of = (data.dataset, data.configuration, data.plans_name)
+            config, note = write_config(best, *of, folder)
             probed.notes += [note] if note else []
             with written_whole(folder / PICTURE) as unfinished:
                 unfinished.write_bytes(draw(probed))

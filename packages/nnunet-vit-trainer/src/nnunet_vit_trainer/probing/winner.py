@@ -15,15 +15,35 @@ from .table import MODEL_KEYS, Row
 
 _RECOMMENDED, _ALWAYS_THERE = "recommended", "linear"
 _LONGEST_NAME = 60
+DEFAULT_PLANS = "nnUNetPlans"
+"""Of the data set, where nothing else is said."""
 
 
-def config_text(row: Row, dataset: str, configuration: str, file: Path) -> str:
+def training_command(
+    dataset: str, configuration: str, plans_name: str, fold: str, file: str
+) -> str:
+    """Return the command that trains a config on what was probed.
+
+    Args:
+        dataset: its name.
+        configuration: that was probed.
+        plans_name: likewise.
+        fold: to train.
+        file: the config.
+    """
+    words = ["nnUNetv2_train_vit", dataset, configuration, fold, "--config", file]
+    words += ["-p", plans_name] if plans_name != DEFAULT_PLANS else []
+    return shlex.join(words)
+
+
+def config_text(row: Row, dataset: str, configuration: str, plans_name: str, file: Path) -> str:
     """Return the config of a row, with how to train it in its comments.
 
     Args:
         row: that did not fail.
         dataset: its name.
         configuration: that was probed.
+        plans_name: likewise.
         file: that it will be written to.
     """
     shipped = read_shipped(_shipped_name())
@@ -32,11 +52,12 @@ def config_text(row: Row, dataset: str, configuration: str, file: Path) -> str:
     if row.model["pretrained"] is False:
         # LoRA over random weights learns nothing.
         content["model"] |= {"tune": "full", "checkpoint_path": ""}
-    told = shlex.quote(str(file) if str(file).isprintable() else file.name)
+    told = str(file) if str(file).isprintable() else file.name
+    command = training_command(dataset, configuration, plans_name, "FOLD", told)
     head = (
         f"# The best of what nnUNetv2_probe_vit tried on {shorten(dataset)}: a linear probe on it\n"
         f"# reached a Dice of {row.dice:.3f}. The head and the recipe are {shipped.name}'s.\n"
-        f"#   nnUNetv2_train_vit {dataset} {configuration} FOLD --config {told}\n"
+        f"#   {command}\n"
     )
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
@@ -50,13 +71,16 @@ def config_name(row: Row) -> str:
     return "-".join(filter(None, plain))
 
 
-def write_config(row: Row, dataset: str, configuration: str, folder: Path) -> tuple[Path, str]:
+def write_config(
+    row: Row, dataset: str, configuration: str, plans_name: str, folder: Path
+) -> tuple[Path, str]:
     """Write the config of a row, and read it as a training does; one that was edited stays.
 
     Args:
-        row: see `config_text`, like the next two.
+        row: see `config_text`, like the next three.
         dataset: see there.
         configuration: see there.
+        plans_name: see there.
         folder: to write into.
 
     Returns:
@@ -66,7 +90,7 @@ def write_config(row: Row, dataset: str, configuration: str, folder: Path) -> tu
         OSError: what the disk says.
     """
     file = folder / f"{config_name(row)}.yaml"
-    text = config_text(row, dataset, configuration, file)
+    text = config_text(row, dataset, configuration, plans_name, file)
     if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
         return file, f"{file} was there with other content and stays as it is"
     with written_whole(file) as unfinished:

@@ -79,6 +79,7 @@ def read_tiles(
     cases: Sequence[str],
     most: int,
     tile_size: Sequence[int],
+    aspect: float,
     labels: Labels,
     rng: np.random.Generator,
     on_case: Callable[[], None] = lambda: None,
@@ -90,6 +91,7 @@ def read_tiles(
         cases: their names.
         most: tiles of all of them together.
         tile_size: (height, width).
+        aspect: a pixel's height by its width, as the plans have it.
         labels: of the data set.
         rng: to draw by.
         on_case: called after each case.
@@ -101,9 +103,9 @@ def read_tiles(
     tiles = []
     for case, count in zip(cases, even_shares([most] * len(cases), most), strict=True):
         try:
-            data, mask, _, properties = dataset.load_case(case)
+            data, mask, *_ = dataset.load_case(case)
             known = labels.positions_of(np.asarray(mask[0]), case)
-            tiles += _tiles_of(case, data, known, properties, tile_size, count, rng)
+            tiles += _tiles_of(case, data, known, aspect, tile_size, count, rng)
         except UserError:
             raise
         except Exception as error:  # whatever a reader of arrays raises
@@ -116,7 +118,7 @@ def _tiles_of(
     case: str,
     data: Any,
     known: np.ndarray,
-    properties: dict[str, Any],
+    aspect: float,
     tile_size: Sequence[int],
     count: int,
     rng: np.random.Generator,
@@ -131,7 +133,6 @@ def _tiles_of(
         + UNKNOWN
         for z, y, x in places
     ]
-    spacing = properties.get("spacing", (1.0, 1.0, 1.0))
     tiles = []
     for chosen in choose([{*map(int, h)} for h in held], count, rng):
         z, y, x = places[chosen]
@@ -141,7 +142,7 @@ def _tiles_of(
             raise UserError(f"case {case} has NaN or infinite pixels; mend it, preprocess anew")
         name = f"{case}, slice {z + 1} of {len(padded)}" if len(padded) > 1 else case
         cut = padded[z, y : y + height, x : x + width]
-        tiles.append(Tile(case, name, image, cut, spacing[-2] / spacing[-1]))
+        tiles.append(Tile(case, name, image, cut, aspect))
     return tiles
 
 

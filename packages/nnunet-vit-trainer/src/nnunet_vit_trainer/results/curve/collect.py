@@ -108,7 +108,7 @@ def collect_curves(dataset_name_or_id: str | int, *, against: str | None = None)
         said = "; ".join(f"{of.name}: {note}" for of in found for note in of.notes) or "none is"
         raise UserError(f"no result is validated on fold {parts} of {name}; train them ({said})")
     results.sort(key=lambda result: -_of_whole(result, curves))
-    reference = _stocks_best(results) if against is None else find_result(results, against)
+    reference = _stocks_best(results) if against is None else _asked(results, found, against)
     notes = [
         f"{i}: {note}"
         for i, result in enumerate(results, 1)
@@ -163,6 +163,15 @@ def _of_whole(result: Result, curves: Sequence[Curve]) -> float:
 
 def _stocks_best(results: Sequence[Result]) -> Result:
     return next((result for result in results if "vit" not in result.plans), results[0])
+
+
+def _asked(results: Sequence[Result], found: Sequence[Result], against: str) -> Result:
+    """Return the result that ``--against`` means; of one that is left out it is said why."""
+    if not any(against in of.name for of in results):
+        for of in found:
+            if against in of.name:
+                raise UserError(f"--against {of.name}: {_why(of)}")
+    return find_result(results, against)
 
 
 def _missing(result: Result, curves: Sequence[Curve]) -> list[str]:
