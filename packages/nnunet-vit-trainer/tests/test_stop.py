@@ -217,6 +217,22 @@ def test_what_is_newest_is_continued(home):
         newest_checkpoint(folder)
 
 
+def test_a_training_that_was_begun_anew_and_stopped_is_continued_and_not_the_one_before(home):
+    """The finished one holds more epochs, and its checkpoint_final lies there until the end."""
+    trainer, _ = run()
+    folder = output(trainer)
+    first = read(folder, "final")["vit"]["began"]
+    run(0, 1)
+    assert newest_checkpoint(folder).name == "checkpoint_latest.pth"
+    run(1, 1, resumes=True)
+    assert read(folder, "final")["vit"]["began"] == first
+    second = read(folder, "latest")["vit"]["began"]
+    assert second > first
+    run(resumes=True)
+    assert newest_checkpoint(folder).name == "checkpoint_final.pth"
+    assert read(folder, "final")["vit"]["began"] == second
+
+
 def test_a_file_ends_the_run_after_the_epoch_as_a_finished_one(home):
     trainer = make_trainer(stop_file="enough")
     finish = trainer.on_validation_epoch_end

@@ -54,6 +54,7 @@ def go_on(trainer: "nnUNetTrainer_vit", file: Path) -> None:
     # Lazily: the weights were read already, and what is here is not kept.
     content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
     state = content.get(PLANS_KEY, {})
+    trainer.began = state.get("began", 0.0)
     trainer.steps.watch.skipped = state.get("skipped_steps", 0)
     trainer.steps.losses = state.get("losses", [])
     if trainer.average is not None and state.get("average") is not None:

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.display = EpochDisplay(
             self.device, self.configuration_manager.batch_size * train["accumulate_steps"]
         )
+        self.began = time.time()  # a run that goes on has that of its first start
         self.resumed_from: Path | None = None
         self.holds_base_weights = False
 
