@@ -85,6 +85,22 @@ def test_what_needs_no_weights_is_said_before_they_are_fetched(
     assert not plans_of(home).exists()
 
 
+@pytest.mark.parametrize(
+    ("configuration", "plans_name"), [("2d__small", "nnUNetPlans"), ("2d", "nnUNetPlans_")]
+)
+def test_names_that_nnunet_would_split_elsewhere_are_refused(
+    configuration, plans_name, home, trained
+):
+    """The results' folder is split at ``__``, by us when the training has come to its end."""
+    file = home / "preprocessed" / DATASET / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d__small"] = {"inherits_from": "2d"}
+    write(file, plans | {"plans_name": plans_name})
+    with pytest.raises(UserError, match="a name that nnU-Net splits at '__'"):
+        start(home, configuration)
+    assert not trained
+
+
 def test_an_inherited_configuration_trains_where_its_data_are(home, trained):
     start(home, "2d_small")
     assert trained[0]["configurations"]["2d_small"]["batch_size"] == 1
