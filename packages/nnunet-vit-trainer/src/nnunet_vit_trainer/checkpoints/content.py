@@ -111,6 +111,7 @@ def checkpoint_of(trainer: "nnUNetTrainer_vit", whole: bool = True) -> dict[str,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
         PLANS_KEY: {
             "began": trainer.began,
+            "split": trainer.split,
             "random_states": random_states(),
             "average": average and average.state(),
             "skipped_steps": trainer.steps.watch.skipped,

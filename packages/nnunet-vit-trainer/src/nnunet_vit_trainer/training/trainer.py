@@ -16,7 +16,7 @@ from torch import nn
 
 from nnunet_vit_trainer.checkpoints.base_weights import load_pretrained
 from nnunet_vit_trainer.checkpoints.content import checkpoint_of, unwrap, write_atomically
-from nnunet_vit_trainer.checkpoints.continuing import completed, go_on
+from nnunet_vit_trainer.checkpoints.continuing import completed, go_on, misfit_in_one_line, state_of
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError
@@ -40,6 +40,7 @@ from .oversight.cases import (
 )
 from .oversight.peak import peak_line
 from .oversight.showing import conclude_validation
+from .oversight.split import checked_split, remove_others
 from .oversight.steps import EpochSteps
 from .oversight.validation import validated_whole
 from .oversight.watch import plateau_hint, refuse_idle_lora
@@ -119,6 +120,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         )
         self.began = time.time()  # a run that goes on has that of its first start
         self.resumed_from: Path | None = None
+        self.split: str | None = None
         self.holds_base_weights = False
 
     def initialize(self) -> None:
@@ -204,7 +206,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             if seed is None:
                 return super().get_dataloaders()
             # A continued run does not see its first batches again, nor a rank those of another.
-            numbers = (seed, self.local_rank, self.current_epoch)
+            taken = len(self.steps.losses)  # of this epoch, where it was stopped
+            numbers = (seed, self.local_rank, self.current_epoch, *([taken] if taken else []))
             seed_generators(*numbers)
             with seeded_data_workers(*numbers):
                 return super().get_dataloaders()
@@ -215,6 +218,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         datasets = super().get_tr_and_val_datasets()
+        self.split = checked_split(self.split, *(dataset.identifiers for dataset in datasets))
         samples = [sample_of(dataset.identifiers) for dataset in datasets]
         refuse_bad_cases(self, [*samples[0], *samples[1]], pixels=False)
         if not have_foreground(self, samples[0]):
@@ -351,16 +355,30 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         Not compiled, unless nnU-Net is asked to: tiles would need two graphs more, one for flipped
         ones, and few validations earn them back.
         """
-        warn_of_bad_cases(self, self.do_split()[1])
+        training, cases = self.do_split()
+        self.split = checked_split(self.split, training, cases)
+        warn_of_bad_cases(self, cases)
+        folder = Path(self.output_folder, "validation")
+        if self.local_rank == 0:
+            self._remove_others(folder, cases)
         trained, self.network = self.network, unwrap(self.network)
         try:
-            with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
+            with validated_whole(folder, self.local_rank == 0):
                 super().perform_actual_validation(save_probabilities)
         finally:
             self.network = trained
         # Other ranks would read the summary half written.
         if self.local_rank == 0:
             conclude_validation(self)
+
+    def _remove_others(self, folder: Path, cases: list[str]) -> None:
+        truths = Path(str(self.preprocessed_dataset_folder_base), "gt_segmentations")
+        others = remove_others(folder, cases, self.dataset_json["file_ending"], truths)
+        if others:
+            self.print_to_log_file(
+                f"WARNING: removed from {folder}, since this fold is not validated on them: the "
+                f"masks of {len(others)} cases, such as {others[0]}"
+            )
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
@@ -401,12 +419,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             with weights_follow():  # nnU-Net loads strictly
                 self.initialize()
         weights = self.plans_manager.plans[PLANS_KEY]["weights"]
-        with completed(unwrap(self.network), weights, self.holds_base_weights):
+        file = self.resumed_from = Path(filename_or_checkpoint)
+        with (
+            misfit_in_one_line(file),
+            completed(unwrap(self.network), weights, self.holds_base_weights),
+        ):
             super().load_checkpoint(filename_or_checkpoint)
         self.holds_base_weights = True
-        self.resumed_from = Path(filename_or_checkpoint)
-        # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
-        self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
+        state = state_of(file)
+        self.split = state.get("split")
+        self.steps.losses = state.get("losses", [])
 
 
 def _with_ours(transforms: Any) -> ComposeTransforms:
