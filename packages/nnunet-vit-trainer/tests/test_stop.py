@@ -180,6 +180,9 @@ def test_in_the_validation_of_an_epoch_the_weights_that_train_are_saved(home):
 
 def test_after_the_last_step_the_final_checkpoint_is_written_and_the_validation_left(home):
     trainer = make_trainer()
+    summary = output(trainer) / "validation" / "summary.json"
+    summary.parent.mkdir()
+    summary.touch()  # of a training before, or of fewer epochs: not of what is written now
     finish = trainer.on_epoch_end
 
     def finish_and_send():
@@ -192,6 +195,7 @@ def test_after_the_last_step_the_final_checkpoint_is_written_and_the_validation_
         trainer.run_training()
     assert caught.value.saved
     assert read(output(trainer), "final")["current_epoch"] == EPOCHS
+    assert not summary.exists()
 
 
 def test_without_checkpoints_nothing_is_said_to_be_saved(home):

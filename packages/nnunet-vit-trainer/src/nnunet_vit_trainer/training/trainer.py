@@ -40,7 +40,7 @@ from .oversight.cases import (
 )
 from .oversight.peak import peak_line
 from .oversight.showing import conclude_validation
-from .oversight.split import checked_split, remove_others
+from .oversight.split import checked_split, keep_masks_of
 from .oversight.steps import EpochSteps
 from .oversight.validation import validated_whole
 from .oversight.watch import plateau_hint, refuse_idle_lora
@@ -360,7 +360,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         warn_of_bad_cases(self, cases)
         folder = Path(self.output_folder, "validation")
         if self.local_rank == 0:
-            self._remove_others(folder, cases)
+            keep_masks_of(self, cases, folder)
         trained, self.network = self.network, unwrap(self.network)
         try:
             with validated_whole(folder, self.local_rank == 0):
@@ -370,15 +370,6 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         # Other ranks would read the summary half written.
         if self.local_rank == 0:
             conclude_validation(self)
-
-    def _remove_others(self, folder: Path, cases: list[str]) -> None:
-        truths = Path(str(self.preprocessed_dataset_folder_base), "gt_segmentations")
-        others = remove_others(folder, cases, self.dataset_json["file_ending"], truths)
-        if others:
-            self.print_to_log_file(
-                f"WARNING: removed from {folder}, since this fold is not validated on them: the "
-                f"masks of {len(others)} cases, such as {others[0]}"
-            )
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Switch what ``forward`` returns; nnU-Net's own looks for a U-Net's decoder."""
@@ -408,8 +399,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if self.local_rank == 0 and not self.disable_checkpointing:
             file = Path(filename)
             whole = self.recipe["checkpoint"] == "full"
-            # Stock prediction opens checkpoint_final, and loads strictly.
-            whole = whole or file.name == "checkpoint_final.pth"
+            if file.name == "checkpoint_final.pth":
+                whole = True  # stock prediction opens it, and loads strictly
+                # Of the weights before: a run that ends before its validation would pass for them.
+                Path(self.output_folder, "validation", "summary.json").unlink(missing_ok=True)
             write_atomically(checkpoint_of(self, whole), file)
 
     # nnU-Net's takes a checkpoint's content too, which nobody gives it.

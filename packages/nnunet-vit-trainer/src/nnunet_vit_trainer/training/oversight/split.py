@@ -3,8 +3,12 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vit_backbone import UserError
+
+if TYPE_CHECKING:
+    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 
 def checked_split(
@@ -29,6 +33,22 @@ def checked_split(
             "the fold anew (without --c and --val)"
         )
     return found
+
+
+def keep_masks_of(trainer: "nnUNetTrainer_vit", cases: Iterable[str], folder: Path) -> None:
+    """Remove the masks of other cases, and say so in the log; see `remove_others`.
+
+    Args:
+        trainer: that validates.
+        cases: that it validates on.
+        folder: of the validation; it need not exist.
+    """
+    truths = Path(str(trainer.preprocessed_dataset_folder_base), "gt_segmentations")
+    if others := remove_others(folder, cases, trainer.dataset_json["file_ending"], truths):
+        trainer.print_to_log_file(
+            f"WARNING: removed from {folder}, since this fold is not validated on them: the masks "
+            f"of {len(others)} cases, such as {others[0]}"
+        )
 
 
 def remove_others(folder: Path, cases: Iterable[str], ending: str, truths: Path) -> list[str]:
