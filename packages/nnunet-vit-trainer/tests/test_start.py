@@ -131,6 +131,35 @@ def test_other_files_among_the_cases_are_named(file, fits, home, trained):
     assert not trained
 
 
+@pytest.mark.parametrize(
+    ("options", "checkpoint"),
+    [
+        ({}, ""),
+        ({"continue_training": True}, "latest"),
+        ({"only_run_validation": True}, "final"),
+    ],
+)
+@pytest.mark.parametrize("fold", [0, 1])
+def test_splits_that_cannot_be_read_are_one_line_whatever_is_asked(
+    fold, options, checkpoint, home, trained
+):
+    splits = home / "preprocessed" / DATASET / "splits_final.json"
+    cases = [f"case{i}" for i in range(5)]
+    write(splits, [{"train": cases[:4], "val": cases[4:]}] * 2)
+    start(home, fold=fold)
+    if checkpoint:
+        write(results_of(home) / f"fold_{fold}" / f"checkpoint_{checkpoint}.pth", {})
+    split = {"train": cases[:4], "val": ["gone"]}
+    for content, said in (("[{", "cannot be read"), (json.dumps([split] * 2), "such as 'gone'")):
+        splits.write_text(content)
+        with pytest.raises(UserError, match=rf"splits_final\.json.*{said}"):
+            start(home, fold=fold, **options)
+    write(splits, [split | {"val": cases[4:]}])
+    if fold and checkpoint:  # 0.1.0 may have trained it on a split of nnU-Net's own
+        start(home, fold=fold, **options)
+    assert len(trained) == 1 + bool(fold and checkpoint)
+
+
 def name_channels(home, *names):
     named = {str(i): name for i, name in enumerate(names)}
     content = {"channel_names": named, "labels": {"background": 0}}

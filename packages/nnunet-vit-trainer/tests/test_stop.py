@@ -12,6 +12,7 @@ from in_the_air import EPOCHS, STEPS, in_the_air, make_trainer, seed
 from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
 from nnunet_vit_trainer.commands import train as command
 from nnunet_vit_trainer.launch.checks import check_stop_file
+from nnunet_vit_trainer.launch.fold import _load_best
 from nnunet_vit_trainer.training import trainer as trainers
 from nnunet_vit_trainer.training.ending import stop
 from nnunet_vit_trainer.training.ending.stop import Stopped, asked_by, signals_stop, signals_wait
@@ -275,6 +276,20 @@ def test_what_is_better_than_the_best_checkpoint_that_is_there_replaces_it(
     resumed.load_checkpoint(str(file))
     resumed.on_train_start()
     assert resumed._best_ema == best
+
+
+def test_validating_the_best_keeps_the_log_of_the_whole_training(home):
+    """The report's curves ended where the best checkpoint was written."""
+    trainer, _ = run()
+    file = output(trainer) / "checkpoint_best.pth"
+    best = read(output(trainer), "best")
+    best["logging"] = {name: values[:1] for name, values in best["logging"].items()}
+    best["network_weights"] = {n: w + 1 for n, w in best["network_weights"].items()}
+    torch.save(best, file)
+    _load_best(trainer)
+    assert {len(values) for values in trainer.logger.get_checkpoint().values()} == {EPOCHS}
+    name = "head.seg_layers.0.weight"
+    assert torch.equal(trainer.network.state_dict()[name], best["network_weights"][name])
 
 
 def test_a_training_that_was_begun_anew_and_stopped_is_continued_and_not_the_one_before(home):

@@ -61,8 +61,7 @@ def prepare(request: Request) -> Prepared:
     resumes = _finds_checkpoints(fold_folder, request)
     if request.mode != "validate":
         check_stop_file(config.train.stop_file, fold_folder)
-    if not resumes:
-        check_fold(request.fold, dataset_folder, settings["data_identifier"])
+    check_fold(request.fold, dataset_folder, settings["data_identifier"], resumes=resumes)
     check_device(request.device, request.processes)
     with _naming(request.config):
         derived, tried = _derive(request, config, plans, existing, resumes)
