@@ -145,6 +145,14 @@ def test_the_families_statistics_are_timms_too(name, statistics):
     assert statistics_of({"name": name}) == statistics == pretrained_statistics(name)
 
 
+def test_weights_that_cannot_be_looked_for_have_moved(weights):
+    """Such as into a folder that is closed to this user, or that no system has."""
+    model = ViTModelConfig(backbone="test_vit", checkpoint_path=str(weights))
+    backbone, found = find_backbone(model, None)
+    gone = {"vit": {"backbone": backbone, "weights": found | {"file": "x" * 5000}}}
+    assert recorded_backbone(model, gone)[1] == found
+
+
 def test_results_keep_the_statistics_that_they_were_trained_with(weights):
     model = ViTModelConfig(backbone="test_vit", checkpoint_path=str(weights))
     backbone, found = find_backbone(model, None)

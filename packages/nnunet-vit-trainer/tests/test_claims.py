@@ -157,6 +157,33 @@ def test_results_that_are_not_ours_are_left(home, trained):
         start(home)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("vit", {}, "has lost model, train, backbone, weights; put the file back"),
+        ("vit", None, "holds no results of nnUNetv2_train_vit"),
+        (
+            "vit",
+            {"model": {}, "train": {}, "backbone": "b", "weights": 1},
+            "lost backbone, weights",
+        ),
+        ("configurations", {}, "holds no results of nnUNetv2_train_vit"),
+        ("plans_name", "nnUNetPlans_other", "the folder is named"),
+    ],
+)
+@pytest.mark.parametrize("continues", [False, True])
+def test_plans_in_the_results_that_were_edited_are_one_line(
+    continues, key, value, said, home, trained
+):
+    start(home)
+    write(results_of(home) / "fold_0" / "checkpoint_latest.pth", {})
+    file = results_of(home) / "plans.json"
+    write(file, json.loads(file.read_text()) | {key: value})
+    with pytest.raises(UserError, match=said):
+        start(home, continue_training=continues)
+    assert len(trained) == 1
+
+
 def test_a_results_folder_that_cannot_be_written_is_one_line(home, trained):
     (home / "results" / DATASET).touch()
     with pytest.raises(UserError, match="cannot be written"):

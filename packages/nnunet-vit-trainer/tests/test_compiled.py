@@ -140,7 +140,7 @@ def test_the_final_validation_needs_no_graph_of_its_own(monkeypatch, tmp_path):
     network, seen = nn.Identity(), []
     trainer = nnUNetTrainer_vit.__new__(nnUNetTrainer_vit)
     trainer.network = compiled = torch.compile(network)
-    trainer.output_folder, trainer.local_rank = str(tmp_path), 1
+    trainer.output_folder, trainer.local_rank, trainer.split = str(tmp_path), 1, None
     trainer.do_split = lambda: ([], [])
     monkeypatch.setattr(trainers, "warn_of_bad_cases", lambda *_: None)
     monkeypatch.setattr(

@@ -83,6 +83,15 @@ def test_nnunets_variables_are_checked(value, root, monkeypatch):
             '"configurations": {"2d": {"patch_size": [1, 1]}}}',
             "lacks batch_size, normalization_schemes",
         ),
+        *(
+            (
+                f'{{"dataset_name": "{NAME}", "plans_name": "p", "configurations": {{"2d": '
+                f'{{"patch_size": {patch}, "batch_size": {batch}, '
+                '"normalization_schemes": []}}}',
+                "whole numbers of at least 1 are expected",
+            )
+            for patch, batch in [("[32, 32]", '"12"'), ("[32, 32]", "0"), ("[32, 32.5]", "2")]
+        ),
     ],
 )
 def test_plans_that_are_none_are_one_line(content, said, root):
@@ -189,11 +198,14 @@ def test_a_split_that_data_workers_would_die_of_is_refused(split, said, root):
         {"background": "0", "a": "1"},
         {"background": 0, "a": 1, "ignore": 2},
         {"background": 0, "a": [1]},
+        {"background": 0, "a": 1, "ignore": None},
         {"background": 0, "whole": [1, 2, 4], "core": [2, 4]},
+        {"background": 0, "whole": [1, 2, 4], "core": 2, "ignore": 5},
+        {"background": 0, "whole": [1, 2], "core": [2], "nothing": [0, 0]},
     ],
 )
 def test_labels_that_nnunet_takes(labels, root):
-    content = {"channel_names": {"0": "T1"}, "labels": labels}
+    content = {"channel_names": {"0": "T1"}, "labels": labels, "regions_class_order": [1, 2]}
     (root / NAME / "dataset.json").write_text(json.dumps(content))
     assert read_dataset_json(root / NAME)["labels"] == labels
 
@@ -203,7 +215,13 @@ def test_labels_that_nnunet_takes(labels, root):
     [
         ({"background": 0, "a": 255}, "0, 1, 2, ... without a gap are expected; renumber them"),
         ({"background": 0, "a": 2, "b": 3}, "without a gap"),
-        ({"background": 0, "a": 1, "ignore": 255}, "without a gap"),
+        ({"background": 0, "a": 1, "ignore": 255}, "the number after the others, 2, without a gap"),
+        ({"background": 0, "ignore": 1, "a": 2}, "without a gap"),
+        ({"background": 0, "a": 1, "ignore": 1}, "'ignore' is expected to be .* others, 2,"),
+        ({"background": 0, "a": 1, "ignore": [2]}, "'ignore' is expected to be"),
+        ({"background": 0, "a": 1, "ignore": "2"}, "'ignore' is expected to be"),
+        ({"background": 0, "all": [1, 2], "ignore": 2}, "after the others, 3,"),
+        ({"background": 0, "all": [1, 2]}, "needs regions_class_order, a list of 1 .* got None"),
         ({"background": 0, "a": -1}, "without a gap"),
         ({"background": 1, "a": 0}, "'background': 0 among them"),
         ({"a": 1}, "'background': 0 among them"),

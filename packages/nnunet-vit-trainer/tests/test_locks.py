@@ -1,6 +1,7 @@
 """One training of a fold at a time, whoever starts the other; the lock ends with its owner."""
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -124,3 +125,15 @@ def test_a_validation_is_refused_too(tmp_path, monkeypatch):
     with held(results_of(home) / "fold_0"), said:
         start(home, file=file, only_run_validation=True)
     assert len(trained) == 2
+
+
+def test_a_disk_that_takes_no_lock_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(locks.os, "write", full)
+    with (
+        pytest.raises(UserError, match=r"fold_0 cannot be written: No space left"),
+        hold_fold(tmp_path / "fold_0"),
+    ):
+        pytest.fail("it is held")

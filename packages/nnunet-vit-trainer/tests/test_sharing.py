@@ -58,6 +58,25 @@ def test_the_whole_is_in_nnunets_layout_and_keeps_the_optimizer(trained_folder, 
     assert torch.equal(logits(installed), logits(trained_folder))
 
 
+def test_a_second_data_set_of_the_number_is_told(tmp_path, monkeypatch, capsys):
+    """nnU-Net takes none of the two by the number any more, whatever it is asked for."""
+    folder = tmp_path / "results" / DATASET / "T__P__2d"
+    monkeypatch.setattr(
+        "nnunet_vit_trainer.sharing.install.import_vit", lambda *_, **__: (folder, [])
+    )
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    folder.mkdir(parents=True)
+    (tmp_path / "raw" / DATASET).mkdir()
+    call(import_, "some.zip")
+    assert "same number" not in capsys.readouterr().out
+    mine = DATASET[:10] + "_Mine"
+    (tmp_path / "preprocessed" / mine).mkdir()
+    call(import_, "some.zip")
+    assert f"There is '{mine}' of the same number" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("lora", [{}, {"dora": True}, {"rslora": True}])
 def test_merged_predicts_the_same_without_adapters(lora, exporter, tmp_path):
     name = "lora-" + "-".join(lora)

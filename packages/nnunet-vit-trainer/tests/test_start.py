@@ -85,6 +85,22 @@ def test_what_needs_no_weights_is_said_before_they_are_fetched(
     assert not plans_of(home).exists()
 
 
+@pytest.mark.parametrize(
+    ("configuration", "plans_name"), [("2d__small", "nnUNetPlans"), ("2d", "nnUNetPlans_")]
+)
+def test_names_that_nnunet_would_split_elsewhere_are_refused(
+    configuration, plans_name, home, trained
+):
+    """The results' folder is split at ``__``, by us when the training has come to its end."""
+    file = home / "preprocessed" / DATASET / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d__small"] = {"inherits_from": "2d"}
+    write(file, plans | {"plans_name": plans_name})
+    with pytest.raises(UserError, match="a name that nnU-Net splits at '__'"):
+        start(home, configuration)
+    assert not trained
+
+
 def test_an_inherited_configuration_trains_where_its_data_are(home, trained):
     start(home, "2d_small")
     assert trained[0]["configurations"]["2d_small"]["batch_size"] == 1
@@ -113,6 +129,35 @@ def test_other_files_among_the_cases_are_named(file, fits, home, trained):
     with pytest.raises(UserError, match=rf"nnUNetPlans_2d holds '{file}': nnU-Net expects"):
         start(home)
     assert not trained
+
+
+@pytest.mark.parametrize(
+    ("options", "checkpoint"),
+    [
+        ({}, ""),
+        ({"continue_training": True}, "latest"),
+        ({"only_run_validation": True}, "final"),
+    ],
+)
+@pytest.mark.parametrize("fold", [0, 1])
+def test_splits_that_cannot_be_read_are_one_line_whatever_is_asked(
+    fold, options, checkpoint, home, trained
+):
+    splits = home / "preprocessed" / DATASET / "splits_final.json"
+    cases = [f"case{i}" for i in range(5)]
+    write(splits, [{"train": cases[:4], "val": cases[4:]}] * 2)
+    start(home, fold=fold)
+    if checkpoint:
+        write(results_of(home) / f"fold_{fold}" / f"checkpoint_{checkpoint}.pth", {})
+    split = {"train": cases[:4], "val": ["gone"]}
+    for content, said in (("[{", "cannot be read"), (json.dumps([split] * 2), "such as 'gone'")):
+        splits.write_text(content)
+        with pytest.raises(UserError, match=rf"splits_final\.json.*{said}"):
+            start(home, fold=fold, **options)
+    write(splits, [split | {"val": cases[4:]}])
+    if fold and checkpoint:  # 0.1.0 may have trained it on a split of nnU-Net's own
+        start(home, fold=fold, **options)
+    assert len(trained) == 1 + bool(fold and checkpoint)
 
 
 def name_channels(home, *names):

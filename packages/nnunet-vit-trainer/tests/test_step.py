@@ -13,7 +13,7 @@ from nnunet_vit_trainer.training.oversight.watch import (
     StepWatch,
     refuse_idle_lora,
 )
-from nnunet_vit_trainer.training.step import resolve_amp_dtype
+from nnunet_vit_trainer.training.step import resolve_amp_dtype, training_step
 from vit_backbone import UserError
 
 
@@ -90,6 +90,25 @@ def test_a_step_with_a_bad_gradient_is_not_taken(bad):
         for i, now in optimizer.state_dict()["state"].items()
         for name, value in moments["state"][i].items()
     )
+
+
+def test_a_step_that_is_not_taken_leaves_batch_norms_as_they_were():
+    """They would hold NaN for ever, which training does not see and every prediction does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    kinds = ("running_mean", "running_var")
+    found = []
+    for value in (1.0, torch.nan, 1.0):
+        target = torch.zeros(2, 4, 4, dtype=torch.long)
+        batch = (torch.rand(2, 3, 4, 4) * value, target)
+        loss = nn.functional.cross_entropy
+        training_step(model, loss, optimizer, [batch], gradient_clip=1.0)
+        found.append([getattr(model[1], kind).clone() for kind in kinds])
+    first, skipped, last = found
+    assert all(map(torch.equal, first, skipped))
+    assert all(statistic.isfinite().all() for statistic in last)
+    assert not any(map(torch.equal, skipped, last))
 
 
 def test_gradient_checkpointing_computes_twice_and_gives_the_same_gradients():

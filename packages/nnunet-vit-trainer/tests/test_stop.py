@@ -12,6 +12,8 @@ from in_the_air import EPOCHS, STEPS, in_the_air, make_trainer, seed
 from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
 from nnunet_vit_trainer.commands import train as command
 from nnunet_vit_trainer.launch.checks import check_stop_file
+from nnunet_vit_trainer.launch.fold import _load_best
+from nnunet_vit_trainer.training import trainer as trainers
 from nnunet_vit_trainer.training.ending import stop
 from nnunet_vit_trainer.training.ending.stop import Stopped, asked_by, signals_stop, signals_wait
 from nnunet_vit_trainer.training.oversight.watch import plateau_hint
@@ -179,6 +181,9 @@ def test_in_the_validation_of_an_epoch_the_weights_that_train_are_saved(home):
 
 def test_after_the_last_step_the_final_checkpoint_is_written_and_the_validation_left(home):
     trainer = make_trainer()
+    summary = output(trainer) / "validation" / "summary.json"
+    summary.parent.mkdir()
+    summary.touch()  # of a training before, or of fewer epochs: not of what is written now
     finish = trainer.on_epoch_end
 
     def finish_and_send():
@@ -191,6 +196,7 @@ def test_after_the_last_step_the_final_checkpoint_is_written_and_the_validation_
         trainer.run_training()
     assert caught.value.saved
     assert read(output(trainer), "final")["current_epoch"] == EPOCHS
+    assert not summary.exists()
 
 
 def test_without_checkpoints_nothing_is_said_to_be_saved(home):
@@ -215,6 +221,91 @@ def test_what_is_newest_is_continued(home):
     (folder / "checkpoint_best.pth").write_bytes(b"PK half")
     with pytest.raises(UserError, match=r"checkpoint_best\.pth cannot be read .*move it away"):
         newest_checkpoint(folder)
+
+
+def test_a_seeded_run_that_is_stopped_in_an_epoch_does_not_see_its_first_batches_again(
+    home, monkeypatch
+):
+    """Data workers' numbers are not restored: they begin anew, by the numbers of the start."""
+    given = []
+    monkeypatch.setattr(trainers, "seed_generators", lambda *numbers: given.append(numbers))
+    run(0, 2, seed=5)
+    run(1, 1, resumes=True, seed=5)
+    run(resumes=True, seed=5)
+    assert given == [(5,), (5, 0, 0), (5,), (5, 0, 0, 2), (5,), (5, 0, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content["network_weights"].popitem(), r"Missing key\(s\)"),
+        (lambda content: content["network_weights"].update(more=torch.ones(1)), "Unexpected key"),
+        (lambda content: content["optimizer_state"]["param_groups"].pop(), "number of parameter"),
+        (lambda content: content.pop("optimizer_state"), "optimizer_state is missing"),
+    ],
+)
+def test_a_checkpoint_of_another_network_or_for_prediction_is_one_line(change, said, home):
+    trainer, _ = run(1, 1)
+    file = output(trainer) / "checkpoint_latest.pth"
+    content = torch.load(file, weights_only=False)
+    change(content)
+    torch.save(content, file)
+    with pytest.raises(UserError, match=rf"checkpoint_latest\.pth .*{said}"):
+        run(resumes=True)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "began", "best"), [(1, 7.0, 0.1), (2, 7.0, 0.5), (2, 6.0, None), (None, None, None)]
+)
+def test_what_is_better_than_the_best_checkpoint_that_is_there_replaces_it(
+    epochs, began, best, home
+):
+    """nnU-Net writes latest, then best: a kill between them leaves an older best, or none."""
+    trainer, _ = run(1, 1)
+    file = output(trainer) / "checkpoint_latest.pth"
+    content = torch.load(file, weights_only=False)
+    content["current_epoch"], content["vit"]["began"] = 2, 7.0
+    content["logging"] = {name: values * 2 for name, values in content["logging"].items()}
+    content["logging"]["ema_fg_dice"] = [0.1, 0.5]
+    torch.save(content, file)
+    file.with_name("checkpoint_best.pth").unlink()
+    if epochs:
+        content["current_epoch"], content["vit"]["began"] = epochs, began
+        torch.save(content, file.with_name("checkpoint_best.pth"))
+    resumed = make_trainer()
+    resumed.load_checkpoint(str(file))
+    resumed.on_train_start()
+    assert resumed._best_ema == best
+
+
+def test_validating_the_best_keeps_the_log_of_the_whole_training(home):
+    """The report's curves ended where the best checkpoint was written."""
+    trainer, _ = run()
+    file = output(trainer) / "checkpoint_best.pth"
+    best = read(output(trainer), "best")
+    best["logging"] = {name: values[:1] for name, values in best["logging"].items()}
+    best["network_weights"] = {n: w + 1 for n, w in best["network_weights"].items()}
+    torch.save(best, file)
+    _load_best(trainer)
+    assert {len(values) for values in trainer.logger.get_checkpoint().values()} == {EPOCHS}
+    name = "head.seg_layers.0.weight"
+    assert torch.equal(trainer.network.state_dict()[name], best["network_weights"][name])
+
+
+def test_a_training_that_was_begun_anew_and_stopped_is_continued_and_not_the_one_before(home):
+    """The finished one holds more epochs, and its checkpoint_final lies there until the end."""
+    trainer, _ = run()
+    folder = output(trainer)
+    first = read(folder, "final")["vit"]["began"]
+    run(0, 1)
+    assert newest_checkpoint(folder).name == "checkpoint_latest.pth"
+    run(1, 1, resumes=True)
+    assert read(folder, "final")["vit"]["began"] == first
+    second = read(folder, "latest")["vit"]["began"]
+    assert second > first
+    run(resumes=True)
+    assert newest_checkpoint(folder).name == "checkpoint_final.pth"
+    assert read(folder, "final")["vit"]["began"] == second
 
 
 def test_a_file_ends_the_run_after_the_epoch_as_a_finished_one(home):
@@ -292,6 +383,33 @@ def test_the_command_that_goes_on(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words, *more])
         line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=True), weights)
         assert line == f"\nEnded by SIGTERM, what was trained is saved. Go on with\n  {said}"
+    line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=False), "w.pth")
+    assert line.endswith(
+        f"{said}\nor, if the fold has no checkpoint yet, start it again as you did"
+    )
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     line = command._how_to_go_on(Stopped(signal.SIGUSR1, saved=False), None)
     assert line.endswith("Start the same torchrun command again, with --c")
+
+
+def test_a_validation_that_is_ended_is_not_continued_but_done_again(monkeypatch):
+    """--c and --val exclude each other."""
+    words = ["42", "2d", "0", "--config", "my", "--val", "--val_best"]
+    monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words])
+    line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=False), None)
+    assert line.endswith("nnUNetv2_train_vit 42 2d 0 --config my --val --val_best")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=False), None)
+    assert line.endswith("Start the same torchrun command again")
+
+
+def test_the_command_that_predicts_is_one_for_a_shell(monkeypatch, capsys):
+    folder = Path("results/Dataset042_My eyes/T__P l__2d/fold_0")
+    monkeypatch.setattr(command, "_run", lambda _: folder)
+    words = ["Dataset042_My eyes", "2d", "0", "--config", "my", "-device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words])
+    command.train()
+    assert capsys.readouterr().out.endswith(
+        "  nnUNetv2_predict -d 'Dataset042_My eyes' -tr T -p 'P l' -c 2d -f 0 -i IMAGES -o OUTPUT "
+        "-device cpu\n"
+    )

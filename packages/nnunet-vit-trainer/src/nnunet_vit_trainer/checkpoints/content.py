@@ -110,6 +110,8 @@ def checkpoint_of(trainer: "nnUNetTrainer_vit", whole: bool = True) -> dict[str,
         "trainer_name": nnUNetTrainer.__name__,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
         PLANS_KEY: {
+            "began": trainer.began,
+            "split": trainer.split,
             "random_states": random_states(),
             "average": average and average.state(),
             "skipped_steps": trainer.steps.watch.skipped,

@@ -8,14 +8,15 @@ from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, reason_of
 
 NAMES = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-"""nnU-Net's order: the first of those that got equally far."""
+"""nnU-Net's order: the first of those of one run that got equally far."""
 
 
 def newest_checkpoint(fold_folder: Path) -> Path | None:
-    """Return the checkpoint that holds most of the training, or ``None`` where there is none.
+    """Return the checkpoint that holds most of the last training, or ``None`` where there is none.
 
     nnU-Net takes checkpoint_final before the others, which are newer where a finished run was given
-    more epochs and then stopped, and checkpoint_latest before a newer checkpoint_best.
+    more epochs and then stopped, or was begun anew; and checkpoint_latest before a newer
+    checkpoint_best.
 
     Raises:
         UserError: one of them cannot be read.
@@ -24,11 +25,16 @@ def newest_checkpoint(fold_folder: Path) -> Path | None:
     return max(files, key=_progress, default=None)
 
 
-def _progress(file: Path) -> tuple[int, int]:
-    """Return the finished epochs, and the steps of the next one; tensors are not read."""
+def _progress(file: Path) -> tuple[float, int, int]:
+    """Return when its run began, the finished epochs, and the steps of the next one.
+
+    Tensors are not read. A run that an earlier release began counts as the oldest.
+    """
     try:
         content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
-        return content["current_epoch"], len(content.get(PLANS_KEY, {}).get("losses", []))
+        ours = content.get(PLANS_KEY, {})
+        began = float(ours.get("began", 0))
+        return began, content["current_epoch"], len(ours.get("losses", []))
     except Exception as error:  # a broken file raises whatever its bytes lead to
         raise UserError(
             f"{file} cannot be read as a checkpoint ({reason_of(error)}); move it away, then --c "

@@ -5,7 +5,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from nnunet_vit_trainer.plans.datasets import environment
+from nnunet_vit_trainer.plans.datasets import environment, others_of_number
 from vit_backbone import quoted
 
 from .errors import one_line_errors
@@ -27,6 +27,11 @@ def import_() -> None:
     if left_out:
         more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
         print(f"Left out (not data alone): {', '.join(map(quoted, left_out[:10]))}{more}")
+    if others := others_of_number(folder.parent.name):
+        print(
+            f"There is {', '.join(map(quoted, others))} of the same number: nnU-Net refuses that "
+            "alone now; give the data sets' names"
+        )
     # A stranger chose these names, and a user will paste them into a shell.
     dataset, trainer, plans, configuration = map(
         shlex.quote, (folder.parent.name, *folder.name.split("__"))

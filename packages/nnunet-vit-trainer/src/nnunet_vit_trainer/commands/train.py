@@ -29,11 +29,11 @@ def train() -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # the first of torchrun's processes says it
     trainer, plans, configuration = folder.parent.name.split("__")
-    device = f" -device {arguments.device}" if arguments.device != DEFAULT_DEVICE else ""
+    words = ["-d", arguments.dataset_name_or_id, "-tr", trainer, "-p", plans, "-c", configuration]
+    words += ["-f", folder.name.removeprefix("fold_"), "-i", "IMAGES", "-o", "OUTPUT"]
+    words += ["-device", arguments.device] if arguments.device != DEFAULT_DEVICE else []
     print(
-        f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict "
-        f"-d {arguments.dataset_name_or_id} -tr {trainer} -p {plans} -c {configuration} "
-        f"-f {folder.name.removeprefix('fold_')} -i IMAGES -o OUTPUT{device}"
+        f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict {shlex.join(words)}"
     )
 
 
@@ -67,15 +67,25 @@ def _say_that_it_ends(number: int) -> None:
 
 
 def _how_to_go_on(stopped: Stopped, pretrained_weights: str | None) -> str:
-    """Say what was saved, and the command that continues: --c excludes -pretrained_weights."""
+    """Say what was saved, and the command that continues.
+
+    --c excludes --val, which begins anew, and -pretrained_weights: a run from those that has no
+    checkpoint yet would begin from the config's weights with it.
+    """
     name = signal.Signals(stopped.number).name
     saved = "what was trained is saved" if stopped.saved else "nothing was saved at that moment"
+    more = [] if "--val" in sys.argv[1:] else ["--c"]
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        return f"\nEnded by {name}, {saved}. Start the same torchrun command again, with --c"
-    words = [word for word in sys.argv[1:] if word != "--c" and not word.startswith("-pr")]
-    words = [word for word in words if word != pretrained_weights]
-    again = shlex.join([Path(sys.argv[0]).name, *words, "--c"])
-    return f"\nEnded by {name}, {saved}. Go on with\n  {again}"
+        with_it = ", with --c" if more else ""
+        said = f"\nEnded by {name}, {saved}. Start the same torchrun command again{with_it}"
+    else:
+        words = [word for word in sys.argv[1:] if word != "--c" and not word.startswith("-pr")]
+        words = [word for word in words if word != pretrained_weights]
+        again = shlex.join([Path(sys.argv[0]).name, *words, *more])
+        said = f"\nEnded by {name}, {saved}. Go on with\n  {again}"
+    if pretrained_weights and more and not stopped.saved:
+        said += "\nor, if the fold has no checkpoint yet, start it again as you did"
+    return said
 
 
 def _train_parser() -> argparse.ArgumentParser:

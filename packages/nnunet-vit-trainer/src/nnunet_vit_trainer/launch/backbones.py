@@ -118,7 +118,8 @@ def recorded_backbone(
     ours = existing[PLANS_KEY]
     weights = ours["weights"]
     asked = resolve_backbone(model.backbone, model.backbone_size)
-    if weights and model.checkpoint_path and not Path(weights["file"]).exists():
+    # Path's raises where a folder on the way is closed to this user.
+    if weights and model.checkpoint_path and not os.path.exists(weights.get("file", "")):  # noqa: PTH110
         moved = Path(os.path.expanduser(model.checkpoint_path)).resolve()
         weights = weights | {"file": str(moved)}
     return ours["backbone"] | {"asked": asked}, weights

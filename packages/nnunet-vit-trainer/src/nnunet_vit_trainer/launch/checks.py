@@ -50,13 +50,16 @@ def parse_fold(fold: int | str) -> int | str:
     return int(text)
 
 
-def check_fold(fold: int | str, dataset_folder: Path, data_identifier: str) -> None:
+def check_fold(
+    fold: int | str, dataset_folder: Path, data_identifier: str, *, resumes: bool = False
+) -> None:
     """Refuse a fold that the dataset has not; nnU-Net would train on a random split.
 
     Args:
         fold: see `parse_fold`.
         dataset_folder: in nnUNet_preprocessed.
         data_identifier: its folder of preprocessed cases.
+        resumes: it was trained already, by 0.1.0 maybe on such a split.
 
     Raises:
         UserError: no such fold, too few cases to split, a file of splits that is none, or one
@@ -73,6 +76,8 @@ def check_fold(fold: int | str, dataset_folder: Path, data_identifier: str) -> N
         )
     count = _NNUNETS_SPLITS if splits is None else len(splits)
     if int(fold) >= count:
+        if resumes:
+            return
         raise UserError(
             f"fold {fold}: there are {count} splits (0 to {count - 1}) of {dataset_folder.name}; "
             "give one of them, or 'all'"

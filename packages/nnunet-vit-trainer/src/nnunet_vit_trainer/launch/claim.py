@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import remove_leftovers, written_whole
+from nnunet_vit_trainer.checkpoints.model_folder import check_plans
 from nnunet_vit_trainer.plans.continuation import first_difference, refuse_other_model
 from nnunet_vit_trainer.plans.datasets import read_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
@@ -19,6 +20,7 @@ from vit_backbone import UserError, shorten
 
 from .locks import open_lock, try_lock
 
+_SECTIONS = ("model", "train", "backbone")
 _RESULTS = ("fold_*/checkpoint_*.pth", "fold_*/validation/summary.json")
 
 
@@ -39,7 +41,23 @@ def owned_plans(folder: Path) -> dict[str, Any] | None:
             f"{shorten(folder, 200)} holds results that are not of nnUNetv2_train_vit; rename the "
             "config file, or move them away"
         )
+    _check_recorded(plans, folder)
     return plans
+
+
+def _check_recorded(plans: dict[str, Any], folder: Path) -> None:
+    """Refuse plans that were edited: what is read of them here is not there any more."""
+    source = str(folder / "plans.json")
+    check_plans(plans, folder.name, source)
+    ours = plans[PLANS_KEY]
+    broken = [name for name in _SECTIONS if not isinstance(ours.get(name), dict)]
+    if "weights" not in ours or not isinstance(ours["weights"], dict | None):
+        broken.append("weights")
+    if broken:
+        raise UserError(
+            f"{source}: its section {PLANS_KEY!r} has lost {', '.join(broken)}; put the file back "
+            "as the training wrote it (each checkpoint holds it: init_args, plans)"
+        )
 
 
 @contextlib.contextmanager

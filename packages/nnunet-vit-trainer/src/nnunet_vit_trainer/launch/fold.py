@@ -71,7 +71,7 @@ def _train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: s
         if request.mode != "validate":
             _take_steps(trainer)
         if request.with_best:
-            trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
+            _load_best(trainer)
         within_memory(trainer, lambda: trainer.perform_actual_validation(request.probabilities))
 
 
@@ -93,6 +93,13 @@ def _load_checkpoint(trainer: "nnUNetTrainer_vit", request: Request) -> None:
         trainer.print_to_log_file(f"--c: from {file.name if file else 'the start, no checkpoint'}")
     if file is not None:
         within_memory(trainer, lambda: trainer.load_checkpoint(str(file)))
+
+
+def _load_best(trainer: "nnUNetTrainer_vit") -> None:
+    """Take the best weights, and keep the log of the whole training, which the report draws."""
+    logged = trainer.logger.get_checkpoint()
+    trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
+    trainer.logger.load_checkpoint(logged)
 
 
 def _take_steps(trainer: "nnUNetTrainer_vit") -> None:

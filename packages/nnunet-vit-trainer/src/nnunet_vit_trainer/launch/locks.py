@@ -65,7 +65,7 @@ def hold_fold(folder: Path) -> Iterator[None]:
         folder: ``fold_X`` of the results; it is made.
 
     Raises:
-        UserError: another process holds it; says which, on which host.
+        UserError: another process holds it; says which, on which host. Or the disk is full.
     """
     with open_lock(folder) as file:
         held = try_lock(file, exclusive=True)
@@ -78,8 +78,13 @@ def hold_fold(folder: Path) -> Iterator[None]:
             )
         if held:
             remove_leftovers(folder)
-        file.truncate(0)
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
-        file.flush()
+        owner = f"process {os.getpid()} on {socket.gethostname()}, since {now}\n"
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), owner.encode())  # a file's buffer would be tried again
+        except OSError as error:
+            raise UserError(
+                f"{shorten(folder, 200)} cannot be written: {error.strerror}"
+            ) from error
         yield

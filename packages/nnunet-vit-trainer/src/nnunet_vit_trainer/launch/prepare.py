@@ -13,7 +13,7 @@ from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.continuation import describe_data, leave_unnamed, refuse_other_model
 from nnunet_vit_trainer.plans.datasets import environment, find_dataset, read_plans
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans, derived_plans_name, settings_of
-from vit_backbone import UserError, WeightsError, shorten
+from vit_backbone import UserError, WeightsError, quoted, shorten
 
 from .backbones import (
     as_recorded,
@@ -61,8 +61,7 @@ def prepare(request: Request) -> Prepared:
     resumes = _finds_checkpoints(fold_folder, request)
     if request.mode != "validate":
         check_stop_file(config.train.stop_file, fold_folder)
-    if not resumes:
-        check_fold(request.fold, dataset_folder, settings["data_identifier"])
+    check_fold(request.fold, dataset_folder, settings["data_identifier"], resumes=resumes)
     check_device(request.device, request.processes)
     with _naming(request.config):
         derived, tried = _derive(request, config, plans, existing, resumes)
@@ -120,6 +119,12 @@ def _results_folder(request: Request, dataset_folder: Path, plans_name: str) -> 
     name = derived_plans_name(plans_name, config_name, request.deep_supervision)
     check_plans_file(dataset_folder / f"{name}.json")
     folder = f"{request.trainer}__{name}__{request.configuration}"
+    if folder.count("__") != 2:
+        raise UserError(
+            f"the results would lie in {quoted(folder)}, a name that nnU-Net splits at '__' into "
+            "trainer, plans and configuration: no '__' in plans_name or the configuration's name, "
+            "and no '_' at the end of plans_name"
+        )
     return Path(environment("nnUNet_results"), dataset_folder.name, folder)
 
 

@@ -94,6 +94,19 @@ def free_name(number: int, name: str, raw: Path) -> str:
     return f"Dataset{number:03d}_{name}"
 
 
+def others_of_number(name: str) -> list[str]:
+    """Name the other data sets of a number, of which nnU-Net then takes the names alone.
+
+    Args:
+        name: of a data set, such as ``Dataset042_Mine``; it is looked for in all of nnU-Net's
+            folders.
+    """
+    roots = [Path(os.environ[root]) for root in _ROOTS if os.environ.get(root)]
+    pattern = f"{name[: len('Dataset042')]}_*"
+    found = {folder.name for root in roots for folder in root.glob(pattern) if folder.is_dir()}
+    return sorted(found - {name})
+
+
 def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dict[str, Any]:
     """Read a dataset's plans; what nnU-Net v2 called "by modality" at first is "per channel".
 
@@ -168,15 +181,16 @@ def read_dataset_json(dataset_folder: Path) -> dict[str, Any]:
     for key in ("channel_names", "labels"):
         if not isinstance(content.get(key), dict):
             raise UserError(f"{file} names no {key}; nnU-Net's dataset.json does")
-    _check_labels(content["labels"], file)
+    _check_labels(content["labels"], content.get("regions_class_order"), file)
     return content
 
 
-def _check_labels(labels: dict[str, Any], file: Path) -> None:
-    """Refuse labels that nnU-Net has no outputs for; it says so only where it is told to look."""
+def _check_labels(labels: dict[str, Any], order: Any, file: Path) -> None:
+    """Refuse labels that nnU-Net has no outputs for, or asserts: it says so late, if at all."""
     said = f"{file}: labels {shorten(labels, 100)}"
+    learned = {name: number for name, number in labels.items() if name != "ignore"}
     try:
-        values = {int(v) for n in labels.values() for v in (n if isinstance(n, list) else [n])}
+        values = _numbers_in(learned)
         background = int(labels["background"])
     except (KeyError, TypeError, ValueError):
         values, background = set[int](), None
@@ -185,12 +199,27 @@ def _check_labels(labels: dict[str, Any], file: Path) -> None:
             f"{said}: names with numbers are expected, 'background': 0 among them, such as "
             "{'background': 0, 'tumour': 1}"
         )
-    regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
+    regions = any(isinstance(label, list) and len(label) > 1 for label in learned.values())
     if not regions and values != {*range(len(values))}:
         raise UserError(
             f"{said}: 0, 1, 2, ... without a gap are expected; renumber them, in the masks too, "
             "and preprocess anew"
         )
+    if "ignore" in labels and labels["ignore"] not in (None, max(values) + 1):
+        raise UserError(
+            f"{said}: 'ignore' is expected to be the number after the others, {max(values) + 1}, "
+            "without a gap; renumber it, in the masks too, and preprocess anew"
+        )
+    count = sum(_numbers_in({name: number}) != {0} for name, number in learned.items())
+    if regions and not (isinstance(order, list) and len(order) == count):
+        raise UserError(
+            f"{said}: for regions dataset.json needs regions_class_order, a list of {count} "
+            f"numbers, got {shorten(order, 60)}"
+        )
+
+
+def _numbers_in(labels: dict[str, Any]) -> set[int]:
+    return {int(v) for n in labels.values() for v in (n if isinstance(n, list) else [n])}
 
 
 def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:

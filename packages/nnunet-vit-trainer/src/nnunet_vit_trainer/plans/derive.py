@@ -8,6 +8,7 @@ Plain dicts in, plain dicts out.
 import dataclasses
 from collections.abc import Sequence
 from importlib.metadata import version
+from numbers import Integral
 from typing import Any
 
 from nnunet_vit_trainer.config.input_statistics import UNIT_RANGE_STATISTICS
@@ -206,11 +207,15 @@ def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
             f"configuration {configuration!r} is not 2D (patch size {patch}); "
             "vision transformers here segment slices: use 2d"
         )
+    said = f"configuration {configuration!r} of plans {plans['plans_name']!r}"
     missing = {"batch_size", "normalization_schemes"} - settings.keys()
     if missing:
+        raise UserError(f"{said} lacks {', '.join(sorted(missing))}")
+    sizes = (*patch, settings["batch_size"])
+    if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
         raise UserError(
-            f"configuration {configuration!r} of plans {plans['plans_name']!r} lacks "
-            f"{', '.join(sorted(missing))}"
+            f"{said}: patch_size {quoted(patch)} and batch_size {quoted(settings['batch_size'])}: "
+            "whole numbers of at least 1 are expected"
         )
     return settings
 

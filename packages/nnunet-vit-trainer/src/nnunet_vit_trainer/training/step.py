@@ -51,7 +51,8 @@ def training_step(
 ) -> "Outcome":
     """Take one step on the mean loss of some batches, unless the loss or a gradient is not finite.
 
-    A step that is not taken leaves weights and optimizer as they were, on all ranks alike.
+    A step that is not taken leaves weights, batch norms' statistics and optimizer as they were, on
+    all ranks alike.
 
     Args:
         network: in training mode, perhaps wrapped in DDP.
@@ -68,6 +69,7 @@ def training_step(
     """
     optimizer.zero_grad(set_to_none=True)
     device = batches[0][0].device
+    statistics = [(tensor, tensor.clone()) for tensor in _statistics_of(network)]
     values = []
     for i, (image, target) in enumerate(batches):
         last = i == len(batches) - 1
@@ -83,7 +85,19 @@ def training_step(
     total = torch.stack(values).sum()
     finite = _on_every_rank(torch.isfinite(norm) & torch.isfinite(total))
     _step_if(finite, optimizer, grad_scaler)
+    for tensor, before in statistics:  # what is not finite would stay in them for ever
+        tensor.copy_(torch.where(finite, tensor, before))
     return Outcome(total, finite)
+
+
+def _statistics_of(network: nn.Module) -> list[torch.Tensor]:
+    """List the running means and variances of a network's norms."""
+    found = [
+        getattr(module, name, None)
+        for module in network.modules()
+        for name in ("running_mean", "running_var")
+    ]
+    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
 
 
 class Outcome:

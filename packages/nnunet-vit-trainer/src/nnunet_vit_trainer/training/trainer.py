@@ -2,6 +2,7 @@
 
 import gc
 import math
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 
 from nnunet_vit_trainer.checkpoints.base_weights import load_pretrained
 from nnunet_vit_trainer.checkpoints.content import checkpoint_of, unwrap, write_atomically
-from nnunet_vit_trainer.checkpoints.continuing import completed, go_on
+from nnunet_vit_trainer.checkpoints.continuing import completed, go_on, misfit_in_one_line, state_of
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError
@@ -39,6 +40,7 @@ from .oversight.cases import (
 )
 from .oversight.peak import peak_line
 from .oversight.showing import conclude_validation
+from .oversight.split import checked_split, keep_masks_of
 from .oversight.steps import EpochSteps
 from .oversight.validation import validated_whole
 from .oversight.watch import plateau_hint, refuse_idle_lora
@@ -116,7 +118,9 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.display = EpochDisplay(
             self.device, self.configuration_manager.batch_size * train["accumulate_steps"]
         )
+        self.began = time.time()  # a run that goes on has that of its first start
         self.resumed_from: Path | None = None
+        self.split: str | None = None
         self.holds_base_weights = False
 
     def initialize(self) -> None:
@@ -202,7 +206,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             if seed is None:
                 return super().get_dataloaders()
             # A continued run does not see its first batches again, nor a rank those of another.
-            numbers = (seed, self.local_rank, self.current_epoch)
+            taken = len(self.steps.losses)  # of this epoch, where it was stopped
+            numbers = (seed, self.local_rank, self.current_epoch, *([taken] if taken else []))
             seed_generators(*numbers)
             with seeded_data_workers(*numbers):
                 return super().get_dataloaders()
@@ -213,6 +218,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         datasets = super().get_tr_and_val_datasets()
+        self.split = checked_split(self.split, *(dataset.identifiers for dataset in datasets))
         samples = [sample_of(dataset.identifiers) for dataset in datasets]
         refuse_bad_cases(self, [*samples[0], *samples[1]], pixels=False)
         if not have_foreground(self, samples[0]):
@@ -349,10 +355,15 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         Not compiled, unless nnU-Net is asked to: tiles would need two graphs more, one for flipped
         ones, and few validations earn them back.
         """
-        warn_of_bad_cases(self, self.do_split()[1])
+        training, cases = self.do_split()
+        self.split = checked_split(self.split, training, cases)
+        warn_of_bad_cases(self, cases)
+        folder = Path(self.output_folder, "validation")
+        if self.local_rank == 0:
+            keep_masks_of(self, cases, folder)
         trained, self.network = self.network, unwrap(self.network)
         try:
-            with validated_whole(Path(self.output_folder, "validation"), self.local_rank == 0):
+            with validated_whole(folder, self.local_rank == 0):
                 super().perform_actual_validation(save_probabilities)
         finally:
             self.network = trained
@@ -388,8 +399,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if self.local_rank == 0 and not self.disable_checkpointing:
             file = Path(filename)
             whole = self.recipe["checkpoint"] == "full"
-            # Stock prediction opens checkpoint_final, and loads strictly.
-            whole = whole or file.name == "checkpoint_final.pth"
+            if file.name == "checkpoint_final.pth":
+                whole = True  # stock prediction opens it, and loads strictly
+                # Of the weights before: a run that ends before its validation would pass for them.
+                Path(self.output_folder, "validation", "summary.json").unlink(missing_ok=True)
             write_atomically(checkpoint_of(self, whole), file)
 
     # nnU-Net's takes a checkpoint's content too, which nobody gives it.
@@ -399,12 +412,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             with weights_follow():  # nnU-Net loads strictly
                 self.initialize()
         weights = self.plans_manager.plans[PLANS_KEY]["weights"]
-        with completed(unwrap(self.network), weights, self.holds_base_weights):
+        file = self.resumed_from = Path(filename_or_checkpoint)
+        with (
+            misfit_in_one_line(file),
+            completed(unwrap(self.network), weights, self.holds_base_weights),
+        ):
             super().load_checkpoint(filename_or_checkpoint)
         self.holds_base_weights = True
-        self.resumed_from = Path(filename_or_checkpoint)
-        # nnU-Net writes checkpoint_latest before it takes the same epoch's Dice into account.
-        self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
+        state = state_of(file)
+        self.split = state.get("split")
+        self.steps.losses = state.get("losses", [])
 
 
 def _with_ours(transforms: Any) -> ComposeTransforms:
