@@ -34,6 +34,8 @@ def write_data(home, cases, *, labels=LABELS, tile=(32, 32), splits=None, scheme
     plans = {"dataset_name": DATASET, "plans_name": "nnUNetPlans", "configurations": {}}
     plans["configurations"]["2d"] = settings
     content = {"channel_names": {str(i): f"c{i}" for i in range(channels)}, "labels": labels}
+    if any(isinstance(label, list) for label in labels.values()):
+        content["regions_class_order"] = [1, 2]
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(content | {"file_ending": ".png"}))
     if splits is not None:

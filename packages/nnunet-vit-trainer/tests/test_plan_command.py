@@ -162,8 +162,11 @@ def test_an_image_that_no_reader_takes_is_one_line(pictures, home, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"labels": {"background": 0, "all": [1, 2], "b": 2}}, "define regions_class_order"),
-        ({"labels": {"background": 0, "ignore": 1, "b": 2}}, "ignore label it must have"),
+        (
+            {"labels": {"background": 0, "all": [1, 2], "b": 2}},
+            "needs regions_class_order, a list of 2",
+        ),
+        ({"labels": {"background": 0, "ignore": 1, "b": 2}}, "without a gap are expected"),
     ],
 )
 def test_labels_that_nnunet_refuses_are_one_line_before_work(more, said, pictures, home, capsys):

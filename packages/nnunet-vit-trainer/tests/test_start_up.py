@@ -212,7 +212,7 @@ def test_a_checkpoint_that_lacks_a_parameter_is_no_continuation(home, begun):
         checkpoint = torch.load(file, weights_only=False)
         del checkpoint["network_weights"]["backbone.blocks.0.attn.qkv.lora_A.default.weight"]
         torch.save(checkpoint, file)
-    with pytest.raises(RuntimeError, match=r"Missing key.*qkv\.lora_A"):
+    with pytest.raises(UserError, match=r"does not fit the network: .*Missing key.*qkv\.lora_A"):
         start(home, file=trained_from(home), continue_training=True)
     assert len(begun) == 1
 

@@ -165,10 +165,9 @@ def device_memory(given: float | None) -> tuple[float, str]:
 
 
 def _labels_of(dataset: dict[str, Any]) -> LabelManager:
-    """Return the labels without the ignore label, after nnU-Net has looked at all of them."""
-    labels, order = dataset["labels"], dataset.get("regions_class_order")
-    LabelManager(labels, order)
-    return LabelManager({name: of for name, of in labels.items() if name != "ignore"}, order)
+    """Return the labels without the ignore label."""
+    names = {name: value for name, value in dataset["labels"].items() if name != "ignore"}
+    return LabelManager(names, dataset.get("regions_class_order"))
 
 
 def _adapter(
