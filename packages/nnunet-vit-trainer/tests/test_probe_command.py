@@ -57,6 +57,7 @@ def test_a_table_a_picture_and_a_config_are_written(home, weights, capsys):
     (broken,) = (of for of in content["rows"] if of["failed"])
     assert broken["name"] == "resnet"
     assert "failed: resnet" in said
+    assert "note: fine-tuning keeps the order of weights, not always that of taps" in said
     assert "twin: the same weights as a vit, tried once" in content["notes"]
     assert size_of(folder / "features.png")[0] == 1000
     (config,) = folder.glob("*.yaml")

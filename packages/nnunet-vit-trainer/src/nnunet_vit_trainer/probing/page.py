@@ -16,6 +16,8 @@ from .table import Row
 
 _WIDTH = 80
 _LONGEST_NAME = 24
+_ORDER = "fine-tuning keeps the order of weights, not always that of taps, patches"
+"""Measured: docs/probing.md."""
 
 
 def print_probe(probed: Probed, console: Console | None = None) -> None:
@@ -37,7 +39,8 @@ def print_probe(probed: Probed, console: Console | None = None) -> None:
     for row in probed.rows:
         if row.failed:
             console.print(Text(f"failed: {_what(row)}: {row.failed}", style="red"))
-    for note in probed.notes:
+    several = len({(row.patch, row.taps) for row in probed.rows if row.scores}) > 1
+    for note in (*probed.notes, *([_ORDER] if several else [])):
         console.print(Text(f"note: {note}", style="yellow"))
 
 
