@@ -39,10 +39,11 @@ def main() -> None:
     lengths = sorted({entry["iterations"] for entry in record})
     put(arguments.document, "labels", SCRIPT, dice_table(record, lengths) if record else NOT_YET)
     differences = difference_table(record, lengths) if record else NOT_YET
-    if record:
-        shown = arguments.iterations or lengths[-1]
+    shown = arguments.iterations or max(lengths, default=0)
+    drawn = [dataset for dataset in NAMES if has_curve(of(record, iterations=shown), dataset)]
+    if drawn:
         picture = arguments.document.with_name("label_curves.png")
-        draw([entry for entry in record if entry["iterations"] == shown], shown, picture)
+        draw(of(record, iterations=shown), drawn, shown, picture)
         differences += ["", f"![Dice over the training cases, {shown} iterations]({picture.name})"]
     put(arguments.document, "differences", SCRIPT, differences)
 
@@ -88,17 +89,22 @@ def difference(found: Record, run: str, share: float) -> str:
     return f"{'+' if mean(values) >= 0 else ''}{spread(values)}{reached}"
 
 
-def draw(record: Record, length: int, file: Path) -> None:
+def has_curve(record: Record, dataset: int) -> bool:
+    """Say whether a data set has runs of more than one share, between which a line is drawn."""
+    return len(shares_in(of(record, dataset=dataset))) > 1
+
+
+def draw(record: Record, datasets: list[int], length: int, file: Path) -> None:
     """Draw a panel per data set: the Dice over the number of training cases, a line per run."""
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
-    axes = figure.subplots(1, len(NAMES))
-    for axis, (dataset, name) in zip(axes, NAMES.items(), strict=True):
+    figure = Figure(figsize=(5 * len(datasets), 4.8), layout="constrained")
+    axes = figure.subplots(1, len(datasets), squeeze=False)[0]
+    for axis, dataset in zip(axes, datasets, strict=True):
         found = of(record, dataset=dataset)
         lines = {}
         for run in runs_in(record):
             counts = sorted({entry["cases"] for entry in of(found, run=run)})
             lines[run] = {n: [*dices(of(found, run=run, cases=n)).values()] for n in counts}
-        draw_lines(axis, lines, f"{name}, {length} iterations")
+        draw_lines(axis, lines, f"{NAMES[dataset]}, {length} iterations")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(file, dpi=100)
 
