@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.config.catalogue import shipped_configs
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
 
-DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
-DEFAULT_PLANS = "nnUNetPlans"
 DEFAULT_DEVICE = "cuda"
 
 

@@ -4,7 +4,9 @@
 import argparse
 import shlex
 
-from .arguments import DEFAULT_DEVICE, DEFAULT_PLANS, DEFAULT_TRAINER, add_what_to_train
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
+
+from .arguments import DEFAULT_DEVICE, add_what_to_train
 from .errors import one_line_errors
 from .parser import CommandParser
 

@@ -5,6 +5,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS
 from nnunet_vit_trainer.plans.datasets import environment, find_dataset, read_json
 from vit_backbone import UserError
 
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("dataset", nargs="?", metavar="DATASET", help="name or ID; it is planned already")
     add("-d", type=int, metavar="NEW_ID", help="the new data set's, a free one")
     add("-k", type=int, default=1, metavar="K", help="neighbours on either side (default: 1)")
-    add("-p", default="nnUNetPlans", metavar="PLANS", help="which say where slices are cut")
+    add("-p", default=DEFAULT_PLANS, metavar="PLANS", help="which say where slices are cut")
     add("-i", type=Path, metavar="IMAGES", help="for a prediction: as the first data set has them")
     add("-o", type=Path, metavar="OUT", help="the folder to write them to")
     add("-m", type=Path, metavar="MODEL_FOLDER", help="of the model that is to predict them")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_vit_trainer.config.names import DEFAULT_TRAINER
 from vit_backbone import UserError
 
 from .errors import one_line_errors
@@ -172,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-d", metavar="DATASET", help="dataset name or ID")
     add(
         "-tr",
-        default="nnUNetTrainerNoDeepSupervision_vit",
+        default=DEFAULT_TRAINER,
         metavar="TRAINER",
         help="trainer (default: %(default)s)",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_vit_trainer.config.input_statistics import NAMES
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS
 from vit_backbone import UserError
 
 from .arguments import complete_by, complete_dataset
@@ -147,6 +148,6 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", type=Path, metavar="FOLDER", help="to write into (default: probe_DATASET)")
     add("--json", action="store_true", help="print the table as JSON")
     add("-c", default="2d", metavar="CONFIGURATION", help="default: %(default)s")
-    add("-p", default="nnUNetPlans", metavar="PLANS", help="default: %(default)s")
+    add("-p", default=DEFAULT_PLANS, metavar="PLANS", help="default: %(default)s")
     add("-device", default="cpu", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
     return parser

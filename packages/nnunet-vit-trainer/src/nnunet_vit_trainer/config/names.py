@@ -1,9 +1,13 @@
-"""What a config's file may be called: its name is a part of the plans' and the results' names."""
+"""Names: what a config's file may be called, which goes into other names; and the defaults."""
 
 import re
 from pathlib import Path
 
 from vit_backbone import UserError, shorten
+
+DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
+DEFAULT_PLANS = "nnUNetPlans"
+"""Of the data set, from which a run's own are derived."""
 
 # nnU-Net's folder names hold the trainer's and the plans' names beside it, 255 bytes in all.
 _LONGEST_NAME = 100

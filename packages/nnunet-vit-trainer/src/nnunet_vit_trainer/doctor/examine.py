@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
 from nnunet_vit_trainer.config.reading import find_config
 from nnunet_vit_trainer.launch.prepare import prepare
-from nnunet_vit_trainer.launch.request import DEFAULT_TRAINER, Request
+from nnunet_vit_trainer.launch.request import Request
 from vit_backbone import UserError, quoted
 
 from .examination import Examination
@@ -22,7 +23,7 @@ def examine(
     config_path: str | Path,
     *,
     trainer_class_name: str = DEFAULT_TRAINER,
-    plans_identifier: str = "nnUNetPlans",
+    plans_identifier: str = DEFAULT_PLANS,
     device: str = "cuda",
 ) -> Examination:
     """Try a run: its trainer takes steps on a batch of the data set and predicts one tile.

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
 from vit_backbone import UserError
 
-DEFAULT_TRAINER = "nnUNetTrainerNoDeepSupervision_vit"
 TRAINERS = (DEFAULT_TRAINER, "nnUNetTrainer_vit")
 
 Mode = Literal["new", "continue", "validate"]
@@ -39,7 +39,7 @@ class Request:
     fold: int | str
     config: str | Path
     trainer: str = DEFAULT_TRAINER
-    plans: str = "nnUNetPlans"
+    plans: str = DEFAULT_PLANS
     device: str = "cuda"
     processes: int = 1
     mode: Mode = "new"

@@ -5,6 +5,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
 from vit_backbone import UserError
 from vit_backbone.weights.once import reading_once
 
@@ -12,7 +13,7 @@ from .checks import parse_fold
 from .collector import collector_paused
 from .fold import train_fold
 from .prepare import claimed, prepare
-from .request import DEFAULT_TRAINER, Prepared, Request, mode_of
+from .request import Prepared, Request, mode_of
 
 
 def run_training_vit(
@@ -22,7 +23,7 @@ def run_training_vit(
     config_path: str | Path,
     *,
     trainer_class_name: str = DEFAULT_TRAINER,
-    plans_identifier: str = "nnUNetPlans",
+    plans_identifier: str = DEFAULT_PLANS,
     pretrained_weights: str | None = None,
     num_gpus: int = 1,
     export_validation_probabilities: bool = False,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS
 from nnunet_vit_trainer.launch.backbones import find_backbone
 from nnunet_vit_trainer.launch.checks import check_device
 from nnunet_vit_trainer.pictures.features import FeatureRow, Features, draw_features
@@ -64,7 +65,7 @@ def probe(
     choices: Choices,
     *,
     configuration: str = "2d",
-    plans_name: str = "nnUNetPlans",
+    plans_name: str = DEFAULT_PLANS,
     tiles: int = 100,
     with_random: bool = False,
     on_progress: Callable[[str], None] = lambda said: None,

@@ -8,6 +8,7 @@ import yaml
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.config.catalogue import read_shipped
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS
 from nnunet_vit_trainer.config.reading import load_config
 from vit_backbone import available_heads, shorten
 
@@ -15,8 +16,6 @@ from .table import MODEL_KEYS, Row
 
 _RECOMMENDED, _ALWAYS_THERE = "recommended", "linear"
 _LONGEST_NAME = 60
-DEFAULT_PLANS = "nnUNetPlans"
-"""Of the data set, where nothing else is said."""
 
 
 def training_command(

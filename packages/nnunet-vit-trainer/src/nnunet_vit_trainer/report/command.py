@@ -7,10 +7,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from nnunet_vit_trainer.checkpoints.private_paths import command_without_paths
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
 from nnunet_vit_trainer.plans.derive import PLANNED_KEY
 
 _TRAINS = "nnUNetv2_train_vit"
-_DEFAULT_TRAINER, _DEFAULT_PLANS = "nnUNetTrainerNoDeepSupervision_vit", "nnUNetPlans"
 
 
 def command_of(fold: Path, plans: Mapping[str, Any]) -> str:
@@ -34,10 +34,10 @@ def _put_together(fold: Path, plans: Mapping[str, Any]) -> list[str]:
     own = identifier.removesuffix(f"_{configuration}")
     own = plans.get(PLANNED_KEY, {}).get("plans_name", own)  # a ViT's plan may share data
     if not plans["plans_name"].startswith(f"{own}_"):
-        own = _DEFAULT_PLANS
+        own = DEFAULT_PLANS
     config = plans["plans_name"].removeprefix(f"{own}_").removesuffix("_ds")
     words = [_TRAINS, plans["dataset_name"], configuration, fold.name.removeprefix("fold_")]
     words += ["--config", f"{config}.yaml"]
-    words += ["-tr", trainer] if trainer != _DEFAULT_TRAINER else []
-    words += ["-p", own] if own != _DEFAULT_PLANS else []
+    words += ["-tr", trainer] if trainer != DEFAULT_TRAINER else []
+    words += ["-p", own] if own != DEFAULT_PLANS else []
     return words

@@ -92,12 +92,8 @@ def training_step(
 
 def _statistics_of(network: nn.Module) -> list[torch.Tensor]:
     """List the running means and variances of a network's norms."""
-    found = [
-        getattr(module, name, None)
-        for module in network.modules()
-        for name in ("running_mean", "running_var")
-    ]
-    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
+    ends = ("running_mean", "running_var")
+    return [tensor for name, tensor in network.named_buffers() if name.endswith(ends)]
 
 
 class Outcome:

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from nnunet_vit_trainer.checkpoints.releases import Release, family_of, release_of
+from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
 from nnunet_vit_trainer.config.reading import find_config, load_config
 from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.architecture import resolved_options
@@ -19,7 +20,7 @@ _ONCE_READ = (
     "the release of a weight file for this backbone, DINOv3's or MedDINOv3's, and its licence are "
     "known once the file was trained with"
 )
-_TRAINER, _PLANS, _CONFIGURATION = "nnUNetTrainerNoDeepSupervision_vit", "nnUNetPlans", "2d"
+_CONFIGURATION = "2d"
 
 
 def card_of_config(file_or_name: str | Path) -> schema.ModelCard:
@@ -43,8 +44,8 @@ def card_of_config(file_or_name: str | Path) -> schema.ModelCard:
     return schema.ModelCard(
         kind="config",
         name=find_config(file_or_name).stem,
-        trainer=_TRAINER,
-        plans=derived_plans_name(_PLANS, find_config(file_or_name).stem),
+        trainer=DEFAULT_TRAINER,
+        plans=derived_plans_name(DEFAULT_PLANS, find_config(file_or_name).stem),
         configuration=_CONFIGURATION,
         backbone=schema.Backbone(
             family=family,
