@@ -169,7 +169,10 @@ def test_the_training_command_leaves_nobody_behind(number, preprocessed, is_aliv
         assert all_end(workers, is_alive)
         said = trainer.communicate(timeout=PATIENCE)[0]
     assert trainer.returncode == CODES.get(number, -number), said
-    assert "Traceback" not in said
+    told = said.split("Traceback")[1:]
+    if number == signal.SIGKILL:  # Python's thread that hands a tensor over to who is gone
+        told = [of for of in told if "resource_sharer.py" not in of]
+    assert not told, said
     if number != signal.SIGKILL:
         name = signal.Signals(number).name
         assert f"{name}: ends with this step" in said
