@@ -144,8 +144,8 @@ def test_a_bad_case_ends_a_training_and_a_doctor_in_one_line(bad, said, copied, 
 def test_a_label_that_the_sample_has_not_shown_is_named_when_the_loss_meets_it(
     label, copied, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("nnunet_vit_trainer.training.trainer.sample_of", lambda names: names[:0])
-    monkeypatch.setattr("nnunet_vit_trainer.training.trainer.have_foreground", lambda *_: True)
+    monkeypatch.setattr("nnunet_vit_trainer.training.from_plans.sample_of", lambda names: names[:0])
+    monkeypatch.setattr("nnunet_vit_trainer.training.from_plans.have_foreground", lambda *_: True)
     spoil(copied, "plain", label=label)
     config = write_config(tmp_path, num_iterations_per_epoch=100)
     with pytest.raises(UserError, match=f"case plain has label {label} in its mask"):

@@ -23,6 +23,7 @@ from torch.distributed._tools import mem_tracker
 
 import nnunet_vit_trainer
 from nnunet_vit_trainer.planning import run
+from nnunet_vit_trainer.training.from_plans import ATTRIBUTES, BuiltFromPlans
 from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
 NNUNET = sys.modules[nnUNetTrainer.__module__]
@@ -131,8 +132,9 @@ def test_it_is_still_there(owner, name):
 
 def test_each_override_is_of_a_method_that_nnunet_has():
     """One of a name that nnU-Net gave up would never be called."""
-    methods = {name for name, value in vars(nnUNetTrainer_vit).items() if callable(value)}
-    methods |= {n for n, v in vars(nnUNetTrainer_vit).items() if isinstance(v, staticmethod)}
+    ours = vars(nnUNetTrainer_vit) | vars(BuiltFromPlans)
+    methods = {name for name, value in ours.items() if callable(value)}
+    methods |= {name for name, value in ours.items() if isinstance(value, staticmethod)}
     gone = sorted(methods - OWN_METHODS - {*dir(nnUNetTrainer)})
     assert not gone, f"nnU-Net's trainer has no {', '.join(gone)} any more; ours is never called"
 
@@ -141,12 +143,13 @@ def test_each_attribute_that_is_set_is_one_that_nnunet_has():
     set_by_nnunet = {*nnUNetTrainer.__init__.__code__.co_names}
     gone = sorted(SET_ATTRIBUTES.keys() - set_by_nnunet)
     assert not gone, f"nnU-Net's trainer has no {gone[0]} any more: {SET_ATTRIBUTES[gone[0]]}"
-    source = inspect.getsource(nnUNetTrainer_vit)
+    source = inspect.getsource(BuiltFromPlans) + inspect.getsource(nnUNetTrainer_vit)
     stored = {
         node.attr
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
     }
+    stored |= {*ATTRIBUTES}
     assert stored & set_by_nnunet <= SET_ATTRIBUTES.keys()
 
 

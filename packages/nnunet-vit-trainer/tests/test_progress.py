@@ -8,8 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from nnunet_vit_trainer.training import progress
-from nnunet_vit_trainer.training.progress import (
+from nnunet_vit_trainer.training.oversight import progress
+from nnunet_vit_trainer.training.oversight.progress import (
     SHOWN,
     EpochDisplay,
     Figures,

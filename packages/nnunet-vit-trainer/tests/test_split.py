@@ -49,7 +49,9 @@ def validated(tmp_path, monkeypatch):
         lambda _: [SimpleNamespace(identifiers=names) for names in split],
     )
     for check in ("refuse_bad_cases", "have_foreground"):
-        monkeypatch.setattr(f"nnunet_vit_trainer.training.trainer.{check}", lambda *_, **__: True)
+        monkeypatch.setattr(
+            f"nnunet_vit_trainer.training.from_plans.{check}", lambda *_, **__: True
+        )
     with in_the_air(tmp_path):
         loaders = nnUNetTrainer.get_dataloaders
 

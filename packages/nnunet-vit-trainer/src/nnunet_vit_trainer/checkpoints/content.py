@@ -19,7 +19,7 @@ from vit_backbone import UserError, reason_of
 from .files import written_whole
 
 if TYPE_CHECKING:
-    from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
+    from nnunet_vit_trainer.training.from_plans import BuiltFromPlans
     from vit_backbone import ViTSegmentationModel
 
 REBUILT_FROM = "rebuilt_from"
@@ -82,7 +82,7 @@ def fill_up(weights: dict[str, torch.Tensor], network: "ViTSegmentationModel") -
     weights.update({name: own[name] for name in frozen_names(network) - weights.keys()})
 
 
-def checkpoint_of(trainer: "nnUNetTrainer_vit", whole: bool = True) -> dict[str, Any]:
+def checkpoint_of(trainer: "BuiltFromPlans", whole: bool = True) -> dict[str, Any]:
     """Collect the keys that nnU-Net 2.8 reads back, in its own form, and ours under ``vit``.
 
     With weight averaging the network's weights are the average, which is what predicts; the

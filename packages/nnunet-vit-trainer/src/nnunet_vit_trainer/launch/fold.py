@@ -122,7 +122,7 @@ def _make_trainer(
     import torch
 
     from nnunet_vit_trainer.training import trainer as trainers
-    from nnunet_vit_trainer.training.progress import SHOWN, shown_on
+    from nnunet_vit_trainer.training.oversight.progress import SHOWN, shown_on
 
     data = Path(environment("nnUNet_preprocessed"), dataset)
     for needed in (data, Path(folder)):

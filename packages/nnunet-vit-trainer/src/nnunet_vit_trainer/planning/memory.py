@@ -15,10 +15,9 @@ from nnunet_vit_trainer.launch.backbones import asked_backbone
 from nnunet_vit_trainer.network import build_network
 from nnunet_vit_trainer.plans.architecture import architecture_of
 from nnunet_vit_trainer.plans.derive import resolved_recipe
-from nnunet_vit_trainer.training.optimization import build_optimizer
+from nnunet_vit_trainer.training.optimization import OPTIMIZER_KEYS, build_optimizer
 from nnunet_vit_trainer.training.shortage.counting import count_peak
 from nnunet_vit_trainer.training.step import training_step
-from nnunet_vit_trainer.training.trainer import OPTIMIZER_KEYS
 from vit_backbone import UserError, ViTSegmentationModel, reason_of
 from vit_backbone.heads.recompute import set_recompute
 

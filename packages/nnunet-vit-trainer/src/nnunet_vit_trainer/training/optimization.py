@@ -18,6 +18,17 @@ PATCH_EMBEDDING_LR_SCALE = 0.01
 FUSED_ON = {"cpu", "cuda"}
 # nnU-Net's own.
 SGD_MOMENTUM = 0.99
+OPTIMIZER_KEYS = (
+    "initial_lr",
+    "weight_decay",
+    "optimizer",
+    "betas",
+    "backbone_lr_scale",
+    "layer_decay",
+    "head_first_epochs",
+)
+"""Of a recipe, the keys that `build_optimizer` takes."""
+
 _TOKENS = r"(pos_embed|cls_token|reg_token|dist_token|mask_token)$"
 
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from .oversight.peak import peak_bytes
+from .peak import peak_bytes
 
 Shown = Literal["all", "line", "warnings"]
 """What of the log is on the console too: all of it; a line per epoch in place of nnU-Net's; or
