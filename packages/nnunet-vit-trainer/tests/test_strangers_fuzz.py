@@ -12,8 +12,8 @@ from trained_results import DATASET_JSON
 
 from nnunet_vit_trainer.checkpoints.content import read_safely, write_atomically
 from nnunet_vit_trainer.checkpoints.model_folder import check_plans, network_of
-from nnunet_vit_trainer.sharing.foreign_checkpoint import check_fits, read_foreign_checkpoint
-from nnunet_vit_trainer.sharing.foreign_plans import check_foreign
+from nnunet_vit_trainer.sharing.foreign.checkpoint import check_fits, read_foreign_checkpoint
+from nnunet_vit_trainer.sharing.foreign.plans import check_foreign
 from vit_backbone import UserError
 
 GONE = object()

@@ -12,8 +12,8 @@ from trained_results import rewrite
 
 from nnunet_vit_trainer.sharing import install
 from nnunet_vit_trainer.sharing.export import export_vit
+from nnunet_vit_trainer.sharing.foreign.plain_data import plain_copy
 from nnunet_vit_trainer.sharing.install import import_vit
-from nnunet_vit_trainer.sharing.plain_data import plain_copy
 from vit_backbone import UserError
 
 

@@ -12,7 +12,7 @@ from nnunet_vit_trainer.checkpoints.model_folder import CHECKPOINT_NAME, FOLD_NA
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, quoted, reason_of
 
-from .foreign_checkpoint import check_fits, check_form
+from .foreign.checkpoint import check_fits, check_form
 
 
 @contextmanager

@@ -30,8 +30,8 @@ from vit_backbone import UserError
 
 from .archive import opened_export, unpack
 from .contents import contents_of
-from .foreign_checkpoint import check_fits, read_foreign_checkpoint
-from .foreign_plans import check_foreign
+from .foreign.checkpoint import check_fits, read_foreign_checkpoint
+from .foreign.plans import check_foreign
 
 if TYPE_CHECKING:
     from vit_backbone import ViTSegmentationModel

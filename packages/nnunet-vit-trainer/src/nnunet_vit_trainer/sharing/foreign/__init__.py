@@ -1,0 +1,1 @@
+"""What a stranger sent: read as data, checked before it is installed."""
