@@ -296,10 +296,11 @@ def wheels(session: nox.Session) -> None:
     # The lock's versions, so that what is tested here is what was tested above.
     # Not a wheel of the same version that uv has kept from an earlier run.
     refresh = [f"--refresh-package={package}" for package in MODULES]
-    session.install(
-        *["--constraint=requirements.lock", f"--find-links={out}", *refresh],
-        "nnunet-vit-trainer[segformer]",
-    )
+    published = ["--constraint=requirements.lock", f"--find-links={out}", *refresh]
+    # Every extra can be had, though few are installed: within the workspace nobody asks whether
+    # our packages' bounds on each other hold.
+    session.install(*published, "--dry-run", "nnunet-vit-trainer[all,completion]")
+    session.install(*published, "nnunet-vit-trainer[segformer]")
     must_not_import(session, "vit_heads_unetr", "pytest")
     session.chdir(session.create_tmp())
     session.run("nnUNetv2_demo_vit", "demo")
