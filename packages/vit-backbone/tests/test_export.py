@@ -16,7 +16,7 @@ from vit_backbone import (
 )
 from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.testing import FakeBackbone
-from vit_backbone.vits.rope import TraceableRope
+from vit_backbone.vits.rope import TraceableRope, make_rope_traceable
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +102,13 @@ def test_the_traceable_rope_is_timms_bit_for_bit(normalize):
     theirs, ours = RotaryEmbeddingDinoV3(**options), TraceableRope(**options)
     for shape in ((1, 1), (5, 7), (37, 16)):
         assert torch.equal(ours.get_embed(shape), theirs.get_embed(shape))
+
+
+def test_a_rope_that_shifts_coordinates_at_random_stays_timms():
+    backbone = torch.nn.Module()
+    backbone.rope = RotaryEmbeddingDinoV3(dim=64, shift_coords=0.1)
+    make_rope_traceable(backbone)
+    assert type(backbone.rope) is RotaryEmbeddingDinoV3
 
 
 def test_one_size_may_have_broken_patches(tmp_path):
