@@ -166,12 +166,14 @@ class ViTSegmentationModel(nn.Module):
 
         enable_lora(self.backbone, rank, lora_alpha, lora_dropout, target_modules, **variants)
         self.freeze_behind_last_tap()
+        self.train(self.training)
 
     def disable_lora(self) -> None:
-        """Merge LoRA into the backbone; see `vit_backbone.disable_lora`."""
+        """Merge LoRA into the backbone, which stays frozen; see `vit_backbone.disable_lora`."""
         from vit_backbone.tuning.lora import disable_lora
 
         disable_lora(self.backbone)
+        self.train(self.training)
 
     def print_trainable_parameters(self, detailed: bool = False) -> None:
         """Print how many parameters train, of how many; with ``detailed`` also each one's name."""
