@@ -123,7 +123,7 @@ class ViTSegmentationModel(nn.Module):
             except_last_blocks: so many of the last blocks, and the final norm, go on training.
 
         Raises:
-            UserError: more blocks than there are.
+            UserError: more blocks than there are, or none of them is run for a tap.
         """
         blocks = self.backbone.blocks
         if not 0 <= except_last_blocks <= len(blocks):
@@ -135,6 +135,8 @@ class ViTSegmentationModel(nn.Module):
             blocks[-except_last_blocks:].requires_grad_(True)
             self.backbone.norm.requires_grad_(True)
         set_patch_embedding(self.backbone, frozen=True)
+        if except_last_blocks:
+            self.freeze_behind_last_tap()
         self.train(self.training)
 
     def freeze_behind_last_tap(self) -> None:
