@@ -134,7 +134,7 @@ def test_what_is_packed_is_not_filled(strict, tmp_path):
     packed = packed_copy(backbone)
     with pytest.raises(UserError, match=r"packed .*; fill the module before"):
         load_weights(packed, tmp_path / "weights.pth")
-    with pytest.raises(RuntimeError, match=r"blocks.0.attn.qkv.weight is packed; load before"):
+    with pytest.raises(UserError, match=r"packed .*; fill the module before"):
         packed.load_state_dict(backbone.state_dict(), strict=strict)
 
 

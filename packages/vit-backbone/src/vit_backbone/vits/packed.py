@@ -35,6 +35,8 @@ class PackedLinear(nn.Module):
         bias: Any = linear.bias  # or None, which torch's annotation leaves out
         self.bias = None if bias is None else bias.detach()
         self._packed = linear.weight.detach().to_mkldnn()
+        # torch would speak of unexpected keys or, not strict, leave them out.
+        self.register_load_state_dict_pre_hook(lambda module, *_: refuse_packed(module))
 
     @property
     def weight(self) -> torch.Tensor:
@@ -55,13 +57,6 @@ class PackedLinear(nn.Module):
         destination[f"{prefix}weight"] = self.weight
         if self.bias is not None:
             destination[f"{prefix}bias"] = self.bias
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
-    ) -> None:
-        """Refuse to be filled, where torch would speak of unexpected keys, or not at all."""
-        error_messages = arguments[-1]
-        error_messages.append(f"{prefix}weight is packed; load before pack_linears")
 
 
 def refuse_packed(module: nn.Module) -> None:
