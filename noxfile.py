@@ -257,6 +257,19 @@ def environments(session: nox.Session, resolution: str, held: str) -> None:
     )
 
 
+@nox.session(default=False)
+def without_trainer(session: nox.Session) -> None:
+    """The packages that need no nnU-Net, with the newest timm, which nnU-Net's needs hold back."""
+    alone = [package for package in MODULES if package != "nnunet-vit-trainer"]
+    needs = ("pytest", "pytest-xdist", "hypothesis")
+    extras = {"vit-backbone": "[lora,onnx]"}
+    editable = [f"--editable=packages/{package}{extras.get(package, '')}" for package in alone]
+    session.install(*editable, *needs)
+    tests = [f"packages/{package}/tests" for package in alone]
+    marks = ["-W=default", "-m=not integration and not torture"]
+    session.run("pytest", *PARALLEL, *tests, *marks, *session.posargs)
+
+
 @nox.session
 def stranger(session: nox.Session) -> None:
     """The head of docs/write-a-head.md, from outside the workspace, trains by its name."""

@@ -80,6 +80,20 @@ def test_impossible_backbones_are_refused(arguments, message):
         create_backbone(**arguments, pretrained=False)
 
 
+@pytest.mark.parametrize("pretrained", [None, False])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("DINOv3", "neither a family nor a timm model; families: dinov3, dinov2, retfound, "),
+        ("vit_small_patch14_dinov", "near it: .*vit_small_patch14_dinov2"),
+        ("vit_small_patch14_dinov2.lvd", r"no such weights; there are vit_small_.*2\.lvd142m$"),
+    ],
+)
+def test_a_mistyped_name_is_told_before_weights_are_looked_for(name, message, pretrained):
+    with pytest.raises(UserError, match=message):
+        create_backbone(name, pretrained=pretrained)
+
+
 def test_features_are_the_normed_patch_tokens(backbone):
     """Against timm's own token sequence: prefix tokens cut by hand, final norm applied by hand."""
     image = torch.randn(2, 3, *(4 * p for p in backbone.patch_embed.patch_size))

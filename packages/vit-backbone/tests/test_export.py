@@ -14,9 +14,10 @@ from vit_backbone import (
     export_onnx,
     export_program,
 )
+from vit_backbone.export import _largest_difference
 from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.testing import FakeBackbone
-from vit_backbone.vits.rope import TraceableRope
+from vit_backbone.vits.rope import TraceableRope, make_rope_traceable
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +105,13 @@ def test_the_traceable_rope_is_timms_bit_for_bit(normalize):
         assert torch.equal(ours.get_embed(shape), theirs.get_embed(shape))
 
 
+def test_a_rope_that_shifts_coordinates_at_random_stays_timms():
+    backbone = torch.nn.Module()
+    backbone.rope = RotaryEmbeddingDinoV3(dim=64, shift_coords=0.1)
+    make_rope_traceable(backbone)
+    assert type(backbone.rope) is RotaryEmbeddingDinoV3
+
+
 def test_one_size_may_have_broken_patches(tmp_path):
     model = build()
     export_onnx(model, tmp_path / "model.onnx", (33, 50))
@@ -146,6 +154,8 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))
     with pytest.raises(UserError, match="no folder"):
         export_onnx(model, tmp_path / "missing" / "model.onnx")
+    with pytest.raises(UserError, match="is a folder; name the file"):
+        export_onnx(model, tmp_path)
     with pytest.raises(UserError, match="opset 11: it must be at least 18"):
         export_onnx(model, tmp_path / "model.onnx", opset=11)
     for size in ((0, 3), (5,)):
@@ -156,6 +166,10 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(model.head, "forward", lambda taps, image: taps[0] if taps[0].sum() else 0)
     with pytest.raises(UserError, match="cannot trace LinearHead"):
         export_program(model)
+    (tmp_path / "unknown.onnx").write_bytes(b"of an opset of later years")
+    with pytest.raises(UserError, match=r"cannot load the ONNX file.*ask for an older opset"):
+        _largest_difference(tmp_path / "unknown.onnx", model, None)
+    (tmp_path / "unknown.onnx").unlink()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"onnxruntime: uv pip install 'vit-backbone\[onnx\]'"):
         export_onnx(model, tmp_path / "model.onnx")

@@ -5,12 +5,14 @@ import torch
 
 from vit_backbone import (
     UserError,
+    ViTSegmentationModel,
     adapter_state_dict,
     create_backbone,
     disable_lora,
     enable_lora,
     get_vit_features,
 )
+from vit_backbone.heads.linear_head import LinearHead
 
 # timm's three attention classes: plain, EVA without a qkv bias, EVA with one (_qkvb).
 NAMES = ["test_vit", "vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb"]
@@ -89,6 +91,24 @@ def test_dora_and_rslora_train_and_merge(backbone, variant):
     unmerged = features(backbone)
     disable_lora(backbone)
     torch.testing.assert_close(features(backbone), unmerged, rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_of_a_backbone_in_evaluation_are_in_evaluation():
+    """peft's dropout begins in training mode: with trained adapters answers would be random."""
+    backbone = create_backbone("test_vit", pretrained=False)[0].eval()
+    enable_lora(backbone, lora_dropout=0.5)
+    assert not any(module.training for module in backbone.modules())
+
+
+def test_a_model_is_in_the_mode_that_what_trains_asks_for():
+    backbone = create_backbone("test_vit", pretrained=False, drop_path_rate=0.5)[0]
+    model = ViTSegmentationModel(backbone, LinearHead(backbone.num_features, 2))
+    model.freeze_backbone()
+    assert not any(module.training for module in backbone.blocks.modules())
+    model.enable_lora()
+    assert all(module.training for module in backbone.blocks.modules())
+    model.disable_lora()  # frozen again, so that no path is dropped
+    assert not any(module.training for module in backbone.blocks.modules())
 
 
 def test_impossible_lora_is_refused():

@@ -194,6 +194,15 @@ def test_what_no_tap_needs_never_trains():
     model = build("test_vit", taps, use_lora=True, freeze_backbone=False)
     trainable = {n.split(".")[1] for n, p in model.backbone.named_parameters() if p.requires_grad}
     assert trainable == {"0", "1", "2"}
+    model.freeze_backbone(4)
+    trainable = {
+        n.split(".")[1]
+        for n, p in model.backbone.blocks.named_parameters("blocks")
+        if p.requires_grad
+    }
+    assert trainable == {"2"}
+    with pytest.raises(UserError, match="nothing behind it is run"):
+        model.freeze_backbone(2)
     with pytest.raises(UserError, match="nothing behind it is run"):
         build("test_vit", taps | {"train_last_blocks": 2}, use_lora=False, freeze_backbone=True)
 

@@ -25,6 +25,7 @@ IMPOSSIBLE = [
     ({"drop_path_rate": 1.5}, "drop_path_rate 1.5"),
     ({"patch_size": 8.5}, "patch_size 8.5"),
     ({"img_size": 100}, "img_size 100: 'test_vit' has patches of 16 px"),
+    ({"img_size": 8}, "img_size 8: 'test_vit' has patches of 16 px"),
     ({"norm_eps": 0}, "norm_eps 0"),
     ({"in_chans": 3}, r"unknown backbone_options \['in_chans'\]"),
     ({"checkpoint_path": "x"}, r"unknown backbone_options \['checkpoint_path'\]"),

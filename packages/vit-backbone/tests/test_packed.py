@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from vit_backbone import create_backbone, get_vit_features, pack_linears
+from vit_backbone import (
+    UserError,
+    create_backbone,
+    enable_lora,
+    get_vit_features,
+    load_weights,
+    pack_linears,
+)
 from vit_backbone.vits.packed import PackedLinear
 
 pytestmark = pytest.mark.skipif(
@@ -109,6 +116,33 @@ def test_a_subclass_is_left_alone_and_a_shared_layer_stays_shared():
     assert isinstance(module[0], PackedLinear)
     assert type(module[1]) is Own
     assert module[2][0] is module[0]
+
+
+def test_a_layer_of_two_names_is_packed_under_both():
+    module = nn.Module()
+    module.one = module.other = nn.Linear(3, 3)
+    pack_linears(module)
+    assert isinstance(module.other, PackedLinear)
+    assert module.one is module.other
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_is_packed_is_not_filled(strict, tmp_path):
+    """Its state dict is a copy: what was written to that would be lost without a word."""
+    backbone = create_backbone("test_vit", pretrained=False)[0]
+    torch.save(backbone.state_dict(), tmp_path / "weights.pth")
+    packed = packed_copy(backbone)
+    with pytest.raises(UserError, match=r"packed .*; fill the module before"):
+        load_weights(packed, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"packed .*; fill the module before"):
+        packed.load_state_dict(backbone.state_dict(), strict=strict)
+
+
+def test_adapters_are_not_packed_since_they_could_not_be_merged():
+    backbone = create_backbone("test_vit", pretrained=False)[0]
+    enable_lora(backbone)
+    with pytest.raises(UserError, match=r"merge them \(disable_lora\) before packing"):
+        pack_linears(backbone)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")

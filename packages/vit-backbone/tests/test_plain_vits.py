@@ -28,7 +28,7 @@ def on_meta(name, **options):
         ("vit_base_r50_s16_224", "HybridEmbed"),
         ("vit_base_mci_224", "HybridEmbed"),
         ("vitamin_small_224", "HybridEmbed"),
-        ("naflexvit_base_patch16_gap", "none"),
+        ("naflexvit_base_patch16_gap", "not a plain ViT"),
         ("swin_tiny_patch4_window7_224", "not a plain ViT"),
         ("resnet18", "not a plain ViT"),
         ("convnext_atto", "not a plain ViT"),

@@ -21,7 +21,6 @@ OVERRIDDEN = {
     "_pos_embed": (VisionTransformer, "DINOv2's own resampling of the position embedding"),
 }
 PRIVATE = {
-    "_apply_coord_augs": (RotaryEmbeddingDinoV3, "called by `_create_embed`"),
     "_get_pos_embed_from_coords": (RotaryEmbeddingDinoV3, "called by `_create_embed`"),
     "_linear_pointwise": (torch.ops.mkldnn, "oneDNN's product with weights that are laid out"),
     "_forward_hooks": (torch.nn.Identity(), "layers with hooks are not packed"),

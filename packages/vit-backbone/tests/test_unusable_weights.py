@@ -73,6 +73,33 @@ def test_floating_point_of_any_width_is_taken(dtype, model, tensors, tmp_path):
     assert torch.equal(model.norm.weight, tensors["norm.weight"].to(dtype).float())
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (torch.nn.Linear(2, 2), r"more than data (torch.nn.modules.linear.Linear)"),
+        ({"student": {"norm.weight": torch.ones(2)}}, "under teacher, model, state_dict"),
+    ],
+    ids=["module", "another container"],
+)
+def test_what_to_save_instead_is_said(content, said, model, tmp_path):
+    torch.save(content, tmp_path / "weights.pth")
+    message = refused(load_weights, model, tmp_path / "weights.pth")
+    assert said in message
+    assert "state_dict()" in message.split(said)[1]
+    assert "\x1b" not in message
+    assert "weights_only" not in message  # torch's advice is to run the code in the file
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"version https://git-lfs.github.com/spec/v1\n", b"PK\x03\x04", b"<html>", b""],
+    ids=str,
+)
+def test_what_is_not_whole_is_to_be_copied_anew(start, model, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(start)
+    assert "copy or download it anew" in refused(load_weights, model, tmp_path / "weights.pth")
+
+
 def write_shards(folder, tensors, index, names=("a.safetensors", "b.safetensors")):
     half = len(tensors) // 2
     for name, part in zip(names, (list(tensors)[:half], list(tensors)[half:]), strict=True):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from vit_backbone import UserError
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.testing import HeadConformance
 from vit_backbone.testing.tools import wake
@@ -40,6 +41,12 @@ def test_the_folded_pyramid_equals_the_plain_form_in_values_and_gradients(grid, 
         rtol=1e-7,
         atol=1e-9,
     )
+
+
+@pytest.mark.parametrize("embed_dims", [[8, 8, 8], [8] * 5, [8, 16, 24, 32], []], ids=str)
+def test_taps_that_make_no_pyramid_are_refused_when_built(embed_dims):
+    with pytest.raises(UserError, match="four taps of the same channels"):
+        SegFormerHead(embed_dims, 3, neck="pyramid")
 
 
 def test_under_autocast_the_weights_are_composed_as_they_are_kept():

@@ -16,6 +16,7 @@ from vit_backbone.vits.patches import make_patches_traceable
 from vit_backbone.vits.plain import PlainViT, plain_vit
 from vit_backbone.vits.pos_embed import use_resampling
 from vit_backbone.vits.rope import make_rope_traceable
+from vit_backbone.vits.statistics import refuse_unknown
 from vit_backbone.vits.unfilled import build_unfilled, is_filled_next, refuse_unfilled
 from vit_backbone.weights.files import find_weights, read_checkpoint
 from vit_backbone.weights.loading import load_weights
@@ -77,6 +78,7 @@ def create_backbone(
         WeightsError: weights that are missing or do not fill every tensor of the backbone.
     """
     timm_name = resolve_backbone(model_name, model_size)
+    refuse_unknown(timm_name)
     file = find_weights(model_name, timm_name, checkpoint_path, pretrained=pretrained)
     checkpoint = None if file is None else read_checkpoint(file)
     timm_name, read_off = fit_to_checkpoint(model_name, model_size, checkpoint)
@@ -123,10 +125,6 @@ def _build(
     allow_hybrid: bool = False,
 ) -> PlainViT:
     _check_options(in_chans, patch_size, img_size, norm_eps, drop_path_rate)
-    if not timm.is_model(timm_name):
-        near = timm.list_models(f"*{timm_name.split('.')[0]}*", include_tags=False)[:5]
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        raise UserError(f"backbone {timm_name!r} is neither a family nor a timm model{hint}")
     options: dict[str, Any] = {"drop_path_rate": drop_path_rate}
     if layer_scale:
         options["init_values"] = 1e-5
@@ -225,7 +223,8 @@ def _set_geometry(backbone: PlainViT, patch_size: int | None, img_size: int | No
     native = backbone.patch_embed.patch_size[0]
     # The patch size that weight files have; load_weights resamples from it on purpose only.
     backbone.trained_patch_size = native
-    grid = (img_size // native) if img_size else backbone.patch_embed.grid_size[0]
+    # What is no multiple, and so perhaps no whole patch, is refused as soon as this is built.
+    grid = max(1, img_size // native) if img_size else backbone.patch_embed.grid_size[0]
     wanted = patch_size or native
     if wanted != native or grid != backbone.patch_embed.grid_size[0]:
         backbone.set_input_size((grid * wanted, grid * wanted), (wanted, wanted))

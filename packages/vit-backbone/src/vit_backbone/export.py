@@ -89,8 +89,9 @@ def export_onnx(
         logit, or of 1 where all logits are smaller.
 
     Raises:
-        UserError: what `export_program` refuses, no folder for the file, the extra is missing,
-            an opset below 18, or a larger difference; nothing is written then.
+        UserError: what `export_program` refuses, no folder for the file, a folder of its name, the
+            extra is missing, an opset below 18 or that onnxruntime does not know, or a larger
+            difference; nothing is written then.
     """
     try:
         import onnxruntime  # noqa: F401 - here, since tracing takes time
@@ -102,6 +103,8 @@ def export_onnx(
     file = Path(file)
     if not file.parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.parent}; create it")
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; name the file to write")
     if opset < 18:  # the first whose Resize can antialias, as the position embedding needs
         raise UserError(f"opset {opset}: it must be at least 18")
     program = export_program(model, size)
@@ -143,9 +146,7 @@ def _largest_difference(
     file: Path, model: ViTSegmentationModel, size: Sequence[int] | None
 ) -> float:
     """Compare a file with the unmerged model, at other batches and sizes than the example's."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = _session(file)
     embed = model.backbone.patch_embed
     grids = [[p * g for p, g in zip(embed.patch_size, grid, strict=True)] for grid in _OTHER_GRIDS]
     hint = "" if size else "; export one size instead, with size=(H, W)"
@@ -168,6 +169,18 @@ def _largest_difference(
             )
         worst = max(worst, difference)
     return worst
+
+
+def _session(file: Path) -> Any:
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's have no base class of their own
+        raise UserError(
+            f"onnxruntime cannot load the ONNX file, which is not kept: {_first_line(error)}; "
+            "ask for an older opset, such as 18"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit_backbone import ViTSegmentationModel
+from vit_backbone import UserError, ViTSegmentationModel
 from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.segmentation.precision import without_autocast
@@ -31,7 +31,7 @@ class SegFormerHead(nn.Module):
     """All-MLP decoder: per-tap linear, upsample, concatenate, fuse, upsample, classify.
 
     Args:
-        embed_dims: channels of each tap, finest tap first; all the same with a neck.
+        embed_dims: channels of each tap, finest tap first; with a neck four, all the same.
         num_classes: K.
         hidden_size: D, at least 1.
         dropout: on channels before the classifier, 0 to below 1.
@@ -46,7 +46,7 @@ class SegFormerHead(nn.Module):
         image_channels: channels of the image, for ``image_stem``.
 
     Raises:
-        UserError: an impossible option.
+        UserError: an impossible option, or taps that a neck cannot take.
     """
 
     def __init__(
@@ -66,6 +66,11 @@ class SegFormerHead(nn.Module):
     ) -> None:
         super().__init__()
         check_options(hidden_size, dropout, norm, neck, upsample)
+        if neck == "pyramid" and (len(embed_dims) != 4 or len(set(embed_dims)) > 1):
+            raise UserError(
+                f"embed_dims {list(embed_dims)}: a neck makes a pyramid of four taps of the same "
+                "channels; taps that are one already need neck='none'"
+            )
         self.deep_supervision = False
         self.deep_supervision_scales = (1.0, 1 / 16) if auxiliary_outputs else (1.0,)
         self.neck = PyramidNeck(embed_dims[0]) if neck == "pyramid" else None

@@ -123,7 +123,7 @@ class ViTSegmentationModel(nn.Module):
             except_last_blocks: so many of the last blocks, and the final norm, go on training.
 
         Raises:
-            UserError: more blocks than there are.
+            UserError: more blocks than there are, or none of them is run for a tap.
         """
         blocks = self.backbone.blocks
         if not 0 <= except_last_blocks <= len(blocks):
@@ -135,6 +135,8 @@ class ViTSegmentationModel(nn.Module):
             blocks[-except_last_blocks:].requires_grad_(True)
             self.backbone.norm.requires_grad_(True)
         set_patch_embedding(self.backbone, frozen=True)
+        if except_last_blocks:
+            self.freeze_behind_last_tap()
         self.train(self.training)
 
     def freeze_behind_last_tap(self) -> None:
@@ -166,12 +168,14 @@ class ViTSegmentationModel(nn.Module):
 
         enable_lora(self.backbone, rank, lora_alpha, lora_dropout, target_modules, **variants)
         self.freeze_behind_last_tap()
+        self.train(self.training)
 
     def disable_lora(self) -> None:
-        """Merge LoRA into the backbone; see `vit_backbone.disable_lora`."""
+        """Merge LoRA into the backbone, which stays frozen; see `vit_backbone.disable_lora`."""
         from vit_backbone.tuning.lora import disable_lora
 
         disable_lora(self.backbone)
+        self.train(self.training)
 
     def print_trainable_parameters(self, detailed: bool = False) -> None:
         """Print how many parameters train, of how many; with ``detailed`` also each one's name."""

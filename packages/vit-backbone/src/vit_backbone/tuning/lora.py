@@ -71,6 +71,9 @@ def enable_lora(
         target_modules=rf"blocks\.\d+\.(?:.+\.)?(?:{names})",
     )
     inject_adapter_in_model(config, backbone)
+    for module in backbone.modules():
+        if isinstance(module, LoraLayer):  # peft's dropout begins in training mode
+            module.train(module.get_base_layer().training)
     set_patch_embedding(backbone, frozen=False)
 
 

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vit_backbone.errors import UserError
+
 _X86 = ("x86_64", "amd64")  # elsewhere nothing was measured
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that oneDNN computes; not to be trained, copied or moved.
+    """A linear layer that oneDNN computes; not to be trained, filled, copied or moved.
 
     Its ``state_dict`` is `torch.nn.Linear`'s.
 
@@ -33,6 +35,8 @@ class PackedLinear(nn.Module):
         bias: Any = linear.bias  # or None, which torch's annotation leaves out
         self.bias = None if bias is None else bias.detach()
         self._packed = linear.weight.detach().to_mkldnn()
+        # torch would speak of unexpected keys or, not strict, leave them out.
+        self.register_load_state_dict_pre_hook(lambda module, *_: refuse_packed(module))
 
     @property
     def weight(self) -> torch.Tensor:
@@ -55,25 +59,42 @@ class PackedLinear(nn.Module):
             destination[f"{prefix}bias"] = self.bias
 
 
+def refuse_packed(module: nn.Module) -> None:
+    """Refuse what is to be filled and holds packed layers: their ``state_dict`` is a copy.
+
+    Args:
+        module: any.
+
+    Raises:
+        UserError: it was packed.
+    """
+    if any(isinstance(part, PackedLinear) for part in module.modules()):
+        raise UserError("the linear layers are packed (pack_linears); fill the module before that")
+
+
 def pack_linears(module: nn.Module) -> None:
     """Lay the weights of all linear layers out for oneDNN, in place, to predict on a CPU.
 
     Outputs change by float32's rounding alone. Elsewhere than on an x86 CPU, and in a torch without
-    oneDNN, nothing is changed. The module cannot be trained, copied or moved afterwards; its
-    ``state_dict`` stays what it was.
+    oneDNN, nothing is changed. The module cannot be trained, filled, copied or moved afterwards;
+    its ``state_dict`` stays what it was.
 
     Args:
-        module: in evaluation mode, LoRA merged; only layers in float32 on a CPU, and without
-            hooks, are packed.
+        module: in evaluation mode; only layers inside of it, in float32 on a CPU and without hooks,
+            are packed.
+
+    Raises:
+        UserError: it holds LoRA adapters, which could not be merged any more.
     """
+    if any(".lora_" in name for name, _ in module.named_parameters()):
+        raise UserError("the module holds LoRA adapters; merge them (disable_lora) before packing")
     if not torch.backends.mkldnn.is_available() or platform.machine().lower() not in _X86:
         return
     made: dict[nn.Module, PackedLinear] = {}
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and _is_packable(child):
-                made[child] = made.get(child) or PackedLinear(child)
-                setattr(parent, name, made[child])
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
+        if name and type(layer) is nn.Linear and _is_packable(layer):
+            made[layer] = made.get(layer) or PackedLinear(layer)
+            module.set_submodule(name, made[layer])
 
 
 def _is_packable(layer: nn.Linear) -> bool:

@@ -10,6 +10,8 @@ from torch import nn
 class TraceableRope(RotaryEmbeddingDinoV3):
     """timm's RoPE of DINOv3, bit for bit, for any size of the grid when traced too.
 
+    Without random shifts of coordinates, which no pretrained model of timm's asks for.
+
     timm divides the coordinates by ``float(height)``, a constant to torch.export: an ONNX file
     would then answer other sizes than the example's wrongly, without a word.
     """
@@ -30,12 +32,11 @@ class TraceableRope(RotaryEmbeddingDinoV3):
             for side, whole in zip(feat_shape, wholes, strict=True)
         ]
         coords = 2 * torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1) - 1
-        if not no_aug:
-            coords = self._apply_coord_augs(coords)
         return torch.cat(self._get_pos_embed_from_coords(coords), dim=-1)
 
 
 def make_rope_traceable(backbone: nn.Module) -> None:
     """Give a backbone with DINOv3's RoPE the traceable form, in place; leave any other alone."""
-    if isinstance(getattr(backbone, "rope", None), RotaryEmbeddingDinoV3):
-        backbone.rope.__class__ = TraceableRope
+    rope = getattr(backbone, "rope", None)
+    if isinstance(rope, RotaryEmbeddingDinoV3) and not rope.aug_active:
+        rope.__class__ = TraceableRope

@@ -1,6 +1,34 @@
 """What timm records of its pretrained models."""
 
+import timm
 from timm.models import get_pretrained_cfg
+
+from vit_backbone.errors import UserError
+
+from .families import MODEL_CONFIGS
+
+
+def refuse_unknown(timm_name: str) -> None:
+    """Refuse a name that timm has no model of, or no weights where it has a tag.
+
+    Args:
+        timm_name: with or without a tag.
+
+    Raises:
+        UserError: such a name, with those near it.
+    """
+    architecture, _, tag = timm_name.partition(".")
+    if not timm.is_model(timm_name):
+        near = timm.list_models(f"*{architecture}*", include_tags=False)[:5]
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise UserError(
+            f"backbone {timm_name!r} is neither a family nor a timm model; "
+            f"families: {', '.join(MODEL_CONFIGS)}{hint}"
+        )
+    tagged = timm.list_models(f"{architecture}.*", include_tags=True)
+    if tag and timm_name not in tagged:
+        known = ", ".join(tagged) or f"none: leave .{tag} away"
+        raise UserError(f"backbone {timm_name!r}: timm has no such weights; there are {known}")
 
 
 def pretrained_statistics(timm_name: str) -> dict[str, list[float]] | None:

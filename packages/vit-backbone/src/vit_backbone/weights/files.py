@@ -11,6 +11,7 @@ from timm.models import get_pretrained_cfg
 
 from vit_backbone.errors import WeightsError, reason_of, shorten
 from vit_backbone.vits.families import MODEL_CONFIGS
+from vit_backbone.vits.statistics import refuse_unknown
 
 from .checkpoint import Checkpoint, parts_of
 from .layouts import recognise
@@ -45,6 +46,7 @@ def find_weights(
         A local file or folder, or ``None`` for random initialisation.
 
     Raises:
+        UserError: weights are to be fetched of a model that timm does not know.
         WeightsError: no such file or folder, no hub within reach, or a family that no hub holds.
     """
     if checkpoint_path:
@@ -62,6 +64,7 @@ def find_weights(
             f"the weights of {model_name!r} are on no model hub; get them from "
             f"{family['source']} and {remedy} for random initialisation"
         )
+    refuse_unknown(timm_name)
     config = get_pretrained_cfg(timm_name)
     if config is None or not config.hf_hub_id:
         raise WeightsError(f"timm has no released weights for {timm_name!r}; {remedy}")

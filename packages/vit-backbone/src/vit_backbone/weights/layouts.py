@@ -162,7 +162,10 @@ def recognise(content: Mapping[str, object]) -> Checkpoint:
     notes, tensors = _unwrap(content)
     if not tensors:
         keys = ", ".join(sorted(shorten(str(key), 60) for key in content)[:3])
-        raise ValueError(f"no tensors (keys: {keys})")
+        raise ValueError(
+            f"no tensors (keys: {keys}), of its own or under {', '.join(_CONTAINERS)}; save the "
+            "backbone's state_dict() alone"
+        )
     tensors = _strip_prefixes(tensors)
     layout = next(layout for layout in _LAYOUTS if layout.matches(tensors))
     inside = {name: v for name, v in tensors.items() if name.startswith(layout.tower)}

@@ -9,6 +9,7 @@ from torch import nn
 
 from vit_backbone.errors import WeightsError, reason_of, shorten
 from vit_backbone.vits.families import likeliest_backbone
+from vit_backbone.vits.packed import refuse_packed
 
 from .adapt import adapt_tensors
 from .checkpoint import Checkpoint, Tensors, as_tensor
@@ -53,9 +54,11 @@ def load_weights(
         checkpoint: the file's content where it has been read already.
 
     Raises:
+        UserError: the backbone is packed (`pack_linears`).
         WeightsError: the file is unreadable, fills only a part, holds what the backbone lacks, or
             is for another rotary position embedding.
     """
+    refuse_packed(backbone)
     file = Path(file)
     checkpoint = checkpoint or read_checkpoint(file)
     target = _base_tensors(backbone)

@@ -1,6 +1,8 @@
 """Read one weight file without running any code in it, and without holding it in memory twice."""
 
 import argparse
+import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from vit_backbone.errors import WeightsError, quoted, reason_of
+from vit_backbone.errors import WeightsError, quoted, reason_of, shorten
 
 from .pickles import check_pickle, check_torch_zip
 
@@ -59,7 +61,20 @@ def read_file(file: Path) -> Any:
                 f"{file} is a TorchScript program (as OpenAI's CLIP files are), no data alone; if "
                 "you trust it, save torch.jit.load(FILE).state_dict() and give that file"
             ) from error
-        raise WeightsError(f"{file} cannot be read as a weight file: {reason_of(error)}") from error
+        raise WeightsError(f"{file} cannot be read as a weight file: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong with a file, and what to do; torch advises to run the code in it."""
+    if isinstance(error, pickle.UnpicklingError) and (
+        code := re.search(r"GLOBAL (\S+)", str(error))
+    ):
+        return (
+            f"it holds more than data ({shorten(code[1], 80)}); where it comes from, save the "
+            "model's state_dict() and give that file"
+        )
+    remedy = "" if isinstance(error, OSError) else "; copy or download it anew, whole"
+    return reason_of(error) + remedy
 
 
 def _check_records(file: Path) -> None:
