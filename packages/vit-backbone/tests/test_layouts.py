@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_patch_embed
 
 from vit_backbone import WeightsError, create_backbone, get_vit_features
-from vit_backbone.weights.layouts import recognise
+from vit_backbone.weights.recognition import recognise
 
 SHARED = Path(__file__).parents[4] / "shared"
 

@@ -6,7 +6,7 @@ import torch
 
 from vit_backbone import WeightsError, create_backbone, fit_to_checkpoint, load_weights
 from vit_backbone.weights.files import read_checkpoint
-from vit_backbone.weights.layouts import recognise
+from vit_backbone.weights.recognition import recognise
 
 
 @pytest.fixture

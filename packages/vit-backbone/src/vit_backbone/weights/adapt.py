@@ -14,7 +14,7 @@ from vit_backbone.vits.plain import plain_vit
 from vit_backbone.vits.pos_embed import resample_position_embedding
 
 from .checkpoint import Checkpoint, Tensors, as_tensor, tensor_of
-from .layouts import DROPPABLE, rename_tensors
+from .recognition import DROPPABLE, rename_tensors
 
 _PATCH_WEIGHT = "patch_embed.proj.weight"
 

@@ -14,9 +14,9 @@ from vit_backbone.vits.families import MODEL_CONFIGS
 from vit_backbone.vits.statistics import refuse_unknown
 
 from .checkpoint import Checkpoint, parts_of
-from .layouts import recognise
 from .once import keep, kept, sha256_of_files, state_of
 from .reading import read_file
+from .recognition import recognise
 
 _FOLDER_FILES = (
     "model.safetensors",
