@@ -6,7 +6,6 @@ from types import ModuleType
 
 import pytest
 
-from nnunet_vit_trainer.commands.train import one_line_errors
 from nnunet_vit_trainer.config.reading import ConfigError, find_config, load_config, shipped_configs
 
 USERS_UNETR = """
@@ -201,14 +200,3 @@ def test_a_typo_is_answered_by_the_command_before_torch_is_imported(write):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert "did you mean 'r'?" in done.stderr
-
-
-def test_ctrl_c_ends_a_command_in_one_line(capsys):
-    @one_line_errors
-    def command():
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as caught:
-        command()
-    assert caught.value.code == 130
-    assert capsys.readouterr().err.endswith(": interrupted\n")
