@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from nnunet_vit_trainer.commands.errors import one_line_errors
+from nnunet_vit_trainer.commands.import_images import import_images
+from nnunet_vit_trainer.commands.info import info
+from nnunet_vit_trainer.commands.report import _folds
 
 
 @pytest.fixture
@@ -61,3 +64,32 @@ def test_a_terminal_that_does_not_know_a_letter_gets_it_in_figures(call, monkeyp
     assert call(command)[0] == 0
     out.flush()
     assert out.buffer.getvalue() == b"F\\xe4lle: 0.8 \\xb10.1\n"
+
+
+def test_a_name_that_no_disk_takes_is_one_line(call):
+    code, said = call(info, "x" * 5000)
+    assert code == 2
+    assert "no such file, and no shipped config" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-n", "A", "--spacing", "1", "1", "far"], "argument --spacing: far is no distance in mm"),
+        (["-o", "out", "--threshold", "0"], "leave --threshold away"),
+        (["-o", "out", "--check"], "leave --check away"),
+    ],
+)
+def test_options_of_an_import_that_cannot_be_meant(call, words, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    code, line = call(import_images, tmp_path, "-d", 1, *words)
+    assert code == 2
+    assert said in line
+
+
+def test_a_report_is_of_folds_each_once_and_not_of_folders_beside_them(tmp_path):
+    for name in ("fold_0", "fold_10", "fold_2", "fold_0_backup"):
+        (tmp_path / name / "validation").mkdir(parents=True)
+        (tmp_path / name / "validation" / "summary.json").touch()
+    assert [f.name for f in _folds(tmp_path, None)] == ["fold_0", "fold_2", "fold_10"]
+    assert [f.name for f in _folds(tmp_path, ["2", "0", "2"])] == ["fold_2", "fold_0"]

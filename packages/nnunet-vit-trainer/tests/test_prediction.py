@@ -200,6 +200,9 @@ def test_cases_are_found_as_nnunet_names_them(images, tmp_path):
         find_cases([tmp_path / "y_0000.png", other], ".png")
     with pytest.raises(UserError, match="would be channels of one case"):
         find_cases([tmp_path / "x_0001.png", other.rename(other.with_name("x_0000.png"))], ".png")
+    (tmp_path / "x_0003.png").touch()
+    with pytest.raises(UserError, match="case x has the channels 0000, 0001, 0003, and not 0002"):
+        find_cases([tmp_path / f"x_000{channel}.png" for channel in (0, 1, 3)], ".png")
 
 
 def test_arrays_give_what_files_give_from_several_threads(model, images, stocks):
@@ -363,6 +366,7 @@ def test_folders_beside_the_folds_are_none(tmp_path):
     assert sorted(folds_of(tmp_path, None, "a.pth")) == ["0", "10", "2"]
     with pytest.raises(UserError, match=r"of fold 0_1; there are: 0, 10, 2, all$"):
         folds_of(tmp_path, ["0_1"], "a.pth")
+    assert folds_of(tmp_path, ["2", 0, "2", "0"], "a.pth") == ["2", "0"]  # none counts twice
 
 
 def test_the_command_lays_a_manifest_beside_the_masks(model, images, tmp_path):

@@ -179,7 +179,9 @@ def _make_room(folder: Path) -> None:
     others = names - {*_OURS} if CONFIG in names else names
     if others := sorted(others) or _of_the_user(folder):
         told = shorten(", ".join(others))
-        raise UserError(f"{folder} holds other things than an earlier demo ({told}); give a new one")
+        raise UserError(
+            f"{folder} holds other things than an earlier demo ({told}); give a new one"
+        )
     for name in names:
         entry = folder / name
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

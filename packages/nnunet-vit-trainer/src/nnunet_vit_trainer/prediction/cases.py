@@ -29,8 +29,8 @@ def find_cases(inputs: Sequence[Path], file_ending: str) -> list[Case]:
         file_ending: of the data set's images, such as ``.nii.gz``.
 
     Raises:
-        UserError: what is not there, has another ending or no channel number, or files of one case
-            from different folders.
+        UserError: what is not there, has another ending or no channel number, files of one case
+            from different folders, or a channel that is missing before another.
     """
     folder = len(inputs) == 1 and inputs[0].is_dir()
     files = sorted(inputs[0].iterdir()) if folder else list(inputs)
@@ -70,10 +70,17 @@ def _grouped(files: Sequence[Path], file_ending: str) -> list[Case]:
         same = of.setdefault(channel, file)
         if same is not file:
             raise UserError(f"{same} and {file} would both become {name}{file_ending}")
-    return [
-        Case(name, tuple(of[channel] for channel in sorted(of)))
-        for name, of in sorted(channels.items())
-    ]
+    return [Case(name, _in_order(name, of)) for name, of in sorted(channels.items())]
+
+
+def _in_order(name: str, channels: dict[str, Path]) -> tuple[Path, ...]:
+    """Return the files of a case by their channels; nnU-Net would take others for a missing one."""
+    numbers = [f"{number:04d}" for number in range(len(channels))]
+    if missing := [number for number in numbers if number not in channels]:
+        raise UserError(
+            f"case {name} has the channels {', '.join(sorted(channels))}, and not {missing[0]}"
+        )
+    return tuple(channels[number] for number in numbers)
 
 
 def check_output(cases: Sequence[Case], output: Path, file_ending: str) -> None:
