@@ -123,6 +123,9 @@ def test_unetr_stays_the_specifications_network():
         ("lora: {rank: 8}", "did you mean 'r'?"),
         ("lora: {alpha: 8}", "did you mean 'lora_alpha'?"),
         ("train: {lr: 1}", "did you mean 'initial_lr'?"),
+        ("lr: 1", "lr: unknown key; 'initial_lr' belongs under train"),  # lora is as near
+        ("train: {r: 8}", "train.r: unknown key; 'r' belongs under lora"),
+        ("model: {lora: {r: 8}}", "model.lora: unknown key; 'lora' belongs at the top"),
         ("train: {epochs: 1}", "did you mean 'num_epochs'?"),
         ("train: {zzz: 1}", "valid keys: optimizer, initial_lr, backbone_lr"),
         ("epochs: 1", "'num_epochs' belongs under train"),
