@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nnunet_vit_trainer.checkpoints.model_folder import read_model
 from nnunet_vit_trainer.launch.checks import check_fold, parse_fold
 from nnunet_vit_trainer.plans.continuation import describe_data
 from nnunet_vit_trainer.plans.datasets import (
@@ -61,6 +62,17 @@ def test_nnunets_variables_are_checked(value, root, monkeypatch):
     monkeypatch.delenv("nnUNet_results", raising=False)
     with pytest.raises(UserError, match="nnUNet_results is not set"):
         environment("nnUNet_results")
+
+
+@pytest.mark.parametrize("content", ["\ufeff{}", '{"a": "\\ud800"}', "[1]"])
+def test_a_models_json_is_read_as_the_data_sets_is(content, tmp_path):
+    """Of a file with a mark at its beginning nnU-Net knows nothing: it is not for us to take it."""
+    (tmp_path / "plans.json").write_text(content, encoding="utf-8")
+    (tmp_path / "dataset.json").write_text("{}")
+    with pytest.raises(UserError, match=r"plans\.json cannot be read"):
+        read_model(tmp_path)
+    with pytest.raises(UserError, match=r"plans\.json cannot be read"):
+        read_plans(tmp_path, "plans", "2d")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError, quoted, shorten
+from vit_backbone import UserError, quoted, reason_of, shorten
 
 from .derive import settings_of
+from .json_file import read_json
 
 _LARGEST_ID = 999
 _ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -231,7 +232,10 @@ def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
     file = dataset_folder / "splits_final.json"
     if not file.exists():
         return None
-    splits = _read_content(file)
+    try:
+        splits = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {reason_of(error)}") from error
     if not isinstance(splits, list) or not splits:
         raise UserError(f"{file} cannot be read: a list of splits is expected in it")
     for split in splits:
@@ -239,22 +243,3 @@ def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
         if not all(isinstance(part, list) for part in parts):
             raise UserError(f"{file} cannot be read: a split is a mapping with lists train and val")
     return splits
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file that holds a mapping.
-
-    Raises:
-        UserError: it is missing or unreadable.
-    """
-    content = _read_content(file)
-    if not isinstance(content, dict):
-        raise UserError(f"{file} cannot be read: a mapping is expected in it")
-    return content
-
-
-def _read_content(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
