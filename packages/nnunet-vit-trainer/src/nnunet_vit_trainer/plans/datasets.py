@@ -212,15 +212,21 @@ def _check_labels(labels: dict[str, Any], order: Any, file: Path) -> None:
             "without a gap; renumber it, in the masks too, and preprocess anew"
         )
     count = sum(_numbers_in({name: number}) != {0} for name, number in learned.items())
-    if regions and not (isinstance(order, list) and len(order) == count):
+    # nnU-Net writes these numbers into masks, for the first time after the training.
+    ordered = isinstance(order, list) and len(order) == count
+    if regions and not (ordered and all(number in [*values] for number in order)):
         raise UserError(
             f"{said}: for regions dataset.json needs regions_class_order, a list of {count} "
-            f"numbers, got {shorten(order, 60)}"
+            f"of the labels' numbers, got {shorten(order, 60)}"
         )
 
 
 def _numbers_in(labels: dict[str, Any]) -> set[int]:
-    return {int(v) for n in labels.values() for v in (n if isinstance(n, list) else [n])}
+    """Return the numbers of labels; what is none raises ``ValueError`` or ``TypeError``."""
+    given = [v for n in labels.values() for v in (n if isinstance(n, list) else [n])]
+    if any(isinstance(number, float) and not number.is_integer() for number in given):
+        raise ValueError("a label is a whole number")
+    return {int(number) for number in given}
 
 
 def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
