@@ -71,6 +71,11 @@ def chosen(scores: Sequence[Score]) -> list[tuple[str, Score]]:
     return ends
 
 
+def text_of(dice: float) -> str:
+    """Return a Dice as pictures and reports write it; ``absent`` is a class that is nowhere."""
+    return "absent" if math.isnan(dice) else f"{dice:.3f}"
+
+
 def mean_of(values: Iterable[float]) -> float:
     """Return the mean without NaN; NaN of nothing."""
     known = known_of(values)
