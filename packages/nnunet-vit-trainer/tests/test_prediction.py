@@ -339,6 +339,19 @@ def test_finished_logits_do_not_stay_on_the_device(model, images):
     assert done.result().device.type == "cpu"
 
 
+@pytest.mark.parametrize("name", ["small.png", "dataset.json"])
+def test_what_no_prediction_wrote_is_never_replaced(model, images, tmp_path, name, capsys):
+    """Such as the labels of a training case, or a data set's own dataset.json."""
+    (tmp_path / name).write_bytes(b"somebody's")
+    with pytest.raises(SystemExit):
+        command([images / "small_0000.png"], tmp_path, model)
+    assert f"{tmp_path / name} would be replaced, and no prediction" in capsys.readouterr().err
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"somebody's"]
+    (tmp_path / name).rename(tmp_path / "other.png")
+    for _ in range(2):
+        command([images / "small_0000.png"], tmp_path, model)
+
+
 def test_a_mask_never_replaces_an_image(model, images, tmp_path, capsys):
     photo = tmp_path / "photo.png"
     shutil.copy(images / "small_0000.png", photo)

@@ -28,7 +28,13 @@ def predict() -> None:
     begun = time.perf_counter()
     arguments = _parser().parse_args()
     from nnunet_vit_trainer.launch.checks import check_device
-    from nnunet_vit_trainer.prediction.cases import check_output, find_cases, not_done, part_of
+    from nnunet_vit_trainer.prediction.cases import (
+        check_output,
+        check_replaced,
+        find_cases,
+        not_done,
+        part_of,
+    )
     from nnunet_vit_trainer.prediction.ensemble import folds_of
     from nnunet_vit_trainer.prediction.files import predict_cases, prepare_output
     from nnunet_vit_trainer.prediction.predictor import Predictor
@@ -57,6 +63,7 @@ def predict() -> None:
     if arguments.continue_prediction:
         wanted = arguments.save_probabilities
         cases = not_done(cases, arguments.o, ending, probabilities=wanted)
+    check_replaced(cases, arguments.o, ending)
     prepare_output(predictor, arguments.o, vars(arguments))
     if manifest is not None:
         manifest.begin(

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from vit_backbone import UserError, quoted
 
+BESIDE_MASKS = ("predict_from_raw_data_args.json", "dataset.json", "plans.json")
+"""What nnU-Net lays into each folder of predictions; the first of them nobody else writes."""
+
 _REMEDY = "nnUNetv2_import_images_vit FOLDER -d ID -o INPUTS makes them as the data set has them"
 
 
@@ -99,6 +102,30 @@ def check_output(cases: Sequence[Case], output: Path, file_ending: str) -> None:
         mask = output / f"{case.name}{file_ending}"
         if mask.resolve() in images:
             raise UserError(f"the mask of {case.name} would replace the image {mask}; use other -o")
+
+
+def check_replaced(cases: Sequence[Case], output: Path, file_ending: str) -> None:
+    """Refuse a folder where something would be replaced that no prediction wrote.
+
+    It may be that of the labels, or of a data set.
+
+    Args:
+        cases: to predict.
+        output: the folder; it need not exist.
+        file_ending: of masks.
+
+    Raises:
+        UserError: naming a file of it.
+    """
+    mark, *others = BESIDE_MASKS
+    if (output / mark).is_file():
+        return
+    for name in (*others, *(f"{case.name}{file_ending}" for case in cases)):
+        if (output / name).exists():
+            raise UserError(
+                f"{output / name} would be replaced, and no prediction wrote it ({mark} is not "
+                "beside it); use other -o"
+            )
 
 
 def not_done(
