@@ -234,6 +234,15 @@ def test_a_volume_is_its_slices(model):
     assert (labels == stock.predict_single_npy_array(volume, properties)).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_that_is_not_finite_has_no_mask(value, model):
+    """One such pixel makes all of a z-scored image NaN, which has no largest class."""
+    image = np.random.default_rng(0).normal(size=(1, 40, 40)).astype(np.float32)
+    image[0, 5, 5] = value
+    with pytest.raises(UserError, match="it has NaN or infinite pixels"):
+        Predictor(model).predict(image)
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (1, 2, 3, 8, 8)])
 def test_arrays_of_another_form_are_refused(shape, model):
     with pytest.raises(UserError, match="is expected"):

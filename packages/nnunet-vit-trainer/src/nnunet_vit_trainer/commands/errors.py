@@ -16,7 +16,8 @@ from vit_backbone import UserError, reason_of
 # What is the matter with a disk or a path, and not with a program.
 _OF_THE_DISK = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EIO),
+    getattr(errno, "EDQUOT", errno.ENOSPC),
 }
 
 
