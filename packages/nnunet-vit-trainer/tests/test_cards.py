@@ -19,6 +19,7 @@ from nnunet_vit_trainer.config.reading import shipped_configs
 from nnunet_vit_trainer.results.card.config import card_of_config
 from nnunet_vit_trainer.results.card.folder import card_of_folder
 from nnunet_vit_trainer.results.card.papers import bibtex_of, papers_of
+from nnunet_vit_trainer.results.card.reading import Dataset, read_as
 from nnunet_vit_trainer.results.card.schema import ModelCard
 from nnunet_vit_trainer.sharing.export import export_vit
 from nnunet_vit_trainer.sharing.install import import_vit
@@ -50,6 +51,11 @@ def export(folder, tmp_path_factory):
 def member(file, name):
     with zipfile.ZipFile(file) as archive:
         return archive.read(f"{DATASET}/{NAME}/{name}").decode()
+
+
+def test_an_ignore_label_that_is_not_used_is_no_fault_of_a_card():
+    labels = {"background": 0, "a": 1, "ignore": None}
+    assert read_as(Dataset, {"labels": labels}, "dataset.json").labels == labels
 
 
 def test_a_card_says_what_the_plans_and_summaries_of_a_folder_say(folder, exporter):

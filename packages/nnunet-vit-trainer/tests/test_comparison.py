@@ -222,6 +222,8 @@ def test_the_command_writes_reports_over_old_ones(results, tmp_path, capsys):
         (["900", "--plot", "a.txt"], "ends in"),
         (["900", "--csv", "no/such/folder.csv"], "there is no folder"),
         (["900", "--csv", "."], "is a folder"),
+        (["900", "--csv", "a.txt", "--markdown", "./a.txt"], "give each its name"),
+        (["900", "--curve"], "leave --no-surface away"),
         (["900", "--tolerance", "-1"], "above 0"),
         (["900", "--tolerance", "nan"], "above 0"),
     ],

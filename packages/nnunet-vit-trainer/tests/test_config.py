@@ -6,7 +6,6 @@ from types import ModuleType
 
 import pytest
 
-from nnunet_vit_trainer.commands.train import one_line_errors
 from nnunet_vit_trainer.config.reading import ConfigError, find_config, load_config, shipped_configs
 
 USERS_UNETR = """
@@ -124,6 +123,9 @@ def test_unetr_stays_the_specifications_network():
         ("lora: {rank: 8}", "did you mean 'r'?"),
         ("lora: {alpha: 8}", "did you mean 'lora_alpha'?"),
         ("train: {lr: 1}", "did you mean 'initial_lr'?"),
+        ("lr: 1", "lr: unknown key; 'initial_lr' belongs under train"),  # lora is as near
+        ("train: {r: 8}", "train.r: unknown key; 'r' belongs under lora"),
+        ("model: {lora: {r: 8}}", "model.lora: unknown key; 'lora' belongs at the top"),
         ("train: {epochs: 1}", "did you mean 'num_epochs'?"),
         ("train: {zzz: 1}", "valid keys: optimizer, initial_lr, backbone_lr"),
         ("epochs: 1", "'num_epochs' belongs under train"),
@@ -201,14 +203,3 @@ def test_a_typo_is_answered_by_the_command_before_torch_is_imported(write):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert "did you mean 'r'?" in done.stderr
-
-
-def test_ctrl_c_ends_a_command_in_one_line(capsys):
-    @one_line_errors
-    def command():
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as caught:
-        command()
-    assert caught.value.code == 130
-    assert capsys.readouterr().err.endswith(": interrupted\n")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nnunet_vit_trainer.checkpoints.model_folder import read_model
 from nnunet_vit_trainer.launch.checks import check_fold, parse_fold
 from nnunet_vit_trainer.plans.continuation import describe_data
 from nnunet_vit_trainer.plans.datasets import (
@@ -63,6 +64,17 @@ def test_nnunets_variables_are_checked(value, root, monkeypatch):
         environment("nnUNet_results")
 
 
+@pytest.mark.parametrize("content", ["\ufeff{}", '{"a": "\\ud800"}', "[1]"])
+def test_a_models_json_is_read_as_the_data_sets_is(content, tmp_path):
+    """Of a file with a mark at its beginning nnU-Net knows nothing: it is not for us to take it."""
+    (tmp_path / "plans.json").write_text(content, encoding="utf-8")
+    (tmp_path / "dataset.json").write_text("{}")
+    with pytest.raises(UserError, match=r"plans\.json cannot be read"):
+        read_model(tmp_path)
+    with pytest.raises(UserError, match=r"plans\.json cannot be read"):
+        read_plans(tmp_path, "plans", "2d")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -91,6 +103,15 @@ def test_nnunets_variables_are_checked(value, root, monkeypatch):
                 "whole numbers of at least 1 are expected",
             )
             for patch, batch in [("[32, 32]", '"12"'), ("[32, 32]", "0"), ("[32, 32.5]", "2")]
+        ),
+        *(
+            (
+                f'{{"dataset_name": "{NAME}", "plans_name": "p", "configurations": {{"2d": '
+                '{"patch_size": [32, 32], "batch_size": 2, '
+                f'"normalization_schemes": {schemes}}}}}}}',
+                "a list of names, one per channel, is expected",
+            )
+            for schemes in ("null", "[]", "[1]", '"ZScoreNormalization"')
         ),
     ],
 )
@@ -210,6 +231,16 @@ def test_labels_that_nnunet_takes(labels, root):
     assert read_dataset_json(root / NAME)["labels"] == labels
 
 
+@pytest.mark.parametrize("order", [["1", "2"], [7, 8], [[1], [2]], [1], [1, None], "12", {}])
+def test_an_order_of_regions_that_no_mask_could_hold_is_one_line(order, root):
+    """nnU-Net writes these numbers at the final validation, and dies of a text then."""
+    labels = {"background": 0, "whole": [1, 2], "core": 2}
+    content = {"channel_names": {"0": "T1"}, "labels": labels, "regions_class_order": order}
+    (root / NAME / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="a list of 2 of the labels' numbers, got"):
+        read_dataset_json(root / NAME)
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
@@ -222,6 +253,7 @@ def test_labels_that_nnunet_takes(labels, root):
         ({"background": 0, "a": 1, "ignore": "2"}, "'ignore' is expected to be"),
         ({"background": 0, "all": [1, 2], "ignore": 2}, "after the others, 3,"),
         ({"background": 0, "all": [1, 2]}, "needs regions_class_order, a list of 1 .* got None"),
+        ({"background": 0, "a": 1.5}, "names with numbers are expected"),
         ({"background": 0, "a": -1}, "without a gap"),
         ({"background": 1, "a": 0}, "'background': 0 among them"),
         ({"a": 1}, "'background': 0 among them"),

@@ -105,6 +105,40 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, monkeypatch):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        "raw/Dataset042_Mine",
+        "preprocessed/Dataset042_Mine",
+        "results/Dataset042_Mine",
+        f"results/{steps.DATASET}/nnUNetTrainer__nnUNetPlans__2d",
+    ],
+)
+def test_what_somebody_did_in_the_demos_folder_is_not_replaced(tmp_path, monkeypatch, work):
+    """The demo ends with commands for one's own data, which may be given its folders."""
+    monkeypatch.setattr("nnunet_vit_trainer.demo.steps.is_installed_head", lambda name: True)
+    monkeypatch.setattr(steps, "write_dataset", lambda raw: pytest.fail("the demo began"))
+    (tmp_path / "demo.yaml").touch()
+    steps._fold(tmp_path).mkdir(parents=True)
+    (tmp_path / work).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"other things than an earlier demo .{work}"):
+        run_demo(tmp_path)
+    assert (tmp_path / work).is_dir()
+
+
+def test_a_demo_that_was_killed_at_once_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnunet_vit_trainer.demo.steps.is_installed_head", lambda name: True)
+
+    def killed(raw):
+        (raw / steps.DATASET).mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnunet_vit_trainer.demo.steps.write_dataset", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(tmp_path)
+
+
 def test_a_head_that_is_not_installed_is_named_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("nnunet_vit_trainer.demo.steps.is_installed_head", lambda name: False)
     with pytest.raises(UserError, match=r"uv pip install 'nnunet-vit-trainer\[segformer\]'"):

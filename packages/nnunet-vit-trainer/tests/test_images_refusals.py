@@ -99,6 +99,22 @@ def test_an_id_that_is_taken_is_refused_with_a_free_one(variable, folder, monkey
         imported(folder)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"test": "images"}, "--test .*images: a folder of its own"),
+        ({"test": "masks/../masks"}, "--test .*masks: a folder of its own"),
+        ({"threshold": 0}, "--threshold 0: at least 1"),
+        ({"threshold": -128}, "--threshold -128: at least 1"),
+        ({"channels": ["R", " ", "B"]}, "--channels: an empty name"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options, said, folder):
+    with pytest.raises(UserError, match=said):
+        imported(folder, **options)
+    assert written(folder) == []
+
+
 def test_a_name_of_channels_for_each_is_expected(folder):
     with pytest.raises(
         UserError, match=r"--channels names 1, the images have 3 channels \(R, G, B"

@@ -39,6 +39,12 @@ def test_auto_z_scores_raw_channels_and_says_so_per_channel():
             resolve_input_norm("auto", [RAW, Z], unknown)
 
 
+def test_a_raw_channel_of_one_value_is_not_blown_up():
+    """Such as a mask that holds all foreground: outside of it 0 would become -1e8."""
+    norm, _ = resolve_input_norm("auto", [RAW], {"0": {"mean": 1.0, "std": 0.0}})
+    assert norm == {"mean": [1.0], "std": [1.0]}
+
+
 @pytest.mark.parametrize("of", ["mean", "std"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_raw_channels_with_infinite_pixels_are_refused(of, value):

@@ -200,6 +200,9 @@ def test_cases_are_found_as_nnunet_names_them(images, tmp_path):
         find_cases([tmp_path / "y_0000.png", other], ".png")
     with pytest.raises(UserError, match="would be channels of one case"):
         find_cases([tmp_path / "x_0001.png", other.rename(other.with_name("x_0000.png"))], ".png")
+    (tmp_path / "x_0003.png").touch()
+    with pytest.raises(UserError, match="case x has the channels 0000, 0001, 0003, and not 0002"):
+        find_cases([tmp_path / f"x_000{channel}.png" for channel in (0, 1, 3)], ".png")
 
 
 def test_arrays_give_what_files_give_from_several_threads(model, images, stocks):
@@ -229,6 +232,15 @@ def test_a_volume_is_its_slices(model):
     stock.initialize_from_trained_model_folder(str(model), (0,))
     properties = {"spacing": [1.0, 1.0, 1.0]}
     assert (labels == stock.predict_single_npy_array(volume, properties)).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_that_is_not_finite_has_no_mask(value, model):
+    """One such pixel makes all of a z-scored image NaN, which has no largest class."""
+    image = np.random.default_rng(0).normal(size=(1, 40, 40)).astype(np.float32)
+    image[0, 5, 5] = value
+    with pytest.raises(UserError, match="it has NaN or infinite pixels"):
+        Predictor(model).predict(image)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 2, 3, 8, 8)])
@@ -336,6 +348,19 @@ def test_finished_logits_do_not_stay_on_the_device(model, images):
     assert done.result().device.type == "cpu"
 
 
+@pytest.mark.parametrize("name", ["small.png", "dataset.json"])
+def test_what_no_prediction_wrote_is_never_replaced(model, images, tmp_path, name, capsys):
+    """Such as the labels of a training case, or a data set's own dataset.json."""
+    (tmp_path / name).write_bytes(b"somebody's")
+    with pytest.raises(SystemExit):
+        command([images / "small_0000.png"], tmp_path, model)
+    assert f"{tmp_path / name} would be replaced, and no prediction" in capsys.readouterr().err
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"somebody's"]
+    (tmp_path / name).rename(tmp_path / "other.png")
+    for _ in range(2):
+        command([images / "small_0000.png"], tmp_path, model)
+
+
 def test_a_mask_never_replaces_an_image(model, images, tmp_path, capsys):
     photo = tmp_path / "photo.png"
     shutil.copy(images / "small_0000.png", photo)
@@ -363,6 +388,7 @@ def test_folders_beside_the_folds_are_none(tmp_path):
     assert sorted(folds_of(tmp_path, None, "a.pth")) == ["0", "10", "2"]
     with pytest.raises(UserError, match=r"of fold 0_1; there are: 0, 10, 2, all$"):
         folds_of(tmp_path, ["0_1"], "a.pth")
+    assert folds_of(tmp_path, ["2", 0, "2", "0"], "a.pth") == ["2", "0"]  # none counts twice
 
 
 def test_the_command_lays_a_manifest_beside_the_masks(model, images, tmp_path):

@@ -13,10 +13,10 @@ import torch
 from a_validation import copy_of, flat_case, pixels_of, write_validation
 from trained_results import call
 
-from nnunet_vit_trainer.checkpoints.model_folder import read_json
 from nnunet_vit_trainer.commands.report import report
 from nnunet_vit_trainer.pictures.validation import draw_validation, read_validation
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.plans.json_file import read_json
 from nnunet_vit_trainer.report.command import command_of
 from nnunet_vit_trainer.report.content import gather
 from nnunet_vit_trainer.report.curves import draw_curves

@@ -4,12 +4,12 @@ No torch here, but where a network is built.
 """
 
 import copy
-import json
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.network import NETWORK_CLASS_NAME, build_network
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.plans.json_file import read_json
 from vit_backbone import UserError, quoted, reason_of, shorten
 
 if TYPE_CHECKING:
@@ -17,39 +17,6 @@ if TYPE_CHECKING:
 
 FOLD_NAME, CHECKPOINT_NAME = r"fold_(?:\d+|all)", r"checkpoint_\w+\.pth"
 """Patterns of what is shared of a folder."""
-
-_DEEPEST = 64
-"""Levels of a JSON file; plans have about eight. Copying and writing recurse."""
-
-
-def parse_json(text: str | bytes, source: str) -> dict[str, Any]:
-    """Read a mapping from JSON.
-
-    Args:
-        text: the JSON.
-        source: where it is from, for messages.
-
-    Raises:
-        UserError: not JSON of whole characters, not a mapping, or nested too deeply.
-    """
-    try:
-        content = json.loads(text)
-        json.dumps(content, ensure_ascii=False).encode()  # "\\ud800" is no text
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} cannot be read as JSON: {reason_of(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{source} holds a {type(content).__name__}, where a mapping is expected")
-    level: list[Any] = [content]
-    for _ in range(_DEEPEST):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    if level:
-        raise UserError(f"{source} is nested deeper than {_DEEPEST} levels")
-    return content
 
 
 def check_plans(plans: dict[str, Any], folder_name: str, source: str) -> None:
@@ -114,18 +81,6 @@ def _models_near(folder: Path) -> str:
     below = [file.parent for file in sorted(folder.glob("*__*__*/plans.json"))]
     found = [folder.parent] if (folder.parent / "plans.json").is_file() else below
     return f"; there: {shorten(', '.join(map(str, found)), 300)}" if found else ""
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a mapping from a JSON file of a trained model's folder.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return parse_json(file.read_bytes(), str(file))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {reason_of(error)}") from error
 
 
 def network_of(

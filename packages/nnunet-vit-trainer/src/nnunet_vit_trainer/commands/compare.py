@@ -101,8 +101,9 @@ def _check_options(arguments: argparse.Namespace) -> None:
     tolerance, shares = arguments.tolerance, arguments.curve_splits
     if tolerance is not None and not 0 < tolerance < float("inf"):
         raise UserError(f"--tolerance {tolerance:g}: a number above 0 is expected")
-    if tolerance is not None and arguments.curve:
-        raise UserError("--curve compares the Dice alone; leave --tolerance away")
+    if arguments.curve and (tolerance is not None or arguments.no_surface):
+        idle = "--no-surface" if tolerance is None else "--tolerance"
+        raise UserError(f"--curve compares the Dice alone; leave {idle} away")
     for share in shares or ():
         if not 0 < share <= 100:
             raise UserError(
@@ -124,6 +125,8 @@ def _check_files(files: list[Path], plot: Path | None) -> None:
     """Refuse, before the work, what could not be written after it."""
     if plot is not None and plot.suffix.lower() not in _FIGURES:
         raise UserError(f"--plot {plot}: a name that ends in {', '.join(_FIGURES)} is expected")
+    if len({file.resolve() for file in files}) < len(files):
+        raise UserError("--csv, --markdown and --plot are files of their own; give each its name")
     for file in files:
         if file.is_dir():
             raise UserError(f"{file} is a folder; give the name of a file to write")

@@ -1,20 +1,32 @@
 """How commands end: one line for what a user can mend, no traceback."""
 
+import errno
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import NoReturn
 
 from nnunet_vit_trainer.training.ending.processes import sigterm_raises
-from vit_backbone import UserError
+from vit_backbone import UserError, reason_of
+
+# What is the matter with a disk or a path, and not with a program.
+_OF_THE_DISK = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EIO),
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+}
 
 
 def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
     """Make a command print a `UserError` as one line and exit with 2; with 130 after Ctrl-C.
 
-    SIGTERM ends it with clean-up too, and with 143.
+    So it does with what a disk refuses, such as a folder that cannot be written to. SIGTERM ends it
+    with clean-up too, and with 143. A letter that the terminal, or a pipe's encoding, does not know
+    is written as ``\\xe4``.
     """
 
     @wraps(command)
@@ -24,14 +36,23 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
         import warnings
 
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\._script")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is
         try:
             with sigterm_raises():
                 command()
         except UserError as error:
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+            _end(str(error), 2)
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            _end(reason_of(error, 400), 2)
         except KeyboardInterrupt:
-            print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-            raise SystemExit(128 + signal.SIGINT) from None
+            _end("interrupted", 128 + signal.SIGINT)
 
     return run
+
+
+def _end(said: str, code: int) -> NoReturn:
+    print(f"{Path(sys.argv[0]).name}: {said}", file=sys.stderr)
+    raise SystemExit(code) from None

@@ -26,6 +26,8 @@ def features() -> None:
     check_device(arguments.device, 1)
     if not arguments.o.parent.is_dir() or arguments.o.is_dir():
         raise UserError(f"-o {arguments.o}: a file in a folder that is there is expected")
+    if arguments.o.suffix.lower() != ".png":
+        raise UserError(f"-o {arguments.o}: a PNG is written; a name that ends in .png is expected")
     if arguments.config and (arguments.f or arguments.chk):
         raise UserError("-f and -chk choose a checkpoint of --results; --config has none")
     by = _by_results if arguments.results else _by_config
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("-f", metavar="FOLD", help="of --results (default: the first that is there)")
     add("-chk", metavar="NAME", help="of --results (default: checkpoint_final.pth)")
-    add("-o", type=Path, default=Path("features.png"), metavar="FILE", help="default: %(default)s")
+    add("-o", type=Path, default=Path("features.png"), metavar="PNG", help="default: %(default)s")
     add("-slice", type=int, metavar="N", help="of volumes, from 1 (default: the middle one)")
     add("-device", default="cpu", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
     return parser

@@ -39,7 +39,8 @@ def import_images() -> None:
 def _convert(arguments: argparse.Namespace, raw: Path) -> None:
     """Write images alone, for a prediction."""
     takes = ("folder", "d", "o", "exif", "spacing", "pages")
-    idle = [key for key, value in vars(arguments).items() if value and key not in takes]
+    given = [key for key, value in vars(arguments).items() if not (value is None or value is False)]
+    idle = [key for key in given if key not in takes]
     if idle:
         option = f"-{idle[0]}" if idle[0] == "n" else f"--{idle[0]}"
         raise UserError(f"-o writes images alone; leave {option} away")
@@ -62,7 +63,10 @@ def _convert(arguments: argparse.Namespace, raw: Path) -> None:
 
 
 def _distance(text: str) -> float:
-    distance = float(text)
+    try:
+        distance = float(text)
+    except ValueError:
+        distance = math.nan
     if not 0 < distance < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no distance in mm")
     return distance

@@ -2,6 +2,7 @@
 """The command that says what a model is."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ def info() -> None:
 
 
 def _card(what: Path) -> "ModelCard":
-    if what.is_dir():
+    if os.path.isdir(what):  # noqa: PTH112 - Path's raises for a name that is too long
         from nnunet_vit_trainer.results.card.folder import card_of_folder
 
         return card_of_folder(what)

@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 
 from nnunet_vit_trainer.config.names import DEFAULT_PLANS
-from nnunet_vit_trainer.plans.datasets import environment, find_dataset, read_json
+from nnunet_vit_trainer.plans.datasets import environment, find_dataset
+from nnunet_vit_trainer.plans.json_file import read_json
 from vit_backbone import UserError
 
 from .errors import one_line_errors

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunet_vit_trainer.config.names import DEFAULT_TRAINER
 from vit_backbone import UserError
@@ -16,6 +16,7 @@ from .errors import one_line_errors
 from .parser import CommandParser
 
 if TYPE_CHECKING:
+    from nnunet_vit_trainer.prediction.cases import Case
     from nnunet_vit_trainer.prediction.files import Course
     from nnunet_vit_trainer.sharing.manifest import Manifest
 
@@ -28,8 +29,6 @@ def predict() -> None:
     begun = time.perf_counter()
     arguments = _parser().parse_args()
     from nnunet_vit_trainer.launch.checks import check_device
-    from nnunet_vit_trainer.prediction.cases import check_output, find_cases, not_done, part_of
-    from nnunet_vit_trainer.prediction.ensemble import folds_of
     from nnunet_vit_trainer.prediction.files import predict_cases, prepare_output
     from nnunet_vit_trainer.prediction.predictor import Predictor
 
@@ -49,26 +48,10 @@ def predict() -> None:
         batch_size=arguments.batch_size,
         sum_on_device=not arguments.not_on_device,
     )
-    ending = predictor.ensemble.dataset["file_ending"]
-    cases = find_cases(arguments.i, ending)
-    check_output(cases, arguments.o, ending)
-    cases = part_of(cases, arguments.part_id, arguments.num_parts)
-    found = len(cases)
-    if arguments.continue_prediction:
-        wanted = arguments.save_probabilities
-        cases = not_done(cases, arguments.o, ending, probabilities=wanted)
+    cases, found = _cases(arguments, predictor.ensemble.dataset["file_ending"])
     prepare_output(predictor, arguments.o, vars(arguments))
     if manifest is not None:
-        manifest.begin(
-            model,
-            predictor.ensemble.plans.plans,
-            [
-                model / f"fold_{f}" / arguments.chk
-                for f in folds_of(model, arguments.f, arguments.chk)
-            ],
-            [Path(sys.argv[0]).name, *sys.argv[1:]],
-            [case.name for case in cases],
-        )
+        _begin(manifest, arguments, model, predictor.ensemble.plans.plans, cases)
     loaded = time.perf_counter()
     with _progress(len(cases), arguments.disable_progress_bar) as on_progress:
         course = predict_cases(
@@ -91,6 +74,46 @@ def predict() -> None:
         name, why = next(iter(course.failed.items()))
         more = f" (and {len(course.failed) - 1} more)" if len(course.failed) > 1 else ""
         raise UserError(f"{len(course.failed)} of {len(cases)} cases failed: {name}: {why}{more}")
+
+
+def _cases(arguments: argparse.Namespace, ending: str) -> tuple[list["Case"], int]:
+    """Return the cases to predict, whose masks replace nothing, and how many there are in all."""
+    from nnunet_vit_trainer.prediction.cases import (
+        check_output,
+        check_replaced,
+        find_cases,
+        not_done,
+        part_of,
+    )
+
+    cases = find_cases(arguments.i, ending)
+    check_output(cases, arguments.o, ending)
+    cases = part_of(cases, arguments.part_id, arguments.num_parts)
+    found = len(cases)
+    if arguments.continue_prediction:
+        wanted = arguments.save_probabilities
+        cases = not_done(cases, arguments.o, ending, probabilities=wanted)
+    check_replaced(cases, arguments.o, ending)
+    return cases, found
+
+
+def _begin(
+    manifest: "Manifest",
+    arguments: argparse.Namespace,
+    model: Path,
+    plans: dict[str, Any],
+    cases: list["Case"],
+) -> None:
+    from nnunet_vit_trainer.prediction.ensemble import folds_of
+
+    folds = folds_of(model, arguments.f, arguments.chk)
+    manifest.begin(
+        model,
+        plans,
+        [model / f"fold_{fold}" / arguments.chk for fold in folds],
+        [Path(sys.argv[0]).name, *sys.argv[1:]],
+        [case.name for case in cases],
+    )
 
 
 def _step(arguments: argparse.Namespace) -> float:

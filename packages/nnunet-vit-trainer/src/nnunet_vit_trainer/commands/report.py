@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from nnunet_vit_trainer.results.folds import folds_in
 from vit_backbone import UserError, reason_of
 
 from .errors import one_line_errors
@@ -34,10 +35,9 @@ def report() -> None:
 
 def _folds(folder: Path, asked: list[str] | None) -> list[Path]:
     """Return the folders of the folds that are validated, or of those that are asked for."""
-    found = sorted(file.parents[1] for file in folder.glob("fold_*/validation/summary.json"))
-    names = [fold.name.removeprefix("fold_") for fold in found]
+    names = [fold.name for fold in folds_in(folder) if fold.is_validated]
     missing = [fold for fold in asked or () if fold not in names]
-    if missing or not found:
+    if missing or not names:
         from nnunet_vit_trainer.checkpoints.model_folder import read_model
 
         read_model(folder)  # refuses what is no model, and names those near it
@@ -45,7 +45,7 @@ def _folds(folder: Path, asked: list[str] | None) -> list[Path]:
             f"{folder} has no validation of fold {', '.join(missing) or '0 or another'}; there "
             f"are: {', '.join(names) or 'none'} (nnUNetv2_train_vit --val validates)"
         )
-    return [folder / f"fold_{name}" for name in asked or names]
+    return [folder / f"fold_{name}" for name in dict.fromkeys(asked or names)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -102,15 +102,27 @@ def suggest(name: str, known: list[str]) -> str:
     """
     meant = {key: key for key in known}
     meant |= {other: key for other, key in SYNONYMS.items() if key in known}
+    if name in meant:
+        return f"unknown key; did you mean {meant[name]!r}?"
+    valid = f"valid keys: {', '.join(known) or 'none'}"
+    if place := _place_of(name, known):
+        return f"unknown key; {SYNONYMS.get(name, name)!r} belongs {place} ({valid})"
     near = difflib.get_close_matches(shorten(name), meant, n=1, cutoff=0.6)
     if near:
         return f"unknown key; did you mean {meant[near[0]]!r}?"
-    valid = f"valid keys: {', '.join(known) or 'none'}"
-    for section, schema in get_type_hints(ViTnnUNetConfig).items():
+    return f"unknown key; {valid}"
+
+
+def _place_of(name: str, known: list[str]) -> str:
+    """Say where else in a config a key stands, if it does."""
+    sections = get_type_hints(ViTnnUNetConfig)
+    if name in sections and known != [*sections]:
+        return "at the top, beside the other sections"
+    for section, schema in sections.items():
         keys = [f.name for f in fields(schema)]
         if SYNONYMS.get(name, name) in keys and known != keys:
-            return f"unknown key; {SYNONYMS.get(name, name)!r} belongs under {section} ({valid})"
-    return f"unknown key; {valid}"
+            return f"under {section}"
+    return ""
 
 
 def wrong_types(error: ValidationError, prefix: str) -> list[Problem]:

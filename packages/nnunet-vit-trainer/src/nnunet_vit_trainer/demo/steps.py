@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nnunet_vit_trainer.launch.request import DEFAULT_TRAINER
-from vit_backbone import UserError
+from vit_backbone import UserError, shorten
 from vit_backbone.heads.finding import is_installed_head
 
 from .config import config_of
@@ -41,10 +41,10 @@ class Step(NamedTuple):
 def run_demo(folder: str | Path, weights: str | Path | None = None) -> float:
     """Run the demo below a folder, report on the terminal, and return the mean foreground Dice.
 
-    Everything is written below the folder. An earlier demo in it is replaced.
+    Everything is written below the folder. An earlier demo in it, also a killed one, is replaced.
 
     Args:
-        folder: an empty or new folder, or one that holds an earlier demo.
+        folder: an empty or new folder, or one that holds an earlier demo and nothing else.
         weights: of a pretrained ViT, which LoRA then tunes; ``None``: a tiny ViT from scratch.
 
     Raises:
@@ -58,10 +58,10 @@ def run_demo(folder: str | Path, weights: str | Path | None = None) -> float:
     config = config_of(None if weights is None else Path(weights))
     folder = Path(folder).resolve()
     _make_room(folder)
+    (folder / CONFIG).write_text(config, encoding="utf-8")  # first: the mark of a demo
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Demo in {folder}\nlogs in {folder / 'logs'}")
     data = write_dataset(folder / "raw")
-    (folder / CONFIG).write_text(config, encoding="utf-8")
     _run_steps(_steps(folder, data, weights), _environment(folder), folder / "logs", console)
     dice = dice_per_class(data / "labelsTs", folder / "predictions", len(CLASSES))
     mean = sum(dice) / len(dice)
@@ -176,13 +176,25 @@ def _make_room(folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give a folder for the demo")
-    if names and (CONFIG not in names or not names <= set(_OURS)):
-        raise UserError(f"{folder} holds other things than an earlier demo; give a new folder")
+    others = names - {*_OURS} if CONFIG in names else names
+    if others := sorted(others) or _of_the_user(folder):
+        told = shorten(", ".join(others))
+        raise UserError(
+            f"{folder} holds other things than an earlier demo ({told}); give a new one"
+        )
     for name in names:
         entry = folder / name
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     for name in ("preprocessed", "results", "logs", "cache"):
         (folder / name).mkdir(parents=True)
+
+
+def _of_the_user(folder: Path) -> list[str]:
+    """List what nnU-Net's folders hold beside the demo's data set and model: somebody's work."""
+    ours = {DATASET, _fold(folder).parent.name}
+    parts = ("raw", "preprocessed", "results", f"results/{DATASET}")
+    found = [entry for part in parts for entry in (folder / part).glob("[!.]*")]
+    return sorted(str(e.relative_to(folder)) for e in found if e.name not in ours)
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
-from nnunet_vit_trainer.plans.datasets import read_json
+from nnunet_vit_trainer.plans.json_file import read_json
 from nnunet_vit_trainer.training.oversight.cases import (
     EMPTY_MASKS,
     describe,

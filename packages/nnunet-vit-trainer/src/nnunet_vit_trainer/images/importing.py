@@ -48,6 +48,8 @@ def import_images(
         raise UserError(
             f"-n {quoted(request.name)}: letters, digits, '-', '_' and '.' are expected"
         )
+    if request.threshold is not None and request.threshold < 1:
+        raise UserError(f"--threshold {request.threshold}: at least 1 is expected, 0 is background")
     target = raw / free_name(request.number, request.name, raw)
     named = parse_labels(request.labels) if request.labels else None
     reading = Reading(request.exif, request.threshold, request.spacing)
@@ -199,6 +201,8 @@ def _channels(request: Request, found: Found, look: Look) -> tuple[str, ...]:
                 f"--channels names {len(request.channels)}, the images have {len(names)} channels "
                 f"({shorten(', '.join(names))})"
             )
+        if not all(name.strip() for name in request.channels):
+            raise UserError("--channels: an empty name is none; nnU-Net normalises by it")
         return tuple(request.channels)
     files = found.paired.channels
     if len(files) != len(names):

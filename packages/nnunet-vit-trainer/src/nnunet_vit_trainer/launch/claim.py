@@ -14,8 +14,8 @@ from typing import Any
 from nnunet_vit_trainer.checkpoints.files import remove_leftovers, written_whole
 from nnunet_vit_trainer.checkpoints.model_folder import check_plans
 from nnunet_vit_trainer.plans.continuation import first_difference, refuse_other_model
-from nnunet_vit_trainer.plans.datasets import read_json
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.plans.json_file import read_json
 from vit_backbone import UserError, shorten
 
 from .locks import open_lock, try_lock

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from nnunet_vit_trainer.plans.datasets import environment, read_json
+from nnunet_vit_trainer.plans.datasets import environment
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.plans.json_file import read_json
 from nnunet_vit_trainer.training.ending.stop import signals_wait
 from nnunet_vit_trainer.training.shortage.disk import check_writable, disk_in_one_line
 from vit_backbone import UserError

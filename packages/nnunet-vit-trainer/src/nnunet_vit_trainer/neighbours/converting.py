@@ -13,7 +13,8 @@ from typing import Any
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_vit_trainer.checkpoints.files import folder_written_whole
-from nnunet_vit_trainer.plans.datasets import free_name, read_dataset_json, read_json
+from nnunet_vit_trainer.plans.datasets import free_name, read_dataset_json
+from nnunet_vit_trainer.plans.json_file import read_json
 from vit_backbone import UserError, quoted, reason_of, shorten
 
 from .volumes import KEY, READERS, Neighbours, axis_of, neighbours_of, write_shifted

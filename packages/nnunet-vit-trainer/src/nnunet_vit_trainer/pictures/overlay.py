@@ -14,7 +14,7 @@ from vit_backbone import shorten
 
 from .canvas import POINTS, WIDTH, Page, new_page
 from .classes import IGNORED_COLOUR, ShownClass, mask_of
-from .scores import Score
+from .scores import Score, text_of
 from .sources import Slice
 
 _MARGIN, _GAP, _PANEL, _LEAST, _MOST = 12, 8, 248, 150, 420
@@ -85,7 +85,7 @@ def _draw_row(
 ) -> None:
     said = f"   {row.shown.said}" if row.shown.said else ""
     page.text(_MARGIN, top + 12, f"{row.place}:  {shorten(row.score.case, 70)}{said}")
-    page.text(_BARS, top + 12, f"mean {_number(row.score.mean)}", weight="bold")
+    page.text(_BARS, top + 12, f"mean {text_of(row.score.mean)}", weight="bold")
     top += _ROW_HEAD
     image, step = _smaller(row.shown.image)
     for column, labels in enumerate((None, row.shown.truth, row.shown.prediction)):
@@ -121,7 +121,7 @@ def _draw_bars(
         if not math.isnan(dice):
             page.bar(_BARS, top + 18, max(width * dice, 2), 9, shown.colour)
         page.text(_BARS, top + 9, shorten(shown.name, 22))
-        page.text(_BARS + width, top + 9, _number(dice), ha="right")
+        page.text(_BARS + width, top + 9, text_of(dice), ha="right")
         top += _BAR_ROW
     if len(pairs) < len(classes):
         page.text(_BARS, top + 9, f"the lowest {len(pairs)} of {len(classes)}", style="italic")
@@ -158,7 +158,3 @@ def _any_in_block(mask: np.ndarray, step: int) -> np.ndarray:
     padded[: mask.shape[0], : mask.shape[1]] = mask
     blocks = padded.reshape(rows // step, step, columns // step, step)
     return np.asarray(blocks.any(axis=(1, 3)))
-
-
-def _number(dice: float) -> str:
-    return "absent" if math.isnan(dice) else f"{dice:.3f}"

@@ -1,9 +1,10 @@
 """A validation's Dice, case by case, and the cases that are shown: best, median and worst."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
+from statistics import fmean
 from typing import Any
 
 from .classes import ShownClass
@@ -70,7 +71,17 @@ def chosen(scores: Sequence[Score]) -> list[tuple[str, Score]]:
     return ends
 
 
-def mean_of(values: Sequence[float]) -> float:
-    """Return the mean of the numbers that are not NaN; NaN of none."""
-    numbers = [value for value in values if not math.isnan(value)]
-    return sum(numbers) / len(numbers) if numbers else math.nan
+def text_of(dice: float) -> str:
+    """Return a Dice as pictures and reports write it; ``absent`` is a class that is nowhere."""
+    return "absent" if math.isnan(dice) else f"{dice:.3f}"
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Return the mean without NaN; NaN of nothing."""
+    known = known_of(values)
+    return fmean(known) if known else math.nan
+
+
+def known_of(values: Iterable[float]) -> list[float]:
+    """Leave NaN out."""
+    return [value for value in values if not math.isnan(value)]

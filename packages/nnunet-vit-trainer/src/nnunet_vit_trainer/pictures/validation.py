@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import read_json, read_model
+from nnunet_vit_trainer.checkpoints.model_folder import read_model
+from nnunet_vit_trainer.plans.json_file import read_json
 from vit_backbone import UserError, reason_of
 
 from .classes import classes_of, ignored_value

@@ -27,9 +27,9 @@ from nnunet_vit_trainer.plans.datasets import (
     find_dataset,
     has_cases,
     read_dataset_json,
-    read_json,
 )
 from nnunet_vit_trainer.plans.derive import PLANNED_KEY, PLANS_KEY, derive_plans
+from nnunet_vit_trainer.plans.json_file import read_json
 from vit_backbone import UserError, quoted, reason_of
 
 from .adapting import Adapter

@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError, quoted, shorten
+from vit_backbone import UserError, quoted, reason_of, shorten
 
 from .derive import settings_of
+from .json_file import read_json
 
 _LARGEST_ID = 999
 _ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -211,15 +212,21 @@ def _check_labels(labels: dict[str, Any], order: Any, file: Path) -> None:
             "without a gap; renumber it, in the masks too, and preprocess anew"
         )
     count = sum(_numbers_in({name: number}) != {0} for name, number in learned.items())
-    if regions and not (isinstance(order, list) and len(order) == count):
+    # nnU-Net writes these numbers into masks, for the first time after the training.
+    ordered = isinstance(order, list) and len(order) == count
+    if regions and not (ordered and all(number in [*values] for number in order)):
         raise UserError(
             f"{said}: for regions dataset.json needs regions_class_order, a list of {count} "
-            f"numbers, got {shorten(order, 60)}"
+            f"of the labels' numbers, got {shorten(order, 60)}"
         )
 
 
 def _numbers_in(labels: dict[str, Any]) -> set[int]:
-    return {int(v) for n in labels.values() for v in (n if isinstance(n, list) else [n])}
+    """Return the numbers of labels; what is none raises ``ValueError`` or ``TypeError``."""
+    given = [v for n in labels.values() for v in (n if isinstance(n, list) else [n])]
+    if any(isinstance(number, float) and not number.is_integer() for number in given):
+        raise ValueError("a label is a whole number")
+    return {int(number) for number in given}
 
 
 def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
@@ -231,7 +238,10 @@ def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
     file = dataset_folder / "splits_final.json"
     if not file.exists():
         return None
-    splits = _read_content(file)
+    try:
+        splits = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {reason_of(error)}") from error
     if not isinstance(splits, list) or not splits:
         raise UserError(f"{file} cannot be read: a list of splits is expected in it")
     for split in splits:
@@ -239,22 +249,3 @@ def read_splits(dataset_folder: Path) -> list[dict[str, Any]] | None:
         if not all(isinstance(part, list) for part in parts):
             raise UserError(f"{file} cannot be read: a split is a mapping with lists train and val")
     return splits
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file that holds a mapping.
-
-    Raises:
-        UserError: it is missing or unreadable.
-    """
-    content = _read_content(file)
-    if not isinstance(content, dict):
-        raise UserError(f"{file} cannot be read: a mapping is expected in it")
-    return content
-
-
-def _read_content(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error

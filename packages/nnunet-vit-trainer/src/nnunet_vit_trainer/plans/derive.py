@@ -102,7 +102,7 @@ def derive_plans(
         "batch_dice": takes_batch_dice(
             train["batch_dice"],
             settings.get("batch_dice", True),
-            plans.get("original_median_shape_after_transp", ()),
+            plans.get("original_median_shape_after_transp") or (),
         ),
         "architecture": architecture_of(config, backbone["name"], options, input_norm),
     }
@@ -216,6 +216,12 @@ def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
         raise UserError(
             f"{said}: patch_size {quoted(patch)} and batch_size {quoted(settings['batch_size'])}: "
             "whole numbers of at least 1 are expected"
+        )
+    schemes = settings["normalization_schemes"]
+    if not (isinstance(schemes, list) and schemes and all(isinstance(s, str) for s in schemes)):
+        raise UserError(
+            f"{said}: normalization_schemes {quoted(schemes)}: a list of names, one per channel, "
+            "is expected"
         )
     return settings
 

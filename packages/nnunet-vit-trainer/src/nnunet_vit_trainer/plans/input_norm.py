@@ -97,10 +97,9 @@ def _automatic(
                     "finite: an image holds NaN or infinite pixels, or no mask any foreground; "
                     "mend the files in nnUNet_raw, then plan and preprocess anew"
                 )
-            values, what = (
-                (found["mean"], max(found["std"], _SMALLEST_STD)),
-                "raw: the data set's own",
-            )
+            # One value in all foreground: any other, divided by next to nothing, would be huge.
+            spread = found["std"] if found["std"] >= _SMALLEST_STD else 1.0
+            values, what = (found["mean"], spread), "raw: the data set's own"
         else:
             raise UserError(
                 f"model.input_norm auto does not know the plans' scheme {scheme!r}; "

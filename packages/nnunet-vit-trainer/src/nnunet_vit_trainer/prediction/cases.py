@@ -7,6 +7,9 @@ from pathlib import Path
 
 from vit_backbone import UserError, quoted
 
+BESIDE_MASKS = ("predict_from_raw_data_args.json", "dataset.json", "plans.json")
+"""What nnU-Net lays into each folder of predictions; the first of them nobody else writes."""
+
 _REMEDY = "nnUNetv2_import_images_vit FOLDER -d ID -o INPUTS makes them as the data set has them"
 
 
@@ -29,8 +32,8 @@ def find_cases(inputs: Sequence[Path], file_ending: str) -> list[Case]:
         file_ending: of the data set's images, such as ``.nii.gz``.
 
     Raises:
-        UserError: what is not there, has another ending or no channel number, or files of one case
-            from different folders.
+        UserError: what is not there, has another ending or no channel number, files of one case
+            from different folders, or a channel that is missing before another.
     """
     folder = len(inputs) == 1 and inputs[0].is_dir()
     files = sorted(inputs[0].iterdir()) if folder else list(inputs)
@@ -70,10 +73,17 @@ def _grouped(files: Sequence[Path], file_ending: str) -> list[Case]:
         same = of.setdefault(channel, file)
         if same is not file:
             raise UserError(f"{same} and {file} would both become {name}{file_ending}")
-    return [
-        Case(name, tuple(of[channel] for channel in sorted(of)))
-        for name, of in sorted(channels.items())
-    ]
+    return [Case(name, _in_order(name, of)) for name, of in sorted(channels.items())]
+
+
+def _in_order(name: str, channels: dict[str, Path]) -> tuple[Path, ...]:
+    """Return the files of a case by their channels; nnU-Net would take others for a missing one."""
+    numbers = [f"{number:04d}" for number in range(len(channels))]
+    if missing := [number for number in numbers if number not in channels]:
+        raise UserError(
+            f"case {name} has the channels {', '.join(sorted(channels))}, and not {missing[0]}"
+        )
+    return tuple(channels[number] for number in numbers)
 
 
 def check_output(cases: Sequence[Case], output: Path, file_ending: str) -> None:
@@ -92,6 +102,30 @@ def check_output(cases: Sequence[Case], output: Path, file_ending: str) -> None:
         mask = output / f"{case.name}{file_ending}"
         if mask.resolve() in images:
             raise UserError(f"the mask of {case.name} would replace the image {mask}; use other -o")
+
+
+def check_replaced(cases: Sequence[Case], output: Path, file_ending: str) -> None:
+    """Refuse a folder where something would be replaced that no prediction wrote.
+
+    It may be that of the labels, or of a data set.
+
+    Args:
+        cases: to predict.
+        output: the folder; it need not exist.
+        file_ending: of masks.
+
+    Raises:
+        UserError: naming a file of it.
+    """
+    mark, *others = BESIDE_MASKS
+    if (output / mark).is_file():
+        return
+    for name in (*others, *(f"{case.name}{file_ending}" for case in cases)):
+        if (output / name).exists():
+            raise UserError(
+                f"{output / name} would be replaced, and no prediction wrote it ({mark} is not "
+                "beside it); use other -o"
+            )
 
 
 def not_done(

@@ -102,7 +102,8 @@ def folds_of(folder: Path, asked: Sequence[int | str] | None, checkpoint: str) -
 
     Args:
         folder: see `load_ensemble`, as for the others.
-        asked: see there; ``None`` leaves ``all`` out where there are others, as nnU-Net does.
+        asked: see there, each once; ``None`` leaves ``all`` out where there are others, as nnU-Net
+            does.
         checkpoint: see there.
 
     Raises:
@@ -122,4 +123,4 @@ def folds_of(folder: Path, asked: Sequence[int | str] | None, checkpoint: str) -
             f"{folder} has no {checkpoint} of fold {', '.join(missing) or 'any'}; "
             f"there are: {there}"
         )
-    return list(asked)
+    return list({str(fold): fold for fold in asked}.values())  # none counts twice

@@ -19,7 +19,7 @@ from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from vit_backbone import UserError, reason_of
 
 from .batches import predicted
-from .cases import Case
+from .cases import BESIDE_MASKS, Case
 from .predictor import Predictor
 from .tiles import Canvas
 
@@ -182,14 +182,10 @@ def prepare_output(predictor: Predictor, output: Path, arguments: dict[str, Any]
         UserError: the folder cannot be written to.
     """
     of = predictor.ensemble
-    contents = {
-        "dataset.json": of.dataset,
-        "plans.json": of.plans.plans,
-        "predict_from_raw_data_args.json": arguments,
-    }
+    contents = zip(BESIDE_MASKS, (arguments, of.dataset, of.plans.plans), strict=True)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
+        for name, content in contents:
             (output / name).write_text(json.dumps(content, indent=4, default=str))
     except OSError as error:
         raise UserError(f"{output} cannot be written to: {reason_of(error)}") from error

@@ -81,7 +81,7 @@ class Predictor:
             The canvas, and what nnU-Net needs to undo the preprocessing.
 
         Raises:
-            UserError: another number of channels than the model takes.
+            UserError: another number of channels than the model takes, or NaN or infinite pixels.
         """
         of = self.ensemble
         channels = determine_num_input_channels(of.plans, of.configuration, of.dataset)
@@ -94,6 +94,8 @@ class Predictor:
         data, _, properties = preprocessor.run_case_npy(
             image, None, properties, of.plans, of.configuration, of.dataset
         )
+        if not np.isfinite(data).all():  # stock predicts background everywhere then
+            raise UserError("it has NaN or infinite pixels")
         canvas = Canvas(
             torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32)),
             self.tile_size,
@@ -142,7 +144,7 @@ class Predictor:
             (K, ...), float32.
 
         Raises:
-            UserError: an image or a spacing of another form than that.
+            UserError: an image or a spacing of another form than that, or see `preprocess`.
         """
         flat = image.ndim == 3
         if image.ndim not in (3, 4):

@@ -13,7 +13,7 @@ from nnunet_vit_trainer.checkpoints.content import read_safely
 from nnunet_vit_trainer.checkpoints.newest import NAMES
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.checkpoints.releases import release_in
-from nnunet_vit_trainer.pictures.scores import mean_of, worst_first
+from nnunet_vit_trainer.pictures.scores import mean_of, text_of, worst_first
 from nnunet_vit_trainer.pictures.validation import Validation
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 
@@ -75,7 +75,7 @@ def gather(fold: Path, found: Validation, logged: Mapping[str, Sequence[Any]]) -
     config = {name: ours[name] for name in _CONFIG_SECTIONS if name in ours}
     return Content(
         title=f"{plans['dataset_name']} {plans['plans_name']} {fold.name}",
-        dice=_number(found.mean),
+        dice=text_of(found.mean),
         facts=_facts(plans, found, logged),
         tables=[_per_class(found), _per_case(found)],
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
@@ -139,7 +139,7 @@ def _per_class(found: Validation) -> Table:
     for number, shown in enumerate(found.model.classes):
         there = [s.dice[number] for s in found.scores if not math.isnan(s.dice[number])]
         values = ", ".join(str(value) for value in shown.values)
-        ends = [_number(end) for end in (mean_of(there), min(there, default=math.nan))]
+        ends = [text_of(end) for end in (mean_of(there), min(there, default=math.nan))]
         rows.append([shown.name, values, *ends, f"{len(there)} of {len(found.scores)}"])
     said = "The mean and the lowest over the cases that have the class, in truth or prediction."
     columns = ["class", "labels", "mean", "lowest", "cases"]
@@ -155,11 +155,7 @@ def _per_case(found: Validation) -> Table:
     if len(shown) < len(found.model.classes):
         said += f" The first {len(shown)} of {len(found.model.classes)} classes."
     rows = [
-        [score.case, _number(score.mean), *map(_number, score.dice[: len(shown)])]
+        [score.case, text_of(score.mean), *map(text_of, score.dice[: len(shown)])]
         for score in ranked[:_MOST_CASES]
     ]
     return Table("Dice per case", said, ["case", "mean", *(c.name for c in shown)], rows)
-
-
-def _number(dice: float) -> str:
-    return "absent" if math.isnan(dice) else f"{dice:.3f}"

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME, parse_json
+from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME
+from nnunet_vit_trainer.plans.json_file import parse_json
 from vit_backbone import UserError, quoted
 
 FINAL = "checkpoint_final.pth"

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Iterable
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import NamedTuple
+
+from nnunet_vit_trainer.pictures.scores import known_of as known_of
+from nnunet_vit_trainer.pictures.scores import mean_of as mean_of
 
 
 class Spread(NamedTuple):
@@ -38,17 +41,6 @@ def spread_of(values: Iterable[float]) -> Spread:
     """
     known = known_of(values)
     return Spread(mean_of(known), stdev(known) if len(known) > 1 else math.nan)
-
-
-def mean_of(values: Iterable[float]) -> float:
-    """Return the mean without NaN; NaN of nothing."""
-    known = known_of(values)
-    return fmean(known) if known else math.nan
-
-
-def known_of(values: Iterable[float]) -> list[float]:
-    """Leave NaN out."""
-    return [value for value in values if not math.isnan(value)]
 
 
 def dice_by_class(cases: dict[str, dict[str, float]]) -> dict[str, float]:

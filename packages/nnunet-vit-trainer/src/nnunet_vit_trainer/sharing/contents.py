@@ -5,7 +5,8 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any
 
-from nnunet_vit_trainer.checkpoints.model_folder import check_plans, parse_json
+from nnunet_vit_trainer.checkpoints.model_folder import check_plans
+from nnunet_vit_trainer.plans.json_file import parse_json
 from vit_backbone import UserError
 
 from .archive import checked_members, read_member

@@ -10,9 +10,10 @@ import torch
 
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, frozen_names
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import network_of, read_json, read_model
+from nnunet_vit_trainer.checkpoints.model_folder import network_of, read_model
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.plans.json_file import read_json
 from vit_backbone import UserError, quoted
 
 from .archive import is_plain_name

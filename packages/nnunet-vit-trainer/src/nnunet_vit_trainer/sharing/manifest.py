@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import parse_json
 from nnunet_vit_trainer.checkpoints.private_paths import command_without_paths, without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, RECORDED_VERSIONS
+from nnunet_vit_trainer.plans.json_file import parse_json
 from vit_backbone import UserError, reason_of, sha256_of
 
 try:

@@ -80,6 +80,8 @@ def find_images(
     mask_folder = _given(folder, masks) or _one(listing, _MASK_FOLDERS, "--masks")
     test_folder = _given(folder, test) or _one(listing, _TEST_FOLDERS, "--test")
     used = [image_folder, mask_folder, test_folder]
+    if test_folder and any(f and f.samefile(test_folder) for f in (image_folder, mask_folder)):
+        raise UserError(f"--test {test_folder}: a folder of its own is expected")
     left = [f"{f.name}/" for f in listing.folders if f not in used]
     if image_folder and mask_folder:
         if image_folder == mask_folder:

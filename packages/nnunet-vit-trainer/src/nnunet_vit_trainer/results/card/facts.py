@@ -19,7 +19,6 @@ from .papers import papers_of
 from .reading import Arguments, Dataset, Ours, Settings, read_as
 
 _LONGEST = 1000
-_MERGED = "_merged"
 _UNKNOWN_LICENCE = "the licence of the weights is not known here: see where the file is from"
 
 

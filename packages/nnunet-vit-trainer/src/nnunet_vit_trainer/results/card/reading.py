@@ -70,7 +70,7 @@ class Settings(_Lenient):
 class Dataset(_Lenient):
     """``dataset.json``, in nnU-Net's spelling of now and of before."""
 
-    labels: dict[str, int | list[int]] = Field(default_factory=dict)
+    labels: dict[str, int | list[int] | None] = Field(default_factory=dict)
     channel_names: dict[str, str] = Field(default_factory=dict)
     modality: dict[str, str] = Field(default_factory=dict)
     numTraining: int | None = None  # noqa: N815 - nnU-Net's name

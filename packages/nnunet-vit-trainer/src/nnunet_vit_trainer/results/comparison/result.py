@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_vit_trainer.checkpoints.model_folder import read_json
+from nnunet_vit_trainer.plans.json_file import read_json
 from nnunet_vit_trainer.results.costs import Costs
 from nnunet_vit_trainer.results.folds import (
     ALL,

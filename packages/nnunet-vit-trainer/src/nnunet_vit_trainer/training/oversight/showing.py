@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_vit_trainer.plans.datasets import read_json
+from nnunet_vit_trainer.plans.json_file import read_json
 from vit_backbone import reason_of
 
 from .verdict import find_emptiness
