@@ -84,10 +84,10 @@ def train(config, fold, environment, journal, slow):
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from nnunet_vit_trainer.launch.run import run_training_vit
-    from nnunet_vit_trainer.training import trainer
+    from nnunet_vit_trainer.training import from_plans, trainer
 
     torch.set_num_threads(1)
-    note_what_happens(journal, trainer)
+    note_what_happens(journal, from_plans, trainer.nnUNetTrainer_vit)
     if slow:
         slow_the_disk(torch)
     nnUNetTrainer.perform_actual_validation = lambda *_: None
@@ -96,8 +96,8 @@ def train(config, fold, environment, journal, slow):
     sys.stdout.flush()
 
 
-def note_what_happens(journal, trainer):
-    begin, write = trainer.nnUNetTrainer_vit.on_epoch_start, trainer.write_atomically
+def note_what_happens(journal, from_plans, trainer):
+    begin, write = trainer.on_epoch_start, from_plans.write_atomically
     file = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def note(*words):
@@ -111,8 +111,8 @@ def note_what_happens(journal, trainer):
         write(content, path)
         note("saved", content["current_epoch"], path.name)
 
-    trainer.nnUNetTrainer_vit.on_epoch_start = begin_and_note
-    trainer.write_atomically = write_and_note
+    trainer.on_epoch_start = begin_and_note
+    from_plans.write_atomically = write_and_note
 
 
 def slow_the_disk(torch):

@@ -44,6 +44,24 @@ def test_what_a_disk_refuses_is_one_line(call, number):
     assert call(command) == (2, f"x: [Errno {number}] No: '/a/file'\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "code"),
+    [
+        ("nnUNet_n_proc_DA", "many", 2),
+        ("nnUNet_n_proc_DA", "-1", 2),
+        ("nnUNet_n_proc_DA", "0", 0),
+        ("nnUNet_def_n_proc", "", 2),
+        ("nnUNet_def_n_proc", "0", 2),
+        ("nnUNet_def_n_proc", " 3 ", 0),
+    ],
+)
+def test_a_number_of_processes_that_is_none_is_refused(call, monkeypatch, name, given, code):
+    monkeypatch.setenv(name, given)
+    ended, said = call(one_line_errors(lambda: None))
+    assert ended == code
+    assert said.startswith(f"x: {name}='{given}': a number of processes" if code else "")
+
+
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "No"), OSError("of a library")])
 def test_what_may_be_a_programs_fault_keeps_its_traceback(call, error):
     @one_line_errors

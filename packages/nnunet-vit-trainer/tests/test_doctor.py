@@ -5,7 +5,6 @@ import sys
 from dataclasses import FrozenInstanceError
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ from nnunet_vit_trainer.doctor.problems import Problem, foreseeable, padded_size
 from nnunet_vit_trainer.launch.request import Request
 from nnunet_vit_trainer.network import build_network
 from nnunet_vit_trainer.results.costs import forward_flop
-from nnunet_vit_trainer.training import trainer as trainer_module
+from nnunet_vit_trainer.training import from_plans
 from nnunet_vit_trainer.training.shortage.fitting import (
     LARGEST_BATCH_TRIED,
     largest_that_fits,
@@ -172,14 +171,6 @@ def test_a_validation_that_a_kill_cut_off_is_a_note(tmp_path):
     assert not problem.fatal
 
 
-def test_a_number_of_workers_that_is_none_is_refused(monkeypatch):
-    monkeypatch.setitem(examine.__globals__, "prepare", lambda request: SimpleNamespace(dataset=""))
-    monkeypatch.setitem(examine.__globals__, "find_config", Path)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "many")
-    with pytest.raises(UserError, match="nnUNet_n_proc_DA='many': a number of processes"):
-        examine(42, "2d", "my.yaml", device="cpu")
-
-
 @pytest.fixture
 def results(home, tmp_path, monkeypatch):
     """A results folder that must not come to be."""
@@ -279,7 +270,7 @@ def test_a_case_that_was_not_in_the_sample_is_named(home, results, tmp_path, mon
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     for file in (tmp_path / "preprocessed" / DATASET / "nnUNetPlans_2d").glob("*.b2nd"):
         file.write_bytes(file.read_bytes()[:99])
-    for module in (looks, trainer_module):
+    for module in (looks, from_plans):
         monkeypatch.setattr(module, "sample_of", lambda names: [])
     found = examine(DATASET, "2d", write_config(tmp_path, pretrained=False), device="cpu")
     (problem,) = (problem for problem in found.problems if problem.key == "data" and problem.fatal)

@@ -13,7 +13,7 @@ from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
 from nnunet_vit_trainer.commands import train as command
 from nnunet_vit_trainer.launch.checks import check_stop_file
 from nnunet_vit_trainer.launch.fold import _load_best
-from nnunet_vit_trainer.training import trainer as trainers
+from nnunet_vit_trainer.training import from_plans
 from nnunet_vit_trainer.training.ending import stop
 from nnunet_vit_trainer.training.ending.stop import Stopped, asked_by, signals_stop, signals_wait
 from nnunet_vit_trainer.training.oversight.watch import plateau_hint
@@ -228,7 +228,7 @@ def test_a_seeded_run_that_is_stopped_in_an_epoch_does_not_see_its_first_batches
 ):
     """Data workers' numbers are not restored: they begin anew, by the numbers of the start."""
     given = []
-    monkeypatch.setattr(trainers, "seed_generators", lambda *numbers: given.append(numbers))
+    monkeypatch.setattr(from_plans, "seed_generators", lambda *numbers: given.append(numbers))
     run(0, 2, seed=5)
     run(1, 1, resumes=True, seed=5)
     run(resumes=True, seed=5)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nnunet_vit_trainer.training.ending.processes import sigterm_raises
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, quoted, reason_of
 
 # What is the matter with a disk or a path, and not with a program.
 _OF_THE_DISK = {
@@ -20,12 +20,16 @@ _OF_THE_DISK = {
     getattr(errno, "EDQUOT", errno.ENOSPC),
 }
 
+# nnU-Net's variables that count processes, and the least of each; it asks for them late.
+_COUNTS = {"nnUNet_n_proc_DA": 0, "nnUNet_def_n_proc": 1}
+
 
 def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
     """Make a command print a `UserError` as one line and exit with 2; with 130 after Ctrl-C.
 
-    So it does with what a disk refuses, such as a folder that cannot be written to. SIGTERM ends it
-    with clean-up too, and with 143. A letter that the terminal, or a pipe's encoding, does not know
+    So it does with what a disk refuses, such as a folder that cannot be written to, and with
+    nnU-Net's variables that are no number of processes. SIGTERM ends it with clean-up too, and with
+    143. A letter that the terminal, or a pipe's encoding, does not know
     is written as ``\\xe4``.
     """
 
@@ -39,6 +43,7 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is
         try:
+            _check_counts()
             with sigterm_raises():
                 command()
         except UserError as error:
@@ -56,3 +61,12 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
 def _end(said: str, code: int) -> NoReturn:
     print(f"{Path(sys.argv[0]).name}: {said}", file=sys.stderr)
     raise SystemExit(code) from None
+
+
+def _check_counts() -> None:
+    for name, least in _COUNTS.items():
+        given = os.environ.get(name, str(least))
+        if not (given.strip().isdecimal() and int(given) >= least):
+            raise UserError(
+                f"{name}={quoted(given)}: a number of processes is expected, at least {least}"
+            )

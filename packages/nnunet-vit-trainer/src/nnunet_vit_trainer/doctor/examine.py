@@ -12,7 +12,6 @@ from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
 from nnunet_vit_trainer.config.reading import find_config
 from nnunet_vit_trainer.launch.prepare import prepare
 from nnunet_vit_trainer.launch.request import Request
-from vit_backbone import UserError, quoted
 
 from .examination import Examination
 
@@ -64,18 +63,10 @@ def examine(
 
 @contextlib.contextmanager
 def _nothing_left_behind() -> Iterator[int]:
-    """Send what nnU-Net writes and prints nowhere; yields the workers that would load data.
-
-    Raises:
-        UserError: ``nnUNet_n_proc_DA`` is no number.
-    """
+    """Send what nnU-Net writes and prints nowhere; yields the workers that would load data."""
     from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-    try:
-        workers = get_allowed_n_proc_DA()
-    except ValueError as error:
-        given = quoted(os.environ["nnUNet_n_proc_DA"])
-        raise UserError(f"nnUNet_n_proc_DA={given}: a number of processes is expected") from error
+    workers = get_allowed_n_proc_DA()
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict(
