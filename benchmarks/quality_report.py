@@ -174,7 +174,7 @@ def draw_costs(runs: list[str], file: Path) -> None:
         axis.set(title=name, xlabel="GFLOP of the head, 256 px, ViT-S", ylabel="Dice", xscale="log")
         axis.set_ylim(min(axis.get_ylim()[0], 0.3), max(axis.get_ylim()[1], 0.8))
         axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=7.5, loc="lower right")
+    axes[1].legend(fontsize=7.5, loc="center left")
     figure.tight_layout()
     figure.savefig(file, dpi=110)
 
