@@ -101,9 +101,6 @@ def _check_options(arguments: argparse.Namespace) -> None:
     tolerance, shares = arguments.tolerance, arguments.curve_splits
     if tolerance is not None and not 0 < tolerance < float("inf"):
         raise UserError(f"--tolerance {tolerance:g}: a number above 0 is expected")
-    if arguments.curve and (tolerance is not None or arguments.no_surface):
-        idle = "--no-surface" if tolerance is None else "--tolerance"
-        raise UserError(f"--curve compares the Dice alone; leave {idle} away")
     for share in shares or ():
         if not 0 < share <= 100:
             raise UserError(
@@ -119,6 +116,9 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if shares is not None and (found := [n for n in others if getattr(arguments, n)]):
         names = ", ".join(f"--{name.replace('no_', 'no-')}" for name in found)
         raise UserError(f"--curve_splits only makes folds to train; leave {names} away")
+    if arguments.curve and (tolerance is not None or arguments.no_surface):
+        idle = "--no-surface" if tolerance is None else "--tolerance"
+        raise UserError(f"--curve compares the Dice alone; leave {idle} away")
 
 
 def _check_files(files: list[Path], plot: Path | None) -> None:
