@@ -60,9 +60,14 @@ class BuiltFromPlans(nnUNetTrainer):
     Args:
         plans, configuration, fold, dataset_json, device: nnU-Net's.
 
+    Attributes:
+        deep_supervised: of the class: whether auxiliary outputs are trained too.
+
     Raises:
         UserError: plans that were not derived from a config.
     """
+
+    deep_supervised = True
 
     # nnU-Net has ``None`` for them until it is initialized.
     network: nn.Module
@@ -89,6 +94,7 @@ class BuiltFromPlans(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)  # ty: ignore[invalid-argument-type]
         if self.is_ddp:  # nnU-Net takes CUDA, and the global rank as the device's number
             self.device = local_device(device.type)
+        self.enable_deep_supervision = self.deep_supervised
         train = plans[PLANS_KEY]["train"]
         self.recipe = train
         for name in ATTRIBUTES:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from nnunet_vit_trainer.checkpoints.content import unwrap
@@ -216,16 +215,7 @@ class nnUNetTrainer_vit(BuiltFromPlans):
 class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):
     """The same without deep supervision: the default."""
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.enable_deep_supervision = False
+    deep_supervised = False
 
 
 def write_record(derived: dict[str, Any], folder: Path) -> None:
