@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.doctor import examine
 from nnunet_vit_trainer.launch.run import run_training_vit
+from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 from vit_backbone import UserError
 
 pytestmark = [
@@ -173,15 +175,14 @@ def test_empty_masks_everywhere_are_said_before_and_after(copied, tmp_path, monk
 
 def test_a_prediction_that_is_all_background_is_said(odd, monkeypatch):
     """An initialisation that nothing has trained finds nothing: background's bias is high."""
-    from nnunet_vit_trainer.training import trainer as trainers
 
     def start(self):
         before(self)
-        with trainers.torch.no_grad():
+        with torch.no_grad():
             self.network.head.seg_layers[0].bias[0] = 100
 
-    before = trainers.nnUNetTrainer_vit.on_train_start
-    monkeypatch.setattr(trainers.nnUNetTrainer_vit, "on_train_start", start)
+    before = nnUNetTrainer_vit.on_train_start
+    monkeypatch.setattr(nnUNetTrainer_vit, "on_train_start", start)
     folder = run_training_vit(DATASET, "2d", "all", write_config(odd, "blind"), device="cpu")
     log = "".join(file.read_text() for file in folder.glob("training_log*.txt"))
     assert "WARNING: the prediction of all 8 validation cases is background, though" in log
