@@ -18,6 +18,8 @@ PATCH_EMBEDDING_LR_SCALE = 0.01
 FUSED_ON = {"cpu", "cuda"}
 # nnU-Net's own.
 SGD_MOMENTUM = 0.99
+_TOKENS = r"(pos_embed|cls_token|reg_token|dist_token|mask_token)$"
+
 OPTIMIZER_KEYS = (
     "initial_lr",
     "weight_decay",
@@ -28,8 +30,6 @@ OPTIMIZER_KEYS = (
     "head_first_epochs",
 )
 """Of a recipe, the keys that `build_optimizer` takes."""
-
-_TOKENS = r"(pos_embed|cls_token|reg_token|dist_token|mask_token)$"
 
 
 def build_optimizer(
