@@ -1,9 +1,10 @@
 """What torch.compile makes of a training: graphs, graph breaks, differences to eager, seconds.
 
     python benchmarks/compiled.py [--only HEAD ...] [--everything] [--side 256] [--rounds 6]
-        [--threads 2] [--compiler inductor] [--others]
+        [--threads 2] [--compiler inductor] [--others] [--device cpu] [--size small] [--batch 2]
 
-Per head, on a ViT-S/16 of DINOv3 with random weights and LoRA, batch 2, float32: a step as the
+Per head, on a ViT-S/16 of DINOv3 with random weights and LoRA, batch 2, float32 (on CUDA bfloat16,
+as the trainer has it): a step as the
 trainer takes it (the network compiled whole and nnU-Net's Dice apart, as nnU-Net does), an online
 validation, a tile of the final one, and with ``--others`` tiles of other sizes and batches. With
 ``--everything`` also drop path, both gradient checkpointings, auxiliary outputs where a head has
@@ -37,25 +38,30 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from nnunet_vit_trainer.training.averaging import WeightAverage
-from nnunet_vit_trainer.training.step import deep_supervision_weights, training_step
+from nnunet_vit_trainer.training.step import (
+    deep_supervision_weights,
+    resolve_amp_dtype,
+    training_step,
+)
 from vit_backbone import UserError, ViTSegmentationModel, find_head
 from vit_backbone.heads.recompute import set_recompute
 from vit_backbone.testing.tools import wake
 
-CLASSES, BATCH = 3, 2
+CLASSES = 3
 DEEP = ("segformer", "unetr")
 OTHER_TILES = ((0, 0), (16, 0), (48, 64), (5, 30), (81, 81), (9, 26), (100, 7))
 """Added to the tile's sides: whole patches and not, square and not."""
 
 
-def build(head: str, everything: bool, depth: int) -> ViTSegmentationModel:
+def build(head: str, arguments: argparse.Namespace) -> ViTSegmentationModel:
     """Build a head whose closed gates and adapters are woken, so that all of it has gradients."""
+    everything, depth = arguments.everything, arguments.depth
     name, options = HEADS[head]
     if everything and name in DEEP:
         options = options | {"auxiliary_outputs": True}
     torch.manual_seed(0)
     model = find_head(name)(
-        *("dinov3", "small"),
+        *("dinov3", arguments.size),
         num_classes=CLASSES,
         pretrained=False,
         lora_dropout=0.05 if everything else 0.0,
@@ -74,7 +80,7 @@ def build(head: str, everything: bool, depth: int) -> ViTSegmentationModel:
         with suppress(UserError):  # a head without it
             set_recompute(model.head)
         model.head.deep_supervision = name in DEEP
-    return model.train()
+    return model.to(arguments.device).train()
 
 
 class Run:
@@ -102,8 +108,10 @@ class Run:
     def step(self, image: torch.Tensor, target: Any, seed: int) -> float:
         """Take a step, and return the loss before it."""
         torch.manual_seed(seed)
+        amp_dtype = resolve_amp_dtype("auto", image.device.type)
+        recipe = {"gradient_clip": 12.0, "amp_dtype": amp_dtype}
         outcome = training_step(
-            self.network, self.loss, self.optimizer, [(image, target)], gradient_clip=12.0
+            self.network, self.loss, self.optimizer, [(image, target)], **recipe
         )
         self.average.update()
         return outcome.read()[0]
@@ -117,8 +125,9 @@ class Run:
         """Validate as nnU-Net does between epochs, on the moving average."""
         self.network.eval()
         self.average.swap()
-        outputs = self.network(image)
-        self.loss(outputs, target)
+        with autocast(image.device):
+            outputs = self.network(image)
+            self.loss(outputs, target)
         self.average.swap()
         self.network.train()
         return outputs
@@ -130,16 +139,24 @@ class Run:
         deep = getattr(self.model.head, "deep_supervision", False)
         if deep:
             self.model.head.deep_supervision = False
-        logits = self.network(image)
+        with autocast(image.device):
+            logits = self.network(image)
         if deep:
             self.model.head.deep_supervision = True
         return logits
 
 
-def batch_of(model: ViTSegmentationModel, side: int) -> tuple[torch.Tensor, Any]:
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute as nnU-Net validates and predicts: in float16 on CUDA."""
+    return torch.autocast(device.type, torch.float16, enabled=device.type == "cuda")
+
+
+def batch_of(
+    model: ViTSegmentationModel, batch: int, side: int, device: torch.device
+) -> tuple[torch.Tensor, Any]:
     """Make an image and its target, or one per output."""
-    image = torch.rand(BATCH, 3, side, side)
-    target = torch.randint(0, CLASSES, (BATCH, 1, side, side)).float()
+    image = torch.rand(batch, 3, side, side, device=device)
+    target = torch.randint(0, CLASSES, (batch, 1, side, side), device=device).float()
     if not getattr(model.head, "deep_supervision", False):
         return image, target
     sizes = [max(1, round(side * scale)) for scale in model.head.deep_supervision_scales]
@@ -183,10 +200,11 @@ def compare(head: str, arguments: argparse.Namespace) -> str:
     torch.compiler.reset()
     counters.clear()
     compiler = Counting(arguments.compiler)
-    models = [build(head, arguments.everything, arguments.depth) for _ in range(2)]
+    device, batch = arguments.device, arguments.batch
+    models = [build(head, arguments) for _ in range(2)]
     eager, compiled = Run(models[0]), Run(models[1], compiler)
     side = arguments.side
-    image, target = batch_of(models[0], side)
+    image, target = batch_of(models[0], batch, side, device)
     notes: dict[str, tuple[int, float]] = {}
     with noted(compiler, "step", notes):
         losses = [torch.tensor(compiled.step(image, target, 0))]
@@ -203,16 +221,16 @@ def compare(head: str, arguments: argparse.Namespace) -> str:
             compiled.validate(image, target)
         assert notes["again"][0] == 0, "compiled again"
     models[1].load_state_dict(models[0].state_dict())
+    tile = torch.rand(1, 3, side, side, device=device)
     with noted(compiler, "tile", notes):
-        of_outputs = of_prediction(compiled, eager, torch.rand(1, 3, side, side))
+        of_outputs = of_prediction(compiled, eager, tile)
     steps = alternated(lambda run: run.step(image, target, 2), eager, compiled, arguments.rounds)
-    tile = torch.rand(1, 3, side, side)
     tiles = alternated(lambda run: run.predict(tile), eager, compiled, arguments.rounds)
     models[1].load_state_dict(models[0].state_dict())
     with noted(compiler, "others", notes):
         for rows, columns in OTHER_TILES if arguments.others else ():
-            for size in (BATCH, 3, 4):
-                other = torch.rand(size, 3, side + rows, side + columns)
+            for size in (batch, 3, 4):
+                other = torch.rand(size, 3, side + rows, side + columns, device=device)
                 of_outputs = max(of_outputs, of_prediction(compiled, eager, other))
     graphs = " + ".join(str(notes[name][0]) for name in ("step", "validation", "tile", "others"))
     seconds = " / ".join(f"{notes[name][1]:.0f}" for name in ("step", "validation", "tile"))
@@ -235,14 +253,21 @@ def alternated(call: Callable[[Run], object], eager: Run, compiled: Run, rounds:
     for turn in range(rounds + 1):
         for run, taken in times.items():
             run.network.train()
-            start = time.perf_counter()
+            start = now()
             call(run)
             if turn:  # the first round warms up
-                taken.append(time.perf_counter() - start)
+                taken.append(now() - start)
     ratios = [a / b for a, b in zip(times[eager], times[compiled], strict=True)]
     low, middle, high = statistics.quantiles(ratios)
     eager_s, compiled_s = (statistics.median(taken) for taken in times.values())
-    return f"{eager_s:.2f} / {compiled_s:.2f} = {middle:.2f} ({low:.2f} to {high:.2f})"
+    return f"{eager_s:.4f} / {compiled_s:.4f} = {middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def now() -> float:
+    """Read the clock, after what CUDA still computes."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -266,4 +291,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compiler", default="inductor")
     parser.add_argument("--others", action="store_true")
+    parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--size", default="small", help="of the ViT, or base, large")
+    parser.add_argument("--batch", type=int, default=2)
     main(parser.parse_args())

@@ -28,6 +28,7 @@ SLICES = quality.DATASETS[102]
 PLAIN, STACKED = 112, 113
 NAMES = {PLAIN: "Dataset112_Slabs", STACKED: "Dataset113_Slabs_neighbours1"}
 SPACING = (1.0, 1.0, 2.0)
+RECORD = quality.RECORD.with_name("neighbours.json")
 STEP = 2
 """Between the numbers of slices that lie beside each other."""
 
@@ -44,7 +45,6 @@ def main() -> None:
     work = arguments.work.resolve()
     quality.set_environment(work)
     quality.DATASETS |= NAMES
-    quality.RECORD = quality.RECORD.with_name("neighbours.json")
     quality.scores_of = scores_of
     split = write_slabs(arguments.data / SLICES, work / "raw" / NAMES[PLAIN])
     prepare(work, split)
@@ -52,9 +52,9 @@ def main() -> None:
         run = f"{head}_lora"
         for seed in arguments.seeds:
             for dataset in NAMES:
-                if quality.key_of(run, dataset, seed) not in quality.recorded():
+                if quality.key_of(run, dataset, seed) not in quality.recorded(RECORD):
                     weights = arguments.weights.resolve()
-                    quality.run(work, run, dataset, seed, "cpu", weights)
+                    quality.run(work, run, dataset, seed, "cpu", weights, RECORD)
         for dataset, name in NAMES.items():
             print(run, name, summary(run, dataset))
 
@@ -109,7 +109,7 @@ def scores_of(fold: Path, preprocessed: Path) -> dict[str, Any]:
 
 def summary(run: str, dataset: int) -> str:
     """Write the mean Dice of the recorded seeds, ± their standard deviation (number)."""
-    records = quality.recorded().items()
+    records = quality.recorded(RECORD).items()
     dice = [s["dice"] for key, s in records if key.rpartition("_")[0] == f"{run}_{dataset}"]
     deviation = f" ± {stdev(dice):.3f}" if len(dice) > 1 else ""
     return f"{mean(dice):.3f}{deviation} ({len(dice)})"

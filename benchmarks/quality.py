@@ -9,7 +9,7 @@ unetr_light_scratch; behind it, for probe_rank.py, -p16 (patches resampled to 16
 last block as all four taps). It trains 16 epochs of 25 iterations = 400 at the planned patch and
 batch, by its seed, validates, and is recorded in benchmarks/results/quality.json: the validation's
 Dice (over cases as nnU-Net's, and pooled), surface Dice at 1 px and HD95, and the pseudo Dice of
-each epoch.
+each epoch. Runs on CUDA, in nnU-Net's and our mixed precision, stand in quality_cuda.json.
 Recorded runs are not trained again; one that was killed is trained anew. `quality_report.py` makes
 tables and pictures of it.
 
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     work, weights = arguments.work.resolve(), arguments.weights.resolve()
+    record = record_of(arguments.device)
     set_environment(work)
     for dataset in arguments.datasets:
         prepare(dataset, arguments.data, work)
@@ -87,11 +88,17 @@ def main() -> None:
         for seed in arguments.seeds
         for name in arguments.runs
         for dataset in arguments.datasets
-        if key_of(name, dataset, seed) not in recorded()
+        if key_of(name, dataset, seed) not in recorded(record)
     ]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for done in [pool.submit(run, work, *w, arguments.device, weights) for w in wanted]:
+        common = (arguments.device, weights, record)
+        for done in [pool.submit(run, work, *w, *common) for w in wanted]:
             done.result()
+
+
+def record_of(device: str) -> Path:
+    """Name the record of a device's runs."""
+    return RECORD if device == "cpu" else RECORD.with_name(f"quality_{device}.json")
 
 
 def set_environment(work: Path) -> None:
@@ -117,7 +124,9 @@ def prepare(dataset: int, data: Path, work: Path) -> None:
     (folder / "prepared").touch()
 
 
-def run(work: Path, name: str, dataset: int, seed: int, device: str, weights: Path) -> None:
+def run(
+    work: Path, name: str, dataset: int, seed: int, device: str, weights: Path, record: Path
+) -> None:
     """Train and validate one run, its output into a log beside the results, and record it."""
     key = key_of(name, dataset, seed)
     if name == "stock":
@@ -143,9 +152,8 @@ def run(work: Path, name: str, dataset: int, seed: int, device: str, weights: Pa
         raise RuntimeError(f"{key} failed: see {stream.name}")
     trainer = STOCK if name == "stock" else OURS
     fold = results / DATASETS[dataset] / f"{trainer}__nnUNetPlans{plans}__2d" / "fold_0"
-    write_record(
-        key, scores_of(fold, work / "preprocessed" / DATASETS[dataset]) | {"device": device}
-    )
+    scores = scores_of(fold, work / "preprocessed" / DATASETS[dataset])
+    write_record(key, scores | {"device": device}, record)
 
 
 def config_of(name: str, weights: Path, seed: int) -> dict[str, Any]:
@@ -194,12 +202,12 @@ def key_of(name: str, dataset: int, seed: int) -> str:
     return f"{name}_{dataset}_{seed}"
 
 
-def recorded(file: Path = RECORD) -> dict[str, Any]:
+def recorded(file: Path) -> dict[str, Any]:
     """Read a record."""
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def write_record(key: str, scores: dict[str, Any], file: Path = RECORD) -> None:
+def write_record(key: str, scores: dict[str, Any], file: Path) -> None:
     """Add a run to a record, one line each."""
     with _recording:
         file.parent.mkdir(exist_ok=True)

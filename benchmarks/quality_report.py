@@ -46,7 +46,9 @@ def main() -> None:
 
 def found(run: str, dataset: int) -> list[dict[str, Any]]:
     """Return the records of a run's seeds."""
-    return [s for key, s in recorded().items() if key.rpartition("_")[0] == f"{run}_{dataset}"]
+    return [
+        s for key, s in recorded(RECORD).items() if key.rpartition("_")[0] == f"{run}_{dataset}"
+    ]
 
 
 def spread(values: list[float], digits: int = 3) -> str:
@@ -93,7 +95,7 @@ def quality_table(runs: list[str]) -> list[str]:
 
 def batch_dice_table(runs: list[str]) -> list[str]:
     """Return a row per run and data set: with one Dice of each batch in the loss, and as it is."""
-    both = of_batches, as_it_is = json.loads(OF_BATCHES.read_text()), recorded()
+    both = of_batches, as_it_is = json.loads(OF_BATCHES.read_text()), recorded(RECORD)
     lines = [
         "| run | data | seeds | Dice | pooled Dice | surface Dice, 1 px | HD95, px |",
         "|---|---|---|---|---|---|---|",

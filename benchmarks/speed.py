@@ -2,6 +2,7 @@
 
     uv run --all-packages --all-extras --with-requirements benchmarks/speed.requirements.txt \\
         python benchmarks/speed.py [--device cpu] [--rounds 8] [--only NAME ...] [--compile]
+        [--plans NAME ...] [--sizes NAME ...] [--patch PX] [--batch N] [--record FILE]
 
 All networks of peers.py stand in one process and take a step and an inference in turn, so that
 what else the machine does falls on all of them; ratios are taken within a round. A step is
@@ -10,7 +11,8 @@ U-Nets. On a CPU one thread computes in float32, and its own seconds are counted
 the clock's); on CUDA bfloat16 autocast, and the clock's. The peak is that of a matrix product or a
 convolution, the faster, timed in every round. Memory of a step: on CUDA what was allocated at its
 peak, of the network alone; on a CPU it is counted, as in head_costs.py. Written to
-benchmarks/results/speed.json and, by speed_report.py, to docs/speed.md.
+benchmarks/results/speed.json and, by speed_report.py, to docs/speed.md. With ``--only`` nothing is
+recorded, unless ``--record`` names where; ``--patch`` and ``--batch`` take the place of the plan's.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +35,8 @@ from speed_report import RECORD, write_document
 from speed_step import count_flop, draw, infer, train, train_on_noise
 from torch import nn
 
+ON_CUDA = 5
+"""Steps in a row: a training waits for the device once in a while, not at each step."""
 PACKAGES = ("torch", "timm", "nnunetv2", "transformers", "segmentation-models-pytorch", "monai")
 
 
@@ -53,24 +57,39 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--plans", nargs="+", choices=plans(), default=list(plans()))
-    parser.add_argument("--sizes", nargs="+", default=None, help="of the ViT: small, base, large")
-    parser.add_argument("--only", nargs="+", choices=peers(), metavar="NAME", help="not recorded")
+    parser.add_argument("--sizes", nargs="+", default=["small"], help="of the ViT, or base, large")
+    parser.add_argument("--only", nargs="+", choices=peers(), metavar="NAME")
     parser.add_argument("--compile", action="store_true", help="all but the plain assembly")
+    parser.add_argument("--patch", type=int, help="side in pixels, instead of the plan's")
+    parser.add_argument("--batch", type=int, help="instead of the plan's")
+    parser.add_argument("--record", type=Path, help="a file, instead of the repository's record")
     arguments = parser.parse_args()
     device = arguments.device
     torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True  # as nnU-Net sets it
     check_the_plain_assembly()
-    sizes = arguments.sizes or (["small", "large"] if device.type == "cuda" else ["small"])
-    for size in sizes:
+    file = arguments.record or (None if arguments.only else RECORD)
+    for size in arguments.sizes:
         for name in arguments.plans:
+            plan = plans()[name]
+            if arguments.patch:
+                plan = replace(plan, patch=(arguments.patch, arguments.patch))
+            plan = replace(plan, batch=arguments.batch or plan.batch)
             chosen = {n: p for n, p in peers().items() if n in (arguments.only or peers())}
-            measured = measure(plans()[name], size, chosen, arguments)
-            if arguments.only:
+            measured = measure(plan, size, chosen, arguments)
+            if file is None:
                 print(json.dumps(measured, indent=1))
             else:
-                record(f"{device.type}, ViT-{size[0].upper()}, {name}", measured)
-    if not arguments.only:
+                record(key_of(device, size, name, plan), measured, file)
+    if file == RECORD:
         write_document()
+
+
+def key_of(device: torch.device, size: str, name: str, plan: Plan) -> str:
+    """Name what is measured: a plan that is not nnU-Net's own says its patch and batch."""
+    own = plan == plans()[name]
+    changed = "" if own else f", {'x'.join(map(str, plan.patch))} px, batch {plan.batch}"
+    return f"{device.type}, ViT-{size[0].upper()}, {name}{changed}"
 
 
 def measure(
@@ -119,18 +138,19 @@ def measure(
 def enter(peer: Peer, plan: Plan, size: str, device: torch.device, compiled: bool) -> Entry:
     """Build a network, and count what it costs while no other stands beside it."""
     torch.manual_seed(0)
-    network = peer.build(plan, size).train()
+    cuda = device.type == "cuda"
+    before = torch.cuda.memory_allocated(device) if cuda else 0
+    with device:  # random weights are drawn where it is quick
+        network = peer.build(plan, size).to(device).train()
     facts = {
         "parameters": sum(p.numel() for p in network.parameters()),
         "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
         **count_flop(network, plan),
     }
     step = partial(train_on_noise, plan)
-    if device.type == "cpu":
+    if not cuda:
         facts["peak_gib"] = round(count_peak(network, step, peer.optimizer), 3)
         return Entry(network, peer.optimizer(network), facts)
-    before = torch.cuda.memory_allocated(device)
-    network = network.to(device)
     optimizer = peer.optimizer(network)
     network = torch.compile(network) if compiled else network
     for _ in range(3):  # the first ones compile, and try algorithms
@@ -141,16 +161,17 @@ def enter(peer: Peer, plan: Plan, size: str, device: torch.device, compiled: boo
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Time some work: the process's own seconds on a CPU, the clock's on CUDA."""
+    """Time some work: the process's own seconds on a CPU, the clock's of some in a row on CUDA."""
     if device.type == "cpu":
         start = time.process_time()
         work()
         return time.process_time() - start
     torch.cuda.synchronize(device)
     start = time.perf_counter()
-    work()
+    for _ in range(ON_CUDA):
+        work()
     torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / ON_CUDA
 
 
 def matrix_peak(device: torch.device) -> float:
@@ -190,11 +211,11 @@ def machine(device: torch.device) -> str:
     return f"one core, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def record(key: str, measured: dict[str, Any]) -> None:
-    """Add what was measured to the record, a line for each network."""
-    known = json.loads(Path(RECORD).read_text()) if RECORD.is_file() else {}
+def record(key: str, measured: dict[str, Any], file: Path) -> None:
+    """Add what was measured to a record, a line for each network."""
+    known = json.loads(file.read_text()) if file.is_file() else {}
     text = json.dumps(dict(sorted((known | {key: measured}).items())), indent=1)
-    RECORD.write_text(text + "\n")
+    file.write_text(text + "\n")
 
 
 if __name__ == "__main__":

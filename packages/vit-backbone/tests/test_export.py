@@ -105,6 +105,14 @@ def test_the_traceable_rope_is_timms_bit_for_bit(normalize):
         assert torch.equal(ours.get_embed(shape), theirs.get_embed(shape))
 
 
+def test_dinov3s_rope_asks_for_no_symbolic_maximum(monkeypatch):
+    """The trap: up to torch 2.11 `torch.sym_max` breaks the graph, wanted or not."""
+    rope = TraceableRope(dim=64)
+    for name in ("sym_max", "sym_min"):
+        monkeypatch.setattr(torch, name, None)
+    assert rope.get_embed((5, 7)).shape == (35, 128)
+
+
 def test_a_rope_that_shifts_coordinates_at_random_stays_timms():
     backbone = torch.nn.Module()
     backbone.rope = RotaryEmbeddingDinoV3(dim=64, shift_coords=0.1)

@@ -20,11 +20,10 @@ class TraceableRope(RotaryEmbeddingDinoV3):
 
     def _create_embed(self, feat_shape: list[int], no_aug: bool = False) -> torch.Tensor:
         height, width = feat_shape
-        wholes: tuple[Any, ...] = {  # perhaps of torch's symbols
-            "separate": (height, width),
-            "max": (torch.sym_max(height, width),) * 2,
-            "min": (torch.sym_min(height, width),) * 2,
-        }[self.normalize_coords]
+        wholes: tuple[Any, ...] = (height, width)  # perhaps of torch's symbols
+        if self.normalize_coords != "separate":  # up to torch 2.11 these end torch.compile's graph
+            of_both = {"max": torch.sym_max, "min": torch.sym_min}[self.normalize_coords]
+            wholes = (of_both(height, width),) * 2
         device = self.periods.device  # exact on any; timm copies them from the CPU at each call
         axes = [
             (torch.arange(side, device=device, dtype=torch.float32) + 0.5 + self.grid_offset)
