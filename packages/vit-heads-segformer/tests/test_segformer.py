@@ -92,6 +92,21 @@ def test_levels_may_differ_in_width_and_size():
     assert head(levels, torch.empty(0)).shape == (2, 3, 16, 16)
 
 
+@pytest.mark.parametrize("taps", [0, 3, 5])
+@pytest.mark.parametrize("neck", ["none", "pyramid"])
+def test_another_number_of_taps_is_refused(taps, neck):
+    head = SegFormerHead([8] * 4, 2, 16, neck=neck)
+    with pytest.raises(UserError, match=f"{taps} taps came, and the head takes 4"):
+        head([torch.randn(1, 8, 4, 4)] * taps, torch.randn(1, 3, 64, 64))
+
+
+def test_without_auxiliary_outputs_deep_supervision_gives_the_output_alone():
+    head = SegFormerHead([8] * 4, 2, 16)
+    head.deep_supervision = True
+    outputs = head([torch.randn(1, 8, 4, 4)] * 4, torch.randn(1, 3, 64, 64))
+    assert len(outputs) == len(head.deep_supervision_scales) == 1
+
+
 def test_dropout_is_in_front_of_the_classifier_in_training_only():
     head = SegFormerHead([8] * 4, 3, hidden_size=16, dropout=0.5)
     taps = [torch.randn(1, 8, 4, 4)] * 4

@@ -43,6 +43,12 @@ def test_blocks_are_what_the_specification_names():
         assert all(layer.bias is None for layer in block if isinstance(layer, torch.nn.Conv2d))
 
 
+@pytest.mark.parametrize("taps", [0, 3, 5])
+def test_another_number_of_taps_is_refused(taps):
+    with pytest.raises(UserError, match=f"{taps} taps came, and the head takes 4"):
+        UNETRHead(8, 2, CHANNELS)([torch.randn(1, 8, 4, 4)] * taps, torch.randn(1, 3, 64, 64))
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
 def test_groups_are_the_largest_of_8_4_2_1_that_divides(channels, groups):
     assert ConvBlock(3, channels)[1].num_groups == groups

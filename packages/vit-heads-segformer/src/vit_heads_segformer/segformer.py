@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vit_backbone import UserError, ViTSegmentationModel
-from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero
+from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero, check_taps
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.segmentation.precision import without_autocast
 from vit_backbone.vits.plain import plain_vit
@@ -116,8 +116,12 @@ class SegFormerHead(nn.Module):
         Returns:
             (B, K, h, w) of the first tap's grid, (B, K, 4h, 4w) with a neck, (B, K, 16h, 16w) with
             learned upsampling, (B, K, H, W) with ``image_stem``; with deep supervision on, a list
-            with (B, K, h, w) behind it.
+            with (B, K, h, w) behind it, where the head has it.
+
+        Raises:
+            UserError: another number of taps than the head was built for.
         """
+        check_taps(features, len(self.projections))
         fused = self.upsample(self._fused(features))
         if self.neck is not None:
             # It made an odd grid even. By padding with less than nothing: torch.export fixes the
@@ -125,7 +129,7 @@ class SegFormerHead(nn.Module):
             bottom, right = (side % 2 * self.scale for side in features[0].shape[-2:])
             fused = F.pad(fused, (0, -right, 0, -bottom))
         outputs = [self.seg_layers[0](fused)]
-        if self.deep_supervision:
+        if self.deep_supervision and len(self.seg_layers) > 1:
             outputs.append(self.seg_layers[1](self.projections[-1](features[-1])))
         if self.shortcut is not None:
             outputs = self.shortcut(features, outputs)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vit_backbone import ViTSegmentationModel
-from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero
+from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero, check_taps
 from vit_backbone.heads.recompute import Run, kept, recomputed
 from vit_backbone.vits.plain import plain_vit
 
@@ -144,8 +144,12 @@ class UNETRHead(nn.Module):
 
         Returns:
             (B, K, 16h, 16w), or with ``image_stem`` (B, K, H, W); with deep supervision on, a list
-            with the coarser outputs behind them.
+            with the coarser outputs behind them, where the head has them.
+
+        Raises:
+            UserError: another number of taps than four.
         """
+        check_taps(features, 4)
         run = recomputed if self.recompute else kept
         maps = self.encoder(features, run)
         outputs, finest = self.decoder(maps, image, self.deep_supervision, run)

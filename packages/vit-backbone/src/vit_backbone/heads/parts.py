@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from vit_backbone.errors import UserError
 from vit_backbone.segmentation.geometry import resized
 
 from .recompute import kept, recomputed
@@ -25,6 +26,20 @@ def begin_at_zero(classifiers: nn.ModuleList) -> None:
     """
     for parameter in classifiers.parameters():
         nn.init.zeros_(parameter)
+
+
+def check_taps(features: Sequence[torch.Tensor], number: int) -> None:
+    """Refuse another number of taps than a head was built for.
+
+    Args:
+        features: the taps.
+        number: of the head's.
+
+    Raises:
+        UserError: fewer or more of them.
+    """
+    if len(features) != number:
+        raise UserError(f"{len(features)} taps came, and the head takes {number}")
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

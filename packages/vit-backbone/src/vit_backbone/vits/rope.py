@@ -22,7 +22,7 @@ class TraceableRope(RotaryEmbeddingDinoV3):
         height, width = feat_shape
         wholes: tuple[Any, ...] = (height, width)  # perhaps of torch's symbols
         if self.normalize_coords != "separate":  # up to torch 2.11 these end torch.compile's graph
-            of_both = {"max": torch.sym_max, "min": torch.sym_min}[self.normalize_coords]
+            of_both: Any = {"max": torch.sym_max, "min": torch.sym_min}[self.normalize_coords]
             wholes = (of_both(height, width),) * 2
         device = self.periods.device  # exact on any; timm copies them from the CPU at each call
         axes = [
