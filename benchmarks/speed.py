@@ -68,7 +68,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True  # as nnU-Net sets it
     check_the_plain_assembly()
-    file = arguments.record or (None if arguments.only else RECORD)
+    file = None if arguments.only else RECORD
+    if arguments.record:
+        file = arguments.record.resolve()
     for size in arguments.sizes:
         for name in arguments.plans:
             plan = plans()[name]

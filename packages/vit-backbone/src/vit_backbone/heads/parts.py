@@ -33,7 +33,7 @@ def check_taps(features: Sequence[torch.Tensor], number: int) -> None:
 
     Args:
         features: the taps.
-        number: of the head's.
+        number: that the head takes.
 
     Raises:
         UserError: fewer or more of them.
