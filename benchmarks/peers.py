@@ -45,6 +45,14 @@ class Plan:
     unets: dict[str, dict[str, Any]]
 
 
+def trainers_adamw(network: nn.Module) -> torch.optim.Optimizer:
+    """Make AdamW of what trains, on CUDA by the fused kernel, as our trainer has it."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    if trained[0].device.type != "cuda":
+        return adamw(network)
+    return with_states(torch.optim.AdamW(trained, fused=True))
+
+
 @dataclass(frozen=True)
 class Peer:
     """A network of the comparison.
@@ -57,7 +65,7 @@ class Peer:
 
     build: Callable[[Plan, str], nn.Module]
     kind: Literal["ours", "ViT", "plain", "other", "nnU-Net"]
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer] = adamw
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] = trainers_adamw
 
 
 def plans() -> dict[str, Plan]:
