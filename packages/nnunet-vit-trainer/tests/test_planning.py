@@ -259,5 +259,5 @@ def test_what_is_held_beside_a_step_counts():
 
 
 def test_a_gpu_has_less_to_count_than_it_has():
-    assert countable(8 * GIB) == pytest.approx(6.5 / 1.2 * GIB)
+    assert countable(8 * GIB) == pytest.approx(6.5 / 1.25 * GIB)
     assert countable(1 * GIB) == 0

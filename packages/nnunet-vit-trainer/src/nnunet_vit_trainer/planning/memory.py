@@ -24,8 +24,8 @@ from vit_backbone.heads.recompute import set_recompute
 from .tiles import Size
 
 GIB = 2**30
-_NOT_COUNTED = 1.2
-"""A process grew by so much more than what is counted (docs/choosing.md)."""
+_NOT_COUNTED = 1.25
+"""So much more than what is counted a step took at most, on a GPU (docs/gpu.md)."""
 
 _CUDA = 1.5 * GIB
 """What CUDA itself takes."""
