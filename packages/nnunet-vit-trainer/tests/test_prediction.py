@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from fake_results import write_fold
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from PIL import Image
 from trained_results import TRAINER, call, write_results
@@ -19,6 +20,7 @@ from nnunet_vit_trainer.prediction.cases import Case, find_cases
 from nnunet_vit_trainer.prediction.ensemble import folds_of
 from nnunet_vit_trainer.prediction.files import predict_cases
 from nnunet_vit_trainer.prediction.tiles import Canvas
+from nnunet_vit_trainer.sharing.export import export_vit
 from vit_backbone import UserError
 
 SIZES = {"large": (70, 45), "small": (20, 17), "one_tile": (32, 32), "a.b_0001": (33, 64)}
@@ -389,6 +391,20 @@ def test_folders_beside_the_folds_are_none(tmp_path):
     with pytest.raises(UserError, match=r"of fold 0_1; there are: 0, 10, 2, all$"):
         folds_of(tmp_path, ["0_1"], "a.pth")
     assert folds_of(tmp_path, ["2", 0, "2", "0"], "a.pth") == ["2", "0"]  # none counts twice
+
+
+def test_folds_on_a_part_of_anothers_cases_are_not_averaged_unasked(model, tmp_path):
+    copied = shutil.copytree(model, tmp_path / model.name)
+    for fold in ("fold_0", "fold_1"):
+        shutil.rmtree(copied / fold / "validation", ignore_errors=True)
+        written = write_fold(tmp_path / fold, 0, {"a": [0.5], "b": [0.5]})
+        shutil.move(written / "validation", copied / fold)
+    with pytest.raises(UserError, match=r"folds 0, 1 of .* validated the same cases"):
+        Predictor(copied)
+    with pytest.raises(UserError, match=r"folds 0, 1 of .* validated the same cases"):
+        export_vit(copied, tmp_path / "out.zip")
+    assert len(Predictor(copied, ["1", "0"]).ensemble.networks) == 2
+    assert export_vit(copied, tmp_path / "out.zip", folds=["0", "1"]).is_file()
 
 
 def test_the_command_lays_a_manifest_beside_the_masks(model, images, tmp_path):

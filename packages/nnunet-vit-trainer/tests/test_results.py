@@ -9,7 +9,7 @@ from fake_results import stock_plans, write_fold, write_log, write_model
 from trained_results import DATASET_JSON, write_results
 
 from nnunet_vit_trainer.results.costs import costs_of
-from nnunet_vit_trainer.results.folds import class_keys, folds_in, read_dice
+from nnunet_vit_trainer.results.folds import class_keys, folds_in, read_dice, refuse_alike
 from nnunet_vit_trainer.results.spread import dice_by_class, spread_of
 from nnunet_vit_trainer.results.training_log import read_training
 from nnunet_vit_trainer.training.oversight.peak import peak_line
@@ -27,6 +27,17 @@ def test_folds_are_found_by_number_and_say_how_far_they_got(tmp_path):
     assert [fold.name for fold in folds] == ["2", "3", "10", "all"]
     assert [fold.is_finished for fold in folds] == [True, False, True, True]
     assert [fold.is_validated for fold in folds] == [True, False, True, True]
+
+
+def test_folds_that_validated_the_same_cases_are_no_ensemble(tmp_path):
+    model = write_model(tmp_path)
+    for number, cases in (("0", "ab"), ("1", "cd"), ("5", "ba"), ("6", "bd"), ("all", "abcd")):
+        write_fold(model, number, {case: [0.5, 0.5] for case in cases})
+    (model / "fold_7").mkdir()
+    (write_fold(model, 8, {}) / "validation" / "summary.json").write_text("half writ")
+    refuse_alike(model, [0, "1", "6", "7", "8", "all"])
+    with pytest.raises(UserError, match=r"folds 0, 5 of .* validated the same cases.*-f"):
+        refuse_alike(model, ["0", "1", "5"])
 
 
 def test_the_dice_of_a_case_is_found_by_its_file_whatever_system_wrote_the_path():

@@ -17,6 +17,7 @@ from torch import nn
 
 from nnunet_vit_trainer.checkpoints.content import unwrap
 from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME
+from nnunet_vit_trainer.results.folds import refuse_alike
 from vit_backbone import UserError, pack_linears, reason_of
 from vit_backbone.segmentation.model import ViTSegmentationModel
 from vit_backbone.vits.unfilled import weights_follow
@@ -56,7 +57,7 @@ def load_ensemble(
 
     Args:
         folder: ``<trainer>__<plans>__<configuration>``.
-        folds: of those that are there; ``None`` is all of them.
+        folds: of those that are there; ``None`` is all of them, if each validated other cases.
         checkpoint: file name in each fold's folder.
         device: where the networks lie.
 
@@ -65,7 +66,9 @@ def load_ensemble(
     """
     if not (folder / "plans.json").is_file():
         raise UserError(f"there is no trained model in {folder}: it has no plans.json")
-    folds = folds_of(folder, folds, checkpoint)
+    asked, folds = folds, folds_of(folder, folds, checkpoint)
+    if asked is None:
+        refuse_alike(folder, folds)
     try:
         # nnU-Net tells what it does, and fills the network from a checkpoint, strictly.
         with contextlib.redirect_stdout(io.StringIO()), weights_follow():

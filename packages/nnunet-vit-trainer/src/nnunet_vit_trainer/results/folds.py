@@ -1,7 +1,9 @@
 """The folds of a trained model's folder, and what each one's validation found."""
 
+import contextlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -59,6 +61,33 @@ def folds_in(model: Path) -> list[Fold]:
 def order_of(fold: str) -> tuple[bool, int]:
     """Return by what folds are sorted: their number, ``all`` last."""
     return fold == ALL, int(fold) if fold != ALL else 0
+
+
+def refuse_alike(model: Path, names: Sequence[int | str]) -> None:
+    """Refuse folds of which two validated the same cases: they are no members of one ensemble.
+
+    Such are the parts of a fold that ``nnUNetv2_compare_vit --curve_splits`` makes. A fold that was
+    not validated, or not readably, passes.
+
+    Args:
+        model: ``<trainer>__<plans>__<configuration>``.
+        names: of its folds.
+
+    Raises:
+        UserError: there are such folds.
+    """
+    alike: dict[frozenset[str], list[str]] = {}
+    for name in names:
+        file = model / f"fold_{name}" / SUMMARY
+        with contextlib.suppress(OSError, UserError):
+            cases = frozenset(read_dice(file.read_bytes(), str(file)))
+            alike.setdefault(cases, []).append(str(name))
+    for cases, folds in alike.items():
+        if cases and len(folds) > 1:
+            raise UserError(
+                f"folds {', '.join(folds)} of {model} validated the same cases, as those do that "
+                "train on a part of a fold's cases: they are no ensemble; say with -f which are one"
+            )
 
 
 class _Case(BaseModel):

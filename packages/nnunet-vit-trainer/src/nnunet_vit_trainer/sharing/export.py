@@ -14,6 +14,7 @@ from nnunet_vit_trainer.checkpoints.model_folder import network_of, read_model
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.plans.json_file import read_json
+from nnunet_vit_trainer.results.folds import refuse_alike
 from vit_backbone import UserError, quoted
 
 from .archive import is_plain_name
@@ -72,6 +73,8 @@ def export_vit(
     plans, dataset = read_model(folder)
     _check_form(form, plans)
     fold_folders = find_folds(folder, folds, checkpoint_name)
+    if folds is None:
+        refuse_alike(folder, [fold.name.removeprefix("fold_") for fold in fold_folders])
     check_target(zip_file)
     shared = without_paths(_merged_plans(plans) if form == "merged" else plans)
     name = folder.name.replace(f"__{plans['plans_name']}__", f"__{shared['plans_name']}__")
