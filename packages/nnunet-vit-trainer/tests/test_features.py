@@ -168,6 +168,7 @@ def test_the_command_draws_a_config(image, exporter, tmp_path):
         (["{image}", "-f", "3"], "of fold 3"),
         (["{image}", "-o", "{folder}"], "a file in a folder that is there"),
         (["{image}", "-o", "{folder}/a.pdf"], "a name that ends in .png"),
+        (["{image}", "-o", "{image}"], "would replace an image"),
         (["{image}", "-slice", "2"], "has no slice 2"),
         (["{image}", "-slice", "0"], "has no slice 0"),
     ],

@@ -113,6 +113,10 @@ def test_the_layouts_of_the_field_are_found(names, expected, tmp_path):
             ["images/a.png", "images/A.png", "masks/a.png", "masks/A.png"],
             "differ by capitals alone",
         ),
+        (
+            [f"{folder}/{name}.png" for folder in ("images", "masks") for name in ("a", "b_seg")],
+            "case 'b_seg' ends in _seg, as what nnU-Net",
+        ),
         (["a.png", "b.png"], "no names that tell masks from images .*a.png, .*b.png"),
         (["train/images/a.png", "train/masks/a.png"], "import one of them: .*train"),
         (

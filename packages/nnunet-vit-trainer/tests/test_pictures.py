@@ -231,6 +231,14 @@ def test_any_shape_is_drawn(model, raw, shape):
     assert height < 600
 
 
+@pytest.mark.parametrize("shape", [(40, 1), (1, 40), (2000, 2)])
+def test_masks_as_thin_as_a_line_are_drawn(model, raw, shape):
+    image, truth, found = flat_case(rng(), shape)
+    truth[: shape[0] // 2 + 1, : shape[1] // 2 + 1] = 1
+    assert not (truth == 1).all()
+    assert draw_validation(write_validation(model, {"case": (image, truth, found)})).is_file()
+
+
 def test_a_single_pixel_of_a_large_image_is_seen(model, raw):
     image, truth, _ = flat_case(rng(), (2000, 2000))
     truth[:] = 0

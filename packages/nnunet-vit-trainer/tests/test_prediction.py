@@ -1,6 +1,7 @@
 """Our predictor against nnU-Net's own on the same model: the same masks, files and sums."""
 
 import json
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -100,14 +101,52 @@ def test_without_mirroring_and_at_another_step(model, images, tmp_path):
 
 
 def test_a_finished_case_is_not_predicted_again_and_a_half_one_is(model, images, stocks, tmp_path):
-    (tmp_path / ".unfinished" / "small").mkdir(parents=True)
-    (tmp_path / ".unfinished" / "small" / "small.npz").write_bytes(b"of a killed run")
+    killed = tmp_path / ".unfinished.0123456789ab-1-2-01234567.tmp"
+    (killed / "small").mkdir(parents=True)
+    os.utime(killed, (0, 0))
     (tmp_path / "large.png").write_bytes(b"whole, as it seems")
     command(images, tmp_path, model, "--continue_prediction")
     assert (tmp_path / "large.png").read_bytes() == b"whole, as it seems"
     assert (read(tmp_path, "small") == read(stocks, "small")).all()
     assert not (tmp_path / "small.npz").exists()
-    assert not (tmp_path / ".unfinished").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_going_on_with_another_model_or_other_options_is_refused(model, images, tmp_path, capsys):
+    one, same = [images / "small_0000.png"], ("-f", "0", "--fast")
+    command(one, tmp_path, model, *same)
+    before = {file.name for file in tmp_path.iterdir()}
+    command(one, tmp_path, model, *same, "--continue_prediction")
+
+    def refused(*arguments):
+        with pytest.raises(SystemExit):
+            command(one, tmp_path, model, *arguments, "--continue_prediction")
+        return capsys.readouterr().err
+
+    said = refused("-f", "1", "--fast")
+    assert "predicted with f: ['0'], not ['1']; leave --continue_prediction away" in said
+    assert "predicted with fast: True, not False" in refused("-f", "0")
+    plans = json.loads((tmp_path / "plans.json").read_text())
+    (tmp_path / "plans.json").write_text(json.dumps(plans | {"plans_name": "other"}))
+    assert "holds masks of another model" in refused(*same)
+    (tmp_path / "plans.json").write_text("half writ")  # by a killed run
+    command(one, tmp_path, model, *same, "--continue_prediction")
+    assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_another_prediction_into_the_same_folder_ends_without_a_trace(model, images, tmp_path):
+    """As the parts of ``-num_parts`` do: the shorter part is done before the longer one writes."""
+    predictor = Predictor(model, (0,), mirror=False)
+    first, second = (find_cases([images / f"{n}_0000.png"], ".png") for n in ("large", "small"))
+    others = []
+
+    def begin_the_other(_):
+        if not others:
+            others.append(predict_cases(predictor, second, tmp_path))
+
+    course = predict_cases(predictor, first, tmp_path, on_progress=begin_the_other)
+    assert [course.failed, others[0].failed] == [{}, {}]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["large.png", "small.png"]
 
 
 def test_what_fails_is_named_and_does_not_stop_the_others(model, images, tmp_path, capsys):
@@ -162,6 +201,7 @@ def test_a_model_is_found_by_its_dataset(exporter, model, images, tmp_path, monk
         (["-m", "MODEL", "-step_size", "0"], "step size 0.0"),
         (["-m", "MODEL", "-num_parts", "2", "-part_id", "2"], "-part_id"),
         (["-m", "MODEL", "-batch_size", "0"], "batch size 0"),
+        (["-m", "MODEL", "-chk", "**.pth"], "has no **.pth of fold any"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(
@@ -189,6 +229,13 @@ def test_cases_are_found_as_nnunet_names_them(images, tmp_path):
     ]
     (tmp_path / "free.png").touch()
     assert find_cases([tmp_path / "free.png"], ".png") == [Case("free", (tmp_path / "free.png",))]
+    numbered, nameless = (tmp_path / "hidden" / name for name in ("_0000.png", ".png"))
+    numbered.parent.mkdir()
+    for file in (numbered, nameless):
+        file.touch()
+    assert find_cases([numbered], ".png") == [Case("_0000", (numbered,))]
+    with pytest.raises(UserError, match=r"has no name before '\.png'"):
+        find_cases([nameless], ".png")
     with pytest.raises(UserError, match=r"call it free_0000\.png"):
         find_cases([tmp_path], ".png")
     with pytest.raises(UserError, match="no image"):
@@ -243,6 +290,22 @@ def test_an_image_that_is_not_finite_has_no_mask(value, model):
     image[0, 5, 5] = value
     with pytest.raises(UserError, match="it has NaN or infinite pixels"):
         Predictor(model).predict(image)
+
+
+def test_logits_that_are_nan_are_no_mask(model):
+    """Background would be the largest class everywhere."""
+    predictor = Predictor(model, (0,))
+    with torch.no_grad():
+        for parameter in predictor.ensemble.networks[0].head.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(UserError, match="logits are NaN or infinite"):
+        predictor.predict(np.random.default_rng(0).normal(size=(1, 40, 40)))
+
+
+def test_an_image_without_pixels_is_refused(model):
+    for shape, spacing in (((1, 0, 10), None), ((1, 8, 8), (1e-9, 1))):
+        with pytest.raises(UserError, match="cannot be preprocessed"):
+            Predictor(model).predict(np.ones(shape, np.float32), spacing)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 2, 3, 8, 8)])
@@ -350,12 +413,12 @@ def test_finished_logits_do_not_stay_on_the_device(model, images):
     assert done.result().device.type == "cpu"
 
 
-@pytest.mark.parametrize("name", ["small.png", "dataset.json"])
+@pytest.mark.parametrize("name", ["small.png", "small.npz", "small.pkl", "dataset.json"])
 def test_what_no_prediction_wrote_is_never_replaced(model, images, tmp_path, name, capsys):
     """Such as the labels of a training case, or a data set's own dataset.json."""
     (tmp_path / name).write_bytes(b"somebody's")
     with pytest.raises(SystemExit):
-        command([images / "small_0000.png"], tmp_path, model)
+        command([images / "small_0000.png"], tmp_path, model, "--save_probabilities")
     assert f"{tmp_path / name} would be replaced, and no prediction" in capsys.readouterr().err
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"somebody's"]
     (tmp_path / name).rename(tmp_path / "other.png")

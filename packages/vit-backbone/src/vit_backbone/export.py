@@ -75,7 +75,8 @@ def export_onnx(
     """Write a model as an ONNX file, once it was seen to answer as the model does.
 
     onnxruntime runs the file on the CPU at other batches (and sizes, where these are variable)
-    than the example's. Needs the extra ``[onnx]``.
+    than the example's. A variable size must be whole patches, which the file itself cannot ask for:
+    its logits lie elsewhere at another size. Needs the extra ``[onnx]``.
 
     Args:
         model: the model; see `export_program`.

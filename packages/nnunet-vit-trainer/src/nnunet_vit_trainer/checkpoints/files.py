@@ -71,11 +71,7 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         OSError: what the disk says, or that there is such a folder by now; the temporary folder is
             removed then, as after any error.
     """
-    for leftover in folder.parent.glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            ours = leftover.is_dir() and _TEMPORARY.search(leftover.name)
-            if ours and _is_left_behind(leftover, _SECONDS_OF_A_FOLDER):
-                shutil.rmtree(leftover)
+    _remove_left_folders(folder.parent)
     unfinished = folder.with_name(f".{folder.name}.{_owner()}.tmp")
     unfinished.mkdir()
     try:
@@ -85,6 +81,27 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def working_folder(parent: Path) -> Iterator[Path]:
+    """Yield a folder of this process's own in another one; in the end it is removed.
+
+    Its name begins with a dot. What killed processes left there goes as by `folder_written_whole`.
+
+    Args:
+        parent: where files are to be moved to from it; it exists.
+
+    Raises:
+        OSError: what the disk says.
+    """
+    _remove_left_folders(parent)
+    folder = parent / f".unfinished.{_owner()}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -97,6 +114,14 @@ def remove_leftovers(folder: Path) -> None:
         if _TEMPORARY.search(file.name) or _TEMPORARY_OF_0_1_0.search(file.name):
             with contextlib.suppress(OSError):  # another user's
                 file.unlink()
+
+
+def _remove_left_folders(parent: Path) -> None:
+    for leftover in parent.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            ours = leftover.is_dir() and _TEMPORARY.search(leftover.name)
+            if ours and _is_left_behind(leftover, _SECONDS_OF_A_FOLDER):
+                shutil.rmtree(leftover)
 
 
 def _owner() -> str:

@@ -28,6 +28,8 @@ def features() -> None:
         raise UserError(f"-o {arguments.o}: a file in a folder that is there is expected")
     if arguments.o.suffix.lower() != ".png":
         raise UserError(f"-o {arguments.o}: a PNG is written; a name that ends in .png is expected")
+    if arguments.o.resolve() in [image.resolve() for image in arguments.images]:
+        raise UserError(f"-o {arguments.o} would replace an image; use another name")
     if arguments.config and (arguments.f or arguments.chk):
         raise UserError("-f and -chk choose a checkpoint of --results; --config has none")
     by = _by_results if arguments.results else _by_config

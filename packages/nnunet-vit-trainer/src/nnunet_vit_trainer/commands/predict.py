@@ -29,7 +29,7 @@ def predict() -> None:
     begun = time.perf_counter()
     arguments = _parser().parse_args()
     from nnunet_vit_trainer.launch.checks import check_device
-    from nnunet_vit_trainer.prediction.files import predict_cases, prepare_output
+    from nnunet_vit_trainer.prediction.files import check_continued, predict_cases, prepare_output
     from nnunet_vit_trainer.prediction.predictor import Predictor
 
     check_device(arguments.device, 1)
@@ -49,6 +49,8 @@ def predict() -> None:
         sum_on_device=not arguments.not_on_device,
     )
     cases, found = _cases(arguments, predictor.ensemble.dataset["file_ending"])
+    if arguments.continue_prediction:
+        check_continued(predictor, arguments.o, vars(arguments))
     prepare_output(predictor, arguments.o, vars(arguments))
     if manifest is not None:
         _begin(manifest, arguments, model, predictor.ensemble.plans.plans, cases)
@@ -90,10 +92,10 @@ def _cases(arguments: argparse.Namespace, ending: str) -> tuple[list["Case"], in
     check_output(cases, arguments.o, ending)
     cases = part_of(cases, arguments.part_id, arguments.num_parts)
     found = len(cases)
+    wanted = arguments.save_probabilities
     if arguments.continue_prediction:
-        wanted = arguments.save_probabilities
         cases = not_done(cases, arguments.o, ending, probabilities=wanted)
-    check_replaced(cases, arguments.o, ending)
+    check_replaced(cases, arguments.o, ending, probabilities=wanted)
     return cases, found
 
 

@@ -138,7 +138,7 @@ def _paint(axes: Axes, mask: np.ndarray, colour: Any, fill: float = _FILL) -> No
     pixels = np.zeros((*mask.shape, 4))
     pixels[mask] = to_rgba(colour, fill)
     axes.imshow(pixels, interpolation="nearest", aspect=axes.get_aspect())
-    if not mask.all():
+    if not mask.all() and min(mask.shape) > 1:  # an outline needs two pixels each way
         for width, ink in ((2.6, "black"), (1.5, colour)):
             axes.contour(mask, levels=[0.5], colors=[ink], linewidths=width * POINTS)
 

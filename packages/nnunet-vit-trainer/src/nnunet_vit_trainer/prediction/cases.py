@@ -49,8 +49,10 @@ def find_cases(inputs: Sequence[Path], file_ending: str) -> list[Case]:
                 f"{file}: the model was trained on images that end in {file_ending!r}; {_REMEDY}"
             )
     if not folder and len(files) == 1:
-        name = files[0].name.removesuffix(file_ending)
-        return [Case(re.sub(r"_\d{4}$", "", name), (files[0],))]
+        name = re.sub(r"(?<=.)_\d{4}$", "", files[0].name.removesuffix(file_ending))
+        if not name:  # the mask would be a hidden file
+            raise UserError(f"{files[0]} has no name before {file_ending!r}")
+        return [Case(name, (files[0],))]
     return _grouped(files, file_ending)
 
 
@@ -104,7 +106,9 @@ def check_output(cases: Sequence[Case], output: Path, file_ending: str) -> None:
             raise UserError(f"the mask of {case.name} would replace the image {mask}; use other -o")
 
 
-def check_replaced(cases: Sequence[Case], output: Path, file_ending: str) -> None:
+def check_replaced(
+    cases: Sequence[Case], output: Path, file_ending: str, *, probabilities: bool
+) -> None:
     """Refuse a folder where something would be replaced that no prediction wrote.
 
     It may be that of the labels, or of a data set.
@@ -113,6 +117,7 @@ def check_replaced(cases: Sequence[Case], output: Path, file_ending: str) -> Non
         cases: to predict.
         output: the folder; it need not exist.
         file_ending: of masks.
+        probabilities: whether they and properties are written too.
 
     Raises:
         UserError: naming a file of it.
@@ -120,7 +125,9 @@ def check_replaced(cases: Sequence[Case], output: Path, file_ending: str) -> Non
     mark, *others = BESIDE_MASKS
     if (output / mark).is_file():
         return
-    for name in (*others, *(f"{case.name}{file_ending}" for case in cases)):
+    endings = (file_ending, ".npz", ".pkl") if probabilities else (file_ending,)
+    written = (f"{case.name}{ending}" for case in cases for ending in endings)
+    for name in (*others, *written):
         if (output / name).exists():
             raise UserError(
                 f"{output / name} would be replaced, and no prediction wrote it ({mark} is not "

@@ -113,9 +113,9 @@ def folds_of(folder: Path, asked: Sequence[int | str] | None, checkpoint: str) -
         UserError: none, or not those.
     """
     found = sorted(
-        file.parent.name.removeprefix("fold_")
-        for file in folder.glob(f"fold_*/{checkpoint}")
-        if re.fullmatch(FOLD_NAME, file.parent.name)
+        fold.name.removeprefix("fold_")
+        for fold in folder.glob("fold_*")
+        if re.fullmatch(FOLD_NAME, fold.name) and (fold / checkpoint).is_file()
     )
     there = ", ".join(found) or "none"
     if asked is None:

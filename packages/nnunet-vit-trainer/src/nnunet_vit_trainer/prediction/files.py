@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
+from nnunet_vit_trainer.checkpoints.files import working_folder
 from vit_backbone import UserError, reason_of
 
 from .batches import predicted
@@ -23,7 +23,8 @@ from .cases import BESIDE_MASKS, Case
 from .predictor import Predictor
 from .tiles import Canvas
 
-_UNFINISHED = ".unfinished"
+_DECIDING = ("f", "chk", "step_size", "disable_tta", "fast")
+"""Arguments of the command that masks depend on."""
 
 
 @dataclass
@@ -75,7 +76,6 @@ def predict_cases(
         on_progress: is told how many cases are predicted, with fractions of the one at hand.
     """
     course = Course()
-    (output / _UNFINISHED).mkdir(exist_ok=True)
     under_way: deque[tuple[Case, dict[str, Any]]] = deque()
     done = 0
 
@@ -91,7 +91,12 @@ def predict_cases(
             yield canvas
 
     written: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(writers) as writing:
+    with (
+        working_folder(output) as unfinished,  # others may predict into the same folder
+        ThreadPoolExecutor(readers) as reading,
+        ThreadPoolExecutor(writers) as writing,
+    ):
+        write = partial(_write, predictor, unfinished, output, probabilities, course)
         finished = predicted(
             canvases(reading),
             predictor.ensemble.networks,
@@ -106,13 +111,7 @@ def predict_cases(
             with course.measured("wait for writing"):  # not more in memory than writers can take
                 while len(written) > 2 * writers:
                     written.popleft().result()
-            written.append(
-                writing.submit(
-                    _write, predictor, case, canvas, properties, output, probabilities, course
-                )
-            )
-    with contextlib.suppress(OSError):  # another prediction into the same folder
-        (output / _UNFINISHED).rmdir()
+            written.append(writing.submit(write, case, canvas, properties))
     return course
 
 
@@ -137,20 +136,20 @@ def _read(predictor: Predictor, course: Course, case: Case) -> tuple[Canvas, dic
 
 def _write(
     predictor: Predictor,
-    case: Case,
-    canvas: Canvas,
-    properties: dict[str, Any],
+    working: Path,
     output: Path,
     probabilities: bool,
     course: Course,
+    case: Case,
+    canvas: Canvas,
+    properties: dict[str, Any],
 ) -> None:
     of = predictor.ensemble
-    unfinished = output / _UNFINISHED / case.name
+    unfinished = working / case.name
     mask = f"{case.name}{of.dataset['file_ending']}"
     try:
         with course.measured("resample and write"):
             logits = canvas.result().numpy()
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run
             unfinished.mkdir()
             export_prediction_from_logits(
                 logits,
@@ -165,7 +164,6 @@ def _write(
             # Some writers of images lay a file beside the mask. The mask last: it says done.
             for file in sorted(unfinished.iterdir(), key=lambda file: file.name == mask):
                 file.replace(output / file.name)
-            unfinished.rmdir()
     except Exception as error:  # a full disk, or what nnU-Net raises
         course.failed[case.name] = reason_of(error)
 
@@ -186,6 +184,45 @@ def prepare_output(predictor: Predictor, output: Path, arguments: dict[str, Any]
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in contents:
-            (output / name).write_text(json.dumps(content, indent=4, default=str))
+            (output / name).write_text(_text_of(content))
     except OSError as error:
         raise UserError(f"{output} cannot be written to: {reason_of(error)}") from error
+
+
+def check_continued(predictor: Predictor, output: Path, arguments: dict[str, Any]) -> None:
+    """Refuse to go on in a folder with masks of other plans, folds or options.
+
+    What nobody can tell any more passes: a run that was killed as it wrote that down, or stock
+    prediction's arguments.
+
+    Args:
+        predictor: the model.
+        output: a folder, which need not exist.
+        arguments: see `prepare_output`.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    asked, dataset, plans = (_read_json(output / name) for name in BESIDE_MASKS)
+    of, remedy = predictor.ensemble, "leave --continue_prediction away, or use other -o"
+    for before, now in ((dataset, of.dataset), (plans, of.plans.plans)):
+        if before and _text_of(before) != _text_of(now):
+            raise UserError(f"{output} holds masks of another model; {remedy}")
+    for name in _DECIDING:
+        if name in asked and asked[name] != arguments[name]:
+            raise UserError(
+                f"{output} holds masks that were predicted with {name}: {asked[name]}, not "
+                f"{arguments[name]}; {remedy}"
+            )
+
+
+def _text_of(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=4, default=str)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(file.read_text())
+        if isinstance(content, dict):
+            return content
+    return {}

@@ -11,7 +11,7 @@ from nnunetv2.inference.export_prediction import (
 )
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-from vit_backbone import UserError
+from vit_backbone import UserError, reason_of
 
 from .batches import predicted
 from .ensemble import load_ensemble
@@ -81,7 +81,8 @@ class Predictor:
             The canvas, and what nnU-Net needs to undo the preprocessing.
 
         Raises:
-            UserError: another number of channels than the model takes, or NaN or infinite pixels.
+            UserError: another number of channels than the model takes, no pixels, NaN or infinite
+                ones, or a size that the model's spacing leaves nothing of.
         """
         of = self.ensemble
         channels = determine_num_input_channels(of.plans, of.configuration, of.dataset)
@@ -91,9 +92,13 @@ class Predictor:
                 "CASE_0000, CASE_0001, ... is a channel; nnUNetv2_import_images_vit -o names them)"
             )
         preprocessor = of.configuration.preprocessor_class(verbose=False)
-        data, _, properties = preprocessor.run_case_npy(
-            image, None, properties, of.plans, of.configuration, of.dataset
-        )
+        try:
+            data, _, properties = preprocessor.run_case_npy(
+                image, None, properties, of.plans, of.configuration, of.dataset
+            )
+        except ValueError as error:
+            sizes = f"shape {image.shape}, spacing {properties['spacing']}"
+            raise UserError(f"it cannot be preprocessed ({sizes}): {reason_of(error)}") from error
         if not np.isfinite(data).all():  # stock predicts background everywhere then
             raise UserError("it has NaN or infinite pixels")
         canvas = Canvas(

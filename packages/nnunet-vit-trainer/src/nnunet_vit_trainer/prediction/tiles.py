@@ -142,8 +142,8 @@ class Canvas:
         mean: torch.Tensor | None = None
         for logits in self._sums:
             whole = torch.div(logits, self._weights, out=logits).cpu()
-            if torch.any(torch.isinf(whole)):
-                raise UserError("the network's logits are infinite in half precision")
+            if not torch.isfinite(whole).all():  # no class is the largest where one is NaN
+                raise UserError("the network's logits are NaN or infinite in half precision")
             own = whole[(slice(None), *self._unpad[1:])]
             mean = own if mean is None else mean.add_(own)
         assert mean is not None  # there is a member

@@ -159,7 +159,7 @@ def alone(images: Sequence[Item], files: int | None = None) -> list[Case]:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse names that no text is, or that are the same file on some systems.
+    """Refuse names that no text is, that nnU-Net's masks have, or that are one file somewhere.
 
     Args:
         names: of all cases.
@@ -171,6 +171,11 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if not name.isprintable():
             raise UserError(f"case {quoted(name)} has a name that cannot be printed; rename it")
+        if name.endswith("_seg"):
+            raise UserError(
+                f"case {quoted(name)} ends in _seg, as what nnU-Net preprocesses of masks does: it "
+                "would leave the case out; rename it"
+            )
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             raise UserError(

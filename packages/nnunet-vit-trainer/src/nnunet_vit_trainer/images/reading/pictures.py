@@ -17,7 +17,9 @@ Exif = Literal["apply", "ignore"]
 
 _COLOUR = {"LA": ("grey", "alpha"), "RGB": ("R", "G", "B"), "RGBA": ("R", "G", "B", "alpha")}
 _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_BITS_OF_TIFF = 258
+# Tags of TIFF; of extra channels, 0 says nothing of what they are.
+_BITS_OF_TIFF, _EXTRA_OF_TIFF, _FORMAT_OF_TIFF = 258, 338, 339
+_UNNAMED, _UNSIGNED = 0, 1
 _PNG_DEPTH_AT = 24
 _PNM_HEAD = 4096
 
@@ -64,12 +66,15 @@ def read_picture(
 
 
 def _is_deep_tiff(file: Path) -> bool:
-    """Whether PIL cannot read this TIFF, or would keep 8 bits of its values."""
+    """Whether PIL cannot read this TIFF, or would keep less than its values and channels."""
     try:
         with Image.open(file) as image:
             if not isinstance(image, TiffImagePlugin.TiffImageFile):
                 return False
-            return max(image.tag_v2.get(_BITS_OF_TIFF, (1,))) > 8
+            bits = image.tag_v2.get(_BITS_OF_TIFF, (1,))
+            unnamed = _UNNAMED in image.tag_v2.get(_EXTRA_OF_TIFF, ())
+            others = {*image.tag_v2.get(_FORMAT_OF_TIFF, (_UNSIGNED,))} != {_UNSIGNED}
+            return max(bits) > 8 or len(bits) > len(image.getbands()) or unnamed or others
     except UnidentifiedImageError:
         return True
 
