@@ -1,5 +1,7 @@
 """Which backbone a run builds: from a stranger's checkpoint, and with whose statistics."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,6 +153,29 @@ def test_weights_that_cannot_be_looked_for_have_moved(weights):
     backbone, found = find_backbone(model, None)
     gone = {"vit": {"backbone": backbone, "weights": found | {"file": "x" * 5000}}}
     assert recorded_backbone(model, gone)[1] == found
+
+
+def test_weights_that_moved_are_known_by_their_content(weights, tmp_path):
+    backbone, found = find_backbone(
+        ViTModelConfig(backbone="test_vit", checkpoint_path=str(weights)), None
+    )
+
+    def recorded(asked, **changed):
+        model = ViTModelConfig(backbone="test_vit", checkpoint_path=str(asked))
+        plans = {"vit": {"backbone": backbone, "weights": found | changed}}
+        return recorded_backbone(model, plans)[1]
+
+    copied = Path(shutil.copy(weights, tmp_path / "copied.pth"))
+    assert recorded(copied) == found  # which is there still
+    assert recorded(copied, file="/gone") == found | {"file": str(copied)}
+    assert recorded(tmp_path / "not there.pth", file="/gone")["file"] == "/gone"
+    other = tmp_path / "other.pth"
+    other.write_bytes(b"other weights")
+    for file in ("/gone", found["file"]):
+        with pytest.raises(UserError, match=r"checkpoint_path .*other\.pth has sha256"):
+            recorded(other, file=file)
+    # Of -pretrained_weights, which stood in the place of the config's own.
+    assert recorded(other, nnunet_checkpoint=True) == found | {"nnunet_checkpoint": True}
 
 
 def test_results_keep_the_statistics_that_they_were_trained_with(weights):

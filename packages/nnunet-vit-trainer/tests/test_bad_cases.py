@@ -164,6 +164,17 @@ def test_an_error_of_the_loss_is_laid_to_labels_it_cannot_take(error, folder):
         pass
 
 
+def test_a_batch_norm_of_one_value_says_what_to_change(folder):
+    one = torch.zeros(1, 2, 1, 1)
+    with (
+        pytest.raises(UserError, match=r"train\.batch_size .*decoder\.norm: group"),
+        naming_bad_cases(trainer_of(folder), [batch("good")]),
+    ):
+        torch.nn.BatchNorm2d(2)(one)
+    with pytest.raises(ValueError, match="another"), naming_bad_cases(trainer_of(folder), []):
+        raise ValueError("another")
+
+
 def test_what_data_workers_died_of_is_looked_for_in_all_cases(folder):
     save(folder, "bad", channels=2)
     trainer = trainer_of(folder)

@@ -195,7 +195,7 @@ def test_a_fold_is_one_of_the_splits(root):
         ({"train": ["a"], "val": ["gone", "lost"]}, "2 of 2 cases in 'val' .* such as 'gone'"),
         ({"train": [], "val": ["b"]}, "no case in 'train'"),
         ({"train": ["a"], "val": []}, "no case in 'val'"),
-        ({"train": [1], "val": ["b"]}, "1 of 1 cases in 'train' .* such as '1'"),
+        ({"train": [1], "val": ["b"]}, "1 in 'train' is no text; write \"1\""),
     ],
 )
 def test_a_split_that_data_workers_would_die_of_is_refused(split, said, root):

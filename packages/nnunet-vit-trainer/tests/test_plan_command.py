@@ -121,7 +121,10 @@ def test_plans_of_others_are_not_written_over(pictures, home, capsys):
     own = {"vit_planned": {"config": "other"}, "configurations": {"mine": {"patch_size": [1, 1]}}}
     (pictures / "nnUNetViTPlans.json").write_text(json.dumps(own))
     said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)
-    assert "was planned for config 'other'; give another name with -p, such as" in said
+    assert (
+        "was planned for config 'other'; give another name with -p, such as nnUNetViTPlans2,"
+        in said
+    )
     own["vit_planned"]["config"] = "tiny"
     (pictures / "nnUNetViTPlans.json").write_text(json.dumps(own))
     call(plan, 900, "--config", "tiny.yaml", "-gpu_memory_target", 4)

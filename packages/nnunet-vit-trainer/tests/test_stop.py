@@ -343,6 +343,9 @@ def test_a_stop_file_that_is_left_or_cannot_come_is_refused(tmp_path):
     for name, said in [("gone/enough", "no folder 'gone'"), (str(tmp_path), "it is a folder")]:
         with pytest.raises(UserError, match=said):
             check_stop_file(name, tmp_path)
+    for name in ("progress.png", "checkpoint_best.pth", str(tmp_path / "training_log_1.txt")):
+        with pytest.raises(UserError, match=r"a training writes .* itself"):
+            check_stop_file(name, tmp_path)
     (tmp_path / "enough").touch()
     with pytest.raises(UserError, match=r"train\.stop_file: .*enough is there already.*--val"):
         check_stop_file("enough", tmp_path)

@@ -114,15 +114,35 @@ def recorded_backbone(
     Args:
         model: the config's section.
         existing: the plans of the results.
+
+    Raises:
+        UserError: the config names a file of other weights.
     """
     ours = existing[PLANS_KEY]
     weights = ours["weights"]
     asked = resolve_backbone(model.backbone, model.backbone_size)
-    # Path's raises where a folder on the way is closed to this user.
-    if weights and model.checkpoint_path and not os.path.exists(weights.get("file", "")):  # noqa: PTH110
-        moved = Path(os.path.expanduser(model.checkpoint_path)).resolve()
-        weights = weights | {"file": str(moved)}
+    if weights and model.checkpoint_path:
+        weights = _moved(weights, Path(os.path.expanduser(model.checkpoint_path)).resolve())
     return ours["backbone"] | {"asked": asked}, weights
+
+
+def _moved(weights: dict[str, Any], asked: Path) -> dict[str, Any]:
+    """Name the file that the config asks for, if it holds the recorded weights."""
+    from nnunet_vit_trainer.checkpoints.base_weights import NNUNET_CHECKPOINT
+    from vit_backbone import sha256_of
+
+    file, expected = weights.get("file", ""), weights.get("sha256")
+    # Path's raises where a folder on the way is closed to this user.
+    if str(asked) == file or not os.path.exists(asked):  # noqa: PTH110
+        return weights
+    if (found := sha256_of(asked)) != expected:
+        if weights.get(NNUNET_CHECKPOINT):  # the config's own file was not what training began with
+            return weights
+        raise UserError(
+            f"model.checkpoint_path {asked} has sha256 {found}, and these results were trained "
+            f"from a file of sha256 {expected}: give that one, or rename the config to train anew"
+        )
+    return weights if os.path.exists(file) else weights | {"file": str(asked)}  # noqa: PTH110
 
 
 def _backbone_of(checkpoint_file: Path, asked: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from vit_backbone import UserError, quoted, shorten
 from .request import TRAINERS, Request
 
 _NNUNETS_SPLITS = 5
+_SMALLEST_TILE = 4  # nnU-Net's blur reflects up to 3 pixels
+_WRITTEN = r"progress\.png|overlay\.png|report\.html|debug\.json|training_log.*|checkpoint_.*"
 
 
 def check_arguments(request: Request) -> None:
@@ -92,7 +96,10 @@ def _check_split(split: dict[str, Any], cases: set[str], source: str) -> None:
     for part in ("train", "val"):
         if not split[part]:
             raise UserError(f"{source}: it has no case in {part!r}; write at least one")
-        if gone := sorted({*map(str, split[part])} - cases):
+        for name in split[part]:
+            if not isinstance(name, str):
+                raise UserError(f'{source}: {name!r} in {part!r} is no text; write "{name}"')
+        if gone := sorted({*split[part]} - cases):
             raise UserError(
                 f"{source}: {len(gone)} of {len(split[part])} cases in {part!r} are not among the "
                 f"preprocessed ones, such as {quoted(gone[0])}; preprocess anew, or mend the file"
@@ -107,8 +114,9 @@ def check_channels(names: dict[str, str], schemes: list[str]) -> None:
         schemes: the plans' normalization_schemes, one per channel of the preprocessed data.
     """
     if len(names) != len(schemes):
+        listed = shorten(", ".join(map(str, names.values())), 60)
         raise UserError(
-            f"dataset.json names {len(names)} channels ({shorten(', '.join(names.values()), 60)}), "
+            f"dataset.json names {len(names)} channels ({listed}), "
             f"the plans have {len(schemes)}; plan and preprocess anew, or mend dataset.json"
         )
 
@@ -123,6 +131,10 @@ def check_stop_file(stop_file: str, fold_folder: Path) -> None:
     file = stop_file_of(stop_file, fold_folder)
     if file is None:
         return
+    if file.parent == fold_folder and re.fullmatch(_WRITTEN, file.name):
+        raise UserError(
+            f"train.stop_file: a training writes {file.name} itself, and would end; name another"
+        )
     if is_there(file):
         raise UserError(
             f"train.stop_file: {file} is there already, so the run would end after its first "
@@ -132,6 +144,37 @@ def check_stop_file(stop_file: str, fold_folder: Path) -> None:
         raise UserError(
             f"train.stop_file: {file} cannot become a file: it is a folder, or there is no folder "
             f"{file.parent.name!r} for it"
+        )
+
+
+def check_tile(patch_size: Sequence[int], strides: Sequence[Sequence[int]] | None) -> None:
+    """Refuse a tile that nnU-Net's augmentation, or its targets of deep supervision, die of.
+
+    Args:
+        patch_size: height and width in pixels.
+        strides: of the auxiliary outputs, and one more; ``None`` without deep supervision.
+    """
+    least, why = _SMALLEST_TILE, "nnU-Net blurs tiles"
+    coarsest = prod(stride[0] for stride in (strides or ())[:-1])
+    if round(min(patch_size) / coarsest) < 1:  # as nnU-Net rounds
+        least, why = coarsest // 2 + 1, f"deep supervision has targets of 1/{coarsest} of it"
+    if min(patch_size) < least:
+        height, width = patch_size
+        raise UserError(
+            f"a tile of {height}x{width} px is too thin to train: {why}, so each side needs "
+            f"{least}; set train.patch_size, which may be larger than the images"
+        )
+
+
+def check_checkpoints(fold_folder: Path) -> None:
+    """Refuse to train without checkpoints beside those of another run.
+
+    Its validation would stand beside weights that it is not of.
+    """
+    if any(fold_folder.glob("checkpoint_*.pth")):
+        raise UserError(
+            f"{fold_folder} holds checkpoints, which --disable_checkpointing would leave beside "
+            "another training's validation; move them away, or copy the config to another name"
         )
 
 

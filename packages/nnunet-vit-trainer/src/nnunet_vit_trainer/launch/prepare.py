@@ -26,9 +26,11 @@ from .checks import (
     check_arguments,
     check_batch,
     check_channels,
+    check_checkpoints,
     check_device,
     check_fold,
     check_stop_file,
+    check_tile,
 )
 from .claim import check_plans_file, claim_results, owned_plans, write_json
 from .locks import hold_fold
@@ -61,17 +63,22 @@ def prepare(request: Request) -> Prepared:
     resumes = _finds_checkpoints(fold_folder, request)
     if request.mode != "validate":
         check_stop_file(config.train.stop_file, fold_folder)
+        if not request.checkpoints:
+            check_checkpoints(fold_folder)
     check_fold(request.fold, dataset_folder, settings["data_identifier"], resumes=resumes)
     check_device(request.device, request.processes)
     with _naming(request.config):
         derived, tried = _derive(request, config, plans, existing, resumes)
     derived[PLANS_KEY]["data"] = data
     derived = json.loads(json.dumps(derived))  # existing ones were: JSON has no tuples
+    planned = derived["configurations"][request.configuration]
+    if request.mode != "validate":
+        check_tile(planned["patch_size"], planned["architecture"]["arch_kwargs"].get("strides"))
     if existing is not None:
         leave_unnamed(derived, existing, set(config.model.decoder.options()))
         refuse_other_model(derived, existing, results)
     if derived["configurations"] != tried:
-        try_to_build(derived["configurations"][request.configuration], allow_hybrid=resumes)
+        try_to_build(planned, allow_hybrid=resumes)
     return Prepared(dataset, derived, str(results))
 
 

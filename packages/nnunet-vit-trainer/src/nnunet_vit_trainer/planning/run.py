@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +118,10 @@ def _kept_configurations(file: Path, config_name: str) -> dict[str, Any]:
     if not os.path.isfile(file):
         return {}
     plans = read_json(file)
-    another = f"give another name with -p, such as nnUNetViTPlans_{config_name}"
+    # Not with the config's name behind "_": so trainings name the plans that they derive.
+    free = (f"nnUNetViTPlans{number}" for number in count(2))
+    free_name = next(name for name in free if not file.with_name(f"{name}.json").exists())
+    another = f"give another name with -p, such as {free_name}"
     planned = plans.get(PLANNED_KEY)
     if not isinstance(planned, dict) or PLANS_KEY in plans:
         raise UserError(f"{file} was not written by nnUNetv2_plan_vit; {another}")

@@ -127,13 +127,20 @@ def naming_bad_cases(
         batches: of nnU-Net's loaders.
 
     Raises:
-        UserError: naming them, in place of the loss's error.
+        UserError: naming them, in place of the loss's error; or a batch norm of a single value.
     """
     try:
         yield
     except (RuntimeError, IndexError):
         refuse_bad_cases(trainer, cases_of(batches), pixels=False)
         raise
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "a batch norm has one value per channel, of which it knows no variance; use a larger "
+            "train.batch_size or train.patch_size, or model.decoder.norm: group"
+        ) from error
 
 
 def name_what_failed_in_workers(trainer: nnUNetTrainer, error: Exception) -> None:
