@@ -79,6 +79,9 @@ def test_onnx_answers_any_batch_and_size_in_whole_patches(name, options, tmp_pat
         torch.testing.assert_close(
             run(tmp_path / "model.onnx", image), model(image), rtol=0, atol=1e-4
         )
+    for rows, columns in ((5 * patch + 1, 5 * patch), (5 * patch, 4 * patch - 1)):
+        with pytest.raises(Exception, match=f"must_be_multiples_of_{patch}_and_{patch}"):
+            run(tmp_path / "model.onnx", torch.randn(1, 2, rows, columns))
 
 
 @pytest.mark.parametrize(("name", "options"), BACKBONES.items())

@@ -75,8 +75,8 @@ def export_onnx(
     """Write a model as an ONNX file, once it was seen to answer as the model does.
 
     onnxruntime runs the file on the CPU at other batches (and sizes, where these are variable)
-    than the example's. A variable size must be whole patches, which the file itself cannot ask for:
-    its logits lie elsewhere at another size. Needs the extra ``[onnx]``.
+    than the example's. At a size that is not whole patches, where these are variable, the file
+    fails at a node that says so. Needs the extra ``[onnx]``.
 
     Args:
         model: the model; see `export_program`.
@@ -124,6 +124,8 @@ def export_onnx(
             f"{_first_line(error)}; use export_program"
         ) from error
     assert onnx_program is not None  # with dynamo
+    if size is None:
+        _ask_for_whole_patches(onnx_program.model, model.backbone.patch_embed.patch_size)
     _forget_origins(onnx_program.model)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         written = Path(folder) / file.name
@@ -132,6 +134,39 @@ def export_onnx(
         for part in Path(folder).iterdir():
             part.replace(file.parent / part.name)
     return difference
+
+
+def _ask_for_whole_patches(model: Any, patch_size: Sequence[int]) -> None:
+    """Let a file fail at other sizes: its logits would be of the right size and lie elsewhere.
+
+    ONNX cannot refuse. What the sides leave when divided is an index into a single zero, which is
+    added to the image.
+    """
+    from onnxscript import ir
+
+    graph = model.graph
+    (image,) = graph.inputs
+    patch, zero = (
+        ir.Value(name=f"whole_patches_{name}", const_value=ir.tensor(values))
+        for name, values in (
+            ("side", torch.tensor(patch_size).numpy()),
+            ("zero", torch.zeros(1).numpy()),
+        )
+    )
+    for value in (patch, zero):
+        graph.register_initializer(value)
+    name = f"height_and_width_must_be_multiples_of_{patch_size[0]}_and_{patch_size[1]}"
+    sides = ir.node("Shape", [image], {"start": 2})
+    left = ir.node("Mod", [*sides.outputs, patch])
+    zeros = ir.node("Gather", [zero, *left.outputs], name=name)
+    nothing = ir.node("ReduceSum", zeros.outputs, {"keepdims": 0})
+    same = ir.node("Add", [image, *nothing.outputs])
+    (checked,) = same.outputs
+    checked.name, checked.type, checked.shape = "checked_image", image.type, image.shape
+    for node, index in tuple(image.uses()):
+        if node not in (sides, same):
+            node.replace_input_with(index, checked)
+    graph.insert_before(graph[0], [sides, left, zeros, nothing, same])
 
 
 def _forget_origins(model: Any) -> None:
