@@ -77,6 +77,17 @@ def test_every_result_has_a_row_the_best_first_and_those_without_dice_last(found
     assert dice.rows[3] == ["4", "-", "-", "-", "-"]
 
 
+def test_a_result_whose_dice_are_all_of_nothing_is_not_the_best(results, tmp_path, monkeypatch):
+    """nnU-Net writes NaN where neither mask has a class."""
+    nothing = write_model(tmp_path, "nnUNetTrainer__nnUNetPlans_a__2d")
+    write_fold(nothing, 0, of_cases(None, None))
+    write_fold(write_model(tmp_path, BETTER), 0, of_cases(0.9, 0.9))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    found = collect("900", tolerance=None)
+    assert [result.name for result in found.results] == [BETTER, nothing.name]
+    assert found.against.name == BETTER
+
+
 def test_costs_are_told_for_ours_and_stock_and_are_not_invented(found):
     rows = table(found, "Costs").rows
     assert rows[1][1].endswith(" M")

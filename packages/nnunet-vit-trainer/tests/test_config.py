@@ -203,3 +203,33 @@ def test_a_typo_is_answered_by_the_command_before_torch_is_imported(write):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert "did you mean 'r'?" in done.stderr
+
+
+THEIRS = """
+from vit_backbone import UserError, head_factory
+
+class Shape: ...
+
+def check_options(width, shape):
+    if width < 1:
+        raise UserError(f"width {width}: at least 1")
+
+@head_factory
+def create_segmentation_model(
+    backbone, num_classes, *, width: int = 64, shape: int | Shape = 3
+): ...
+"""
+
+
+def test_a_strangers_options_are_checked_with_their_defaults(tmp_path, monkeypatch):
+    """As its factory does; and a class of its own is no type that can be checked here."""
+    (tmp_path / "their_checked_head.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = "model: {model_path: their_checked_head, backbone: test_vit, decoder: {%s}}"
+    file = tmp_path / "theirs.yaml"
+    for options in ("", "shape: 4", "width: 2, shape: 4"):
+        file.write_text(model % options)
+        load_config(file)
+    file.write_text(model % "width: 0, shape: 4")
+    with pytest.raises(ConfigError, match=r"model\.decoder\.width 0: at least 1"):
+        load_config(file)

@@ -124,8 +124,20 @@ def test_going_on_with_another_model_or_other_options_is_refused(model, images, 
         return capsys.readouterr().err
 
     said = refused("-f", "1", "--fast")
-    assert "predicted with f: ['0'], not ['1']; leave --continue_prediction away" in said
-    assert "predicted with fast: True, not False" in refused("-f", "0")
+    assert "masks of another model or options (weights); leave --continue_prediction away" in said
+    assert "options (weights)" in refused("--fast")  # with no -f, both folds
+    assert "options (step)" in refused("-f", "0", "--disable_tta")
+    assert "options (mirroring)" in refused("-f", "0", "-step_size", "0.8")
+    spelled = ("-f", "0", "--disable_tta", "-step_size", "0.8")  # which is --fast
+    command(one, tmp_path, model, *spelled, "--continue_prediction")
+    trained = shutil.copytree(model, tmp_path / "anew" / model.name)
+    content = torch.load(trained / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    next(iter(content["network_weights"].values())).add_(0.1)
+    torch.save(content, trained / "fold_0" / "checkpoint_final.pth")
+    with pytest.raises(SystemExit):
+        command(one, tmp_path, trained, *same, "--continue_prediction")
+    assert "options (weights)" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "anew")
     plans = json.loads((tmp_path / "plans.json").read_text())
     (tmp_path / "plans.json").write_text(json.dumps(plans | {"plans_name": "other"}))
     assert "holds masks of another model" in refused(*same)

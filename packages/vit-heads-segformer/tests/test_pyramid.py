@@ -24,6 +24,14 @@ def plain_form(head, features):
     return logits[..., : height * head.scale, : width * head.scale]
 
 
+def test_taps_that_are_a_pyramid_already_are_refused():
+    """Whose channels are equal, as those of most pyramids."""
+    taps = [torch.randn(1, 8, 24 // stride, 24 // stride) for stride in (1, 2, 4, 8)]
+    with pytest.raises(UserError, match=r"sizes \[\(24, 24\), \(12, 12\).*neck='none'"):
+        SegFormerHead([8] * 4, 2, 16, neck="pyramid")(taps, taps[0])
+    SegFormerHead([8] * 4, 2, 16, neck="none")(taps, taps[0])
+
+
 @pytest.mark.parametrize("grid", [(4, 6), (3, 5), (1, 1)])
 @pytest.mark.parametrize("options", [{}, {"norm": "batch"}, {"upsample": "deconv"}], ids=str)
 def test_the_folded_pyramid_equals_the_plain_form_in_values_and_gradients(grid, options):

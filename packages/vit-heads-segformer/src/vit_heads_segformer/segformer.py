@@ -119,9 +119,12 @@ class SegFormerHead(nn.Module):
             with (B, K, h, w) behind it, where the head has it.
 
         Raises:
-            UserError: another number of taps than the head was built for.
+            UserError: another number of taps than the head was built for, or with a neck taps of
+                several sizes.
         """
         check_taps(features, len(self.projections))
+        if self.neck is not None and not torch.compiler.is_compiling():
+            _refuse_a_pyramid(features)
         fused = self.upsample(self._fused(features))
         if self.neck is not None:
             # It made an odd grid even. By padding with less than nothing: torch.export fixes the
@@ -158,6 +161,15 @@ class SegFormerHead(nn.Module):
             mixers = [fuse @ project.weight.flatten(1) for fuse, project in pairs]
             biases = [fuse @ p.bias for fuse, p in pairs if p.bias is not None]  # all have one
             return mixers, sum(biases[1:], start=biases[0])
+
+
+def _refuse_a_pyramid(features: Sequence[torch.Tensor]) -> None:
+    sizes = [tuple(tap.shape[-2:]) for tap in features]
+    if len(set(sizes)) > 1:
+        raise UserError(
+            f"taps of the sizes {sizes}: a neck makes a pyramid of taps of one size; taps that "
+            "are one already need neck='none'"
+        )
 
 
 class SegFormerSegmentationModel(ViTSegmentationModel):

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_vit_trainer.config.names import DEFAULT_TRAINER
 from vit_backbone import UserError
@@ -29,6 +29,7 @@ def predict() -> None:
     begun = time.perf_counter()
     arguments = _parser().parse_args()
     from nnunet_vit_trainer.launch.checks import check_device
+    from nnunet_vit_trainer.prediction.ensemble import folds_of
     from nnunet_vit_trainer.prediction.files import check_continued, predict_cases, prepare_output
     from nnunet_vit_trainer.prediction.predictor import Predictor
 
@@ -49,11 +50,15 @@ def predict() -> None:
         sum_on_device=not arguments.not_on_device,
     )
     cases, found = _cases(arguments, predictor.ensemble.dataset["file_ending"])
+    folds = folds_of(model, arguments.f, arguments.chk)
+    weights = [model / f"fold_{fold}" / arguments.chk for fold in folds]
     if arguments.continue_prediction:
-        check_continued(predictor, arguments.o, vars(arguments))
-    prepare_output(predictor, arguments.o, vars(arguments))
+        check_continued(predictor, arguments.o, weights)
+    prepare_output(predictor, arguments.o, vars(arguments), weights)
     if manifest is not None:
-        _begin(manifest, arguments, model, predictor.ensemble.plans.plans, cases)
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        names = [case.name for case in cases]
+        manifest.begin(model, predictor.ensemble.plans.plans, weights, command, names)
     loaded = time.perf_counter()
     with _progress(len(cases), arguments.disable_progress_bar) as on_progress:
         course = predict_cases(
@@ -97,25 +102,6 @@ def _cases(arguments: argparse.Namespace, ending: str) -> tuple[list["Case"], in
         cases = not_done(cases, arguments.o, ending, probabilities=wanted)
     check_replaced(cases, arguments.o, ending, probabilities=wanted)
     return cases, found
-
-
-def _begin(
-    manifest: "Manifest",
-    arguments: argparse.Namespace,
-    model: Path,
-    plans: dict[str, Any],
-    cases: list["Case"],
-) -> None:
-    from nnunet_vit_trainer.prediction.ensemble import folds_of
-
-    folds = folds_of(model, arguments.f, arguments.chk)
-    manifest.begin(
-        model,
-        plans,
-        [model / f"fold_{fold}" / arguments.chk for fold in folds],
-        [Path(sys.argv[0]).name, *sys.argv[1:]],
-        [case.name for case in cases],
-    )
 
 
 def _step(arguments: argparse.Namespace) -> float:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import threading
 import time
+import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +25,8 @@ from .cases import BESIDE_MASKS, Case
 from .predictor import Predictor
 from .tiles import Canvas
 
-_DECIDING = ("f", "chk", "step_size", "disable_tta", "fast")
-"""Arguments of the command that masks depend on."""
+_OPTIONS = "vit_options"
+"""The key of what masks depend on, beside nnU-Net's arguments."""
 
 
 @dataclass
@@ -168,18 +170,22 @@ def _write(
         course.failed[case.name] = reason_of(error)
 
 
-def prepare_output(predictor: Predictor, output: Path, arguments: dict[str, Any]) -> None:
+def prepare_output(
+    predictor: Predictor, output: Path, arguments: dict[str, Any], weights: Sequence[Path]
+) -> None:
     """Make the folder of masks, with what nnU-Net lays beside them to ensemble and postprocess.
 
     Args:
         predictor: the model.
         output: a folder, which need not exist.
         arguments: of the command, for ``predict_from_raw_data_args.json``.
+        weights: the checkpoints of the folds.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     of = predictor.ensemble
+    arguments = arguments | {_OPTIONS: _options_of(predictor, weights)}
     contents = zip(BESIDE_MASKS, (arguments, of.dataset, of.plans.plans), strict=True)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -189,31 +195,49 @@ def prepare_output(predictor: Predictor, output: Path, arguments: dict[str, Any]
         raise UserError(f"{output} cannot be written to: {reason_of(error)}") from error
 
 
-def check_continued(predictor: Predictor, output: Path, arguments: dict[str, Any]) -> None:
-    """Refuse to go on in a folder with masks of other plans, folds or options.
+def check_continued(predictor: Predictor, output: Path, weights: Sequence[Path]) -> None:
+    """Refuse to go on in a folder with masks of another model, other folds or other options.
 
     What nobody can tell any more passes: a run that was killed as it wrote that down, or stock
-    prediction's arguments.
+    prediction's.
 
     Args:
         predictor: the model.
         output: a folder, which need not exist.
-        arguments: see `prepare_output`.
+        weights: see `prepare_output`.
 
     Raises:
         UserError: naming what differs.
     """
-    asked, dataset, plans = (_read_json(output / name) for name in BESIDE_MASKS)
+    arguments, dataset, plans = (_read_json(output / name) for name in BESIDE_MASKS)
     of, remedy = predictor.ensemble, "leave --continue_prediction away, or use other -o"
-    for before, now in ((dataset, of.dataset), (plans, of.plans.plans)):
-        if before and _text_of(before) != _text_of(now):
+    for there, own in ((dataset, of.dataset), (plans, of.plans.plans)):
+        if there and _text_of(there) != _text_of(own):
             raise UserError(f"{output} holds masks of another model; {remedy}")
-    for name in _DECIDING:
-        if name in asked and asked[name] != arguments[name]:
-            raise UserError(
-                f"{output} holds masks that were predicted with {name}: {asked[name]}, not "
-                f"{arguments[name]}; {remedy}"
-            )
+    options, before = _options_of(predictor, weights), arguments.get(_OPTIONS)
+    if not isinstance(before, dict):
+        return
+    for name, value in options.items():
+        if before.get(name) != value:
+            raise UserError(f"{output} holds masks of another model or options ({name}); {remedy}")
+
+
+def _options_of(predictor: Predictor, weights: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "weights": {file.parent.name: _checksum_of(file) for file in sorted(weights)},
+        "step": predictor.step,
+        "mirroring": [list(axes) for axes in predictor.mirrors],
+    }
+
+
+def _checksum_of(checkpoint: Path) -> str:
+    """Return a checksum of the checksums that torch lays into a checkpoint, without reading it."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            parts = [(part.file_size, part.CRC) for part in archive.infolist()]
+    except zipfile.BadZipFile:  # of torch before 1.6
+        parts = [(checkpoint.stat().st_size, 0)]
+    return f"{zlib.crc32(repr(parts).encode()):08x}"
 
 
 def _text_of(content: dict[str, Any]) -> str:

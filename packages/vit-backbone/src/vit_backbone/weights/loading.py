@@ -46,6 +46,9 @@ def load_weights(
     """Fill every tensor of a backbone from a file; a backbone that carries LoRA is filled too.
 
     The layout is read off the file's keys (`layouts`). Nothing is changed unless everything fits.
+    Values alone are taken: how DINOv2 resamples its position embedding, MedDINOv3's epsilon and
+    which channels were trained are decided where a backbone is built (`create_backbone`, with the
+    file as ``checkpoint_path``).
 
     Args:
         backbone: a timm ViT; adapters are left alone, the layers under them are filled. Only

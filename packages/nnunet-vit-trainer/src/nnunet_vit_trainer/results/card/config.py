@@ -30,7 +30,7 @@ def card_of_config(file_or_name: str | Path) -> schema.ModelCard:
         file_or_name: a YAML file, or the name of a shipped config.
 
     Raises:
-        UserError: one that `nnUNetv2_train_vit` would refuse, or a weight file that cannot be read.
+        UserError: one that `load_config` refuses, or a weight file that cannot be read.
     """
     config = load_config(file_or_name)
     model = config.model

@@ -1,5 +1,6 @@
 """Collect what is known of all results of a data set."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ def find_result(results: Sequence[Result], asked: str) -> Result:
 
 
 def _best(results: list[Result]) -> Result | None:
-    return results[0] if results[0].dice else None
+    best = results[0]
+    return best if best.dice and not math.isnan(best.mean_dice().mean) else None
 
 
 def _count(result: Result) -> None:

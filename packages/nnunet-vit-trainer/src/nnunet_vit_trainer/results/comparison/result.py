@@ -1,5 +1,6 @@
 """One result of a data set: a model's folder in nnUNet_results, ours or stock nnU-Net's."""
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,8 @@ def read_results(
 
 
 def _by_dice(result: Result) -> tuple[bool, float]:
-    return not result.dice, -result.mean_dice().mean if result.dice else 0.0
+    dice = result.mean_dice().mean if result.dice else math.nan
+    return math.isnan(dice), 0.0 if math.isnan(dice) else -dice
 
 
 def _read(folder: Path, wanted: Sequence[str], leave_out: Collection[str]) -> Result:
