@@ -29,8 +29,9 @@ def predict() -> None:
     begun = time.perf_counter()
     arguments = _parser().parse_args()
     from nnunet_vit_trainer.launch.checks import check_device
+    from nnunet_vit_trainer.prediction.continuing import check_continued
     from nnunet_vit_trainer.prediction.ensemble import folds_of
-    from nnunet_vit_trainer.prediction.files import check_continued, predict_cases, prepare_output
+    from nnunet_vit_trainer.prediction.files import predict_cases, prepare_output
     from nnunet_vit_trainer.prediction.predictor import Predictor
 
     check_device(arguments.device, 1)

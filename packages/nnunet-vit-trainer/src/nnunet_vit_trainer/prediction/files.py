@@ -1,11 +1,8 @@
 """Prediction of files: read, predict and write at the same time, in threads of one process."""
 
 import contextlib
-import json
 import threading
 import time
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,11 +19,9 @@ from vit_backbone import UserError, reason_of
 
 from .batches import predicted
 from .cases import BESIDE_MASKS, Case
+from .continuing import OPTIONS, options_of, text_of
 from .predictor import Predictor
 from .tiles import Canvas
-
-_OPTIONS = "vit_options"
-"""The key of what masks depend on, beside nnU-Net's arguments."""
 
 
 @dataclass
@@ -185,68 +180,11 @@ def prepare_output(
         UserError: the folder cannot be written to.
     """
     of = predictor.ensemble
-    arguments = arguments | {_OPTIONS: _options_of(predictor, weights)}
+    arguments = arguments | {OPTIONS: options_of(predictor, weights)}
     contents = zip(BESIDE_MASKS, (arguments, of.dataset, of.plans.plans), strict=True)
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in contents:
-            (output / name).write_text(_text_of(content))
+            (output / name).write_text(text_of(content))
     except OSError as error:
         raise UserError(f"{output} cannot be written to: {reason_of(error)}") from error
-
-
-def check_continued(predictor: Predictor, output: Path, weights: Sequence[Path]) -> None:
-    """Refuse to go on in a folder with masks of another model, other folds or other options.
-
-    What nobody can tell any more passes: a run that was killed as it wrote that down, or stock
-    prediction's.
-
-    Args:
-        predictor: the model.
-        output: a folder, which need not exist.
-        weights: see `prepare_output`.
-
-    Raises:
-        UserError: naming what differs.
-    """
-    arguments, dataset, plans = (_read_json(output / name) for name in BESIDE_MASKS)
-    of, remedy = predictor.ensemble, "leave --continue_prediction away, or use other -o"
-    for there, own in ((dataset, of.dataset), (plans, of.plans.plans)):
-        if there and _text_of(there) != _text_of(own):
-            raise UserError(f"{output} holds masks of another model; {remedy}")
-    options, before = _options_of(predictor, weights), arguments.get(_OPTIONS)
-    if not isinstance(before, dict):
-        return
-    for name, value in options.items():
-        if before.get(name) != value:
-            raise UserError(f"{output} holds masks of another model or options ({name}); {remedy}")
-
-
-def _options_of(predictor: Predictor, weights: Sequence[Path]) -> dict[str, Any]:
-    return {
-        "weights": {file.parent.name: _checksum_of(file) for file in sorted(weights)},
-        "step": predictor.step,
-        "mirroring": [list(axes) for axes in predictor.mirrors],
-    }
-
-
-def _checksum_of(checkpoint: Path) -> str:
-    """Return a checksum of the checksums that torch lays into a checkpoint, without reading it."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            parts = [(part.file_size, part.CRC) for part in archive.infolist()]
-    except zipfile.BadZipFile:  # of torch before 1.6
-        parts = [(checkpoint.stat().st_size, 0)]
-    return f"{zlib.crc32(repr(parts).encode()):08x}"
-
-
-def _text_of(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=4, default=str)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads(file.read_text())
-        if isinstance(content, dict):
-            return content
-    return {}
