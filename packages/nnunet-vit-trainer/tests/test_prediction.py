@@ -146,6 +146,31 @@ def test_going_on_with_another_model_or_other_options_is_refused(model, images, 
     assert {file.name for file in tmp_path.iterdir()} == before
 
 
+def test_what_an_earlier_model_left_is_not_taken_for_done(model, images, tmp_path, capsys):
+    """The run that replaces it may fail, or be killed, before it comes to a case."""
+    inputs = shutil.copytree(images, tmp_path / "images")
+    out = tmp_path / "out"
+    command(inputs, out, model, "--fast", "--save_probabilities")
+    (inputs / "small_0000.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit):
+        command(inputs, out, model, "--disable_tta")
+    assert not list(out.glob("small.*"))
+    assert not list(out.glob("*.npz"))  # of another model than the masks
+    shutil.copy(images / "small_0000.png", inputs)
+    command(inputs, out, model, "--disable_tta", "--continue_prediction")
+    assert f"1 of {len(SIZES)} cases" in capsys.readouterr().out
+    # A part alone, by other options: nobody can go on there as if all masks were of one kind.
+    one = [inputs / "small_0000.png"]
+    command(one, out, model, "--fast")
+    for options in ("--fast", "--disable_tta"):
+        with pytest.raises(SystemExit):
+            command(inputs, out, model, options, "--continue_prediction")
+    command(inputs, out, model, "--fast")
+    command(inputs, out, model, "--fast", "--continue_prediction")
+    command(one, out, model, "--fast")
+    command(inputs, out, model, "--fast", "--continue_prediction")
+
+
 def test_another_prediction_into_the_same_folder_ends_without_a_trace(model, images, tmp_path):
     """As the parts of ``-num_parts`` do: the shorter part is done before the longer one writes."""
     predictor = Predictor(model, (0,), mirror=False)

@@ -55,7 +55,8 @@ def predict() -> None:
     weights = [model / f"fold_{fold}" / arguments.chk for fold in folds]
     if arguments.continue_prediction:
         check_continued(predictor, arguments.o, weights)
-    prepare_output(predictor, arguments.o, vars(arguments), weights)
+    continued = arguments.continue_prediction
+    prepare_output(predictor, arguments.o, vars(arguments), weights, cases, continued=continued)
     if manifest is not None:
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         names = [case.name for case in cases]

@@ -10,7 +10,7 @@ from typing import Any
 
 from vit_backbone import UserError
 
-from .cases import BESIDE_MASKS
+from .cases import BESIDE_MASKS, Case
 from .predictor import Predictor
 
 OPTIONS = "vit_options"
@@ -42,6 +42,40 @@ def check_continued(predictor: Predictor, output: Path, weights: Sequence[Path])
     for name, value in options.items():
         if before.get(name) != value:
             raise UserError(f"{output} holds masks of another model or options ({name}); {remedy}")
+
+
+def begin_anew(
+    predictor: Predictor, output: Path, cases: Sequence[Case], weights: Sequence[Path]
+) -> dict[str, Any]:
+    """Remove what an earlier prediction left of these cases, and say what to write down.
+
+    If it stayed until it is replaced, a run that ends before would leave it to be taken for its own
+    by `check_continued`.
+
+    Args:
+        predictor: the model.
+        output: a folder, which need not exist.
+        cases: to predict.
+        weights: see `options_of`.
+
+    Returns:
+        The options; none, so that nobody goes on here, where masks of other cases lie in the folder
+        that another model or other options may have made.
+
+    Raises:
+        OSError: what the disk says.
+    """
+    mark, ending = output / BESIDE_MASKS[0], predictor.ensemble.dataset["file_ending"]
+    options = options_of(predictor, weights)
+    if not mark.is_file():  # nothing there is a prediction's
+        return options
+    for case in cases:
+        for of_case in (ending, ".npz", ".pkl"):
+            (output / f"{case.name}{of_case}").unlink(missing_ok=True)
+    images = {file.resolve() for case in cases for file in case.files}
+    others = [file for file in output.glob(f"*{ending}") if file.resolve() not in images]
+    alike = _read_json(mark).get(OPTIONS) == json.loads(text_of(options))
+    return options if alike or not others else {}
 
 
 def options_of(predictor: Predictor, weights: Sequence[Path]) -> dict[str, Any]:

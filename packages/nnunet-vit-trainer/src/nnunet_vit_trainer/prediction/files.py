@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
-from nnunet_vit_trainer.checkpoints.files import working_folder
+from nnunet_vit_trainer.checkpoints.files import working_folder, written_whole
 from vit_backbone import UserError, reason_of
 
 from .batches import predicted
 from .cases import BESIDE_MASKS, Case
-from .continuing import OPTIONS, options_of, text_of
+from .continuing import OPTIONS, begin_anew, options_of, text_of
 from .predictor import Predictor
 from .tiles import Canvas
 
@@ -166,7 +166,13 @@ def _write(
 
 
 def prepare_output(
-    predictor: Predictor, output: Path, arguments: dict[str, Any], weights: Sequence[Path]
+    predictor: Predictor,
+    output: Path,
+    arguments: dict[str, Any],
+    weights: Sequence[Path],
+    cases: Sequence[Case],
+    *,
+    continued: bool,
 ) -> None:
     """Make the folder of masks, with what nnU-Net lays beside them to ensemble and postprocess.
 
@@ -175,16 +181,24 @@ def prepare_output(
         output: a folder, which need not exist.
         arguments: of the command, for ``predict_from_raw_data_args.json``.
         weights: the checkpoints of the folds.
+        cases: to predict.
+        continued: whether a prediction goes on that `check_continued` let pass; if not, what is
+            there of the cases goes first (`begin_anew`).
 
     Raises:
         UserError: the folder cannot be written to.
     """
     of = predictor.ensemble
-    arguments = arguments | {OPTIONS: options_of(predictor, weights)}
-    contents = zip(BESIDE_MASKS, (arguments, of.dataset, of.plans.plans), strict=True)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for name, content in contents:
-            (output / name).write_text(text_of(content))
+        options = (
+            options_of(predictor, weights)
+            if continued
+            else begin_anew(predictor, output, cases, weights)
+        )
+        contents = (arguments | {OPTIONS: options}, of.dataset, of.plans.plans)
+        for name, content in zip(BESIDE_MASKS, contents, strict=True):
+            with written_whole(output / name) as unfinished:
+                unfinished.write_text(text_of(content))
     except OSError as error:
         raise UserError(f"{output} cannot be written to: {reason_of(error)}") from error
