@@ -189,6 +189,15 @@ def test_what_a_stranger_wrote_is_no_terminals_command_and_no_markup(folder, tmp
     assert card_of_zip(evil).data.licence == " [2Jfree for all"
 
 
+def test_images_are_stacked_before_a_model_of_neighbours_predicts(folder, tmp_path):
+    dataset = json.loads((folder / "dataset.json").read_text()) | {"neighbours": {"count": 1}}
+    export = export_vit(folder, tmp_path / "model.zip")
+    of = rewrite(export, tmp_path / "of.zip", dataset_json=json.dumps(dataset))
+    stack, *predict = card_of_zip(of).predict
+    assert stack == "nnUNetv2_neighbours_vit -i IMAGES -o STACKED -m MODEL_FOLDER"
+    assert all("-i STACKED -o MASKS" in line for line in predict)
+
+
 def test_json_is_the_schema_and_all_of_it(export, capsys):
     call(info, export, "--json")
     printed = capsys.readouterr().out

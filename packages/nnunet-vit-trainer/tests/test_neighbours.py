@@ -9,8 +9,12 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_vit_trainer.commands.neighbours import neighbours
-from nnunet_vit_trainer.neighbours.volumes import Neighbours, shifted
+from nnunet_vit_trainer.neighbours.fingerprint import FILE, write_fingerprint
+from nnunet_vit_trainer.neighbours.volumes import shifted
+from nnunet_vit_trainer.plans.neighbours import Neighbours, check_axis, shown_channel
+from vit_backbone import UserError
 
+INTENSITIES = "foreground_intensity_properties_per_channel"
 SOURCE = "Dataset042_Two organs"
 SPACING, ORIGIN = (0.5, 0.75, 3.0), (1.0, -2.0, 30.0)
 
@@ -61,6 +65,8 @@ def home(tmp_path, monkeypatch):
     (raw / "dataset.json").write_text(json.dumps(dataset))
     preprocessed.mkdir()
     plan(tmp_path)
+    of_channels = {"0": {"mean": 1.5}, "1": {"mean": 101.5}}
+    write_fingerprint({"spacings": [[3.0, 0.75, 0.5]], INTENSITIES: of_channels}, preprocessed)
     return tmp_path
 
 
@@ -170,7 +176,8 @@ def test_what_was_converted_or_lacks_a_channel_is_not_converted_again(
     (images / "t_0000.nii.gz").unlink()
     said = refusal(monkeypatch, capsys, "-i", images, "-o", home / "o", "-m", model)
     assert "t_0001.nii.gz: channel 0000 of 't' is not there" in said
-    shutil.copytree(home / "preprocessed" / SOURCE, home / "preprocessed" / converted.name)
+    preprocessed = home / "preprocessed"
+    shutil.copytree(preprocessed / SOURCE, preprocessed / converted.name, dirs_exist_ok=True)
     said = refusal(monkeypatch, capsys, 43, "-d", 44)
     assert "has neighbours as channels already" in said
     assert not (home / "o").exists()
@@ -252,3 +259,37 @@ def test_what_cannot_be_written_is_one_line(home, monkeypatch, capsys):
     said = refusal(monkeypatch, capsys, 42, "-d", 43)
     assert "a b_0000.nii.gz is not written: No space left on device" in said
     assert [f.name for f in (home / "raw").iterdir()] == [SOURCE]
+
+
+def test_all_channels_of_ct_have_one_window(home, monkeypatch, capsys):
+    """nnU-Net would take a neighbour's from what lies beside the object."""
+    run(monkeypatch, 42, "-d", 43)
+    made = home / "preprocessed" / "Dataset043_Two organs_neighbours1" / FILE
+    fingerprint = json.loads(made.read_text())
+    assert fingerprint["spacings"] == [[3.0, 0.75, 0.5]]
+    means = {channel: of["mean"] for channel, of in fingerprint[INTENSITIES].items()}
+    assert means == {"0": 1.5, "1": 1.5, "2": 1.5, "3": 101.5, "4": 101.5, "5": 101.5}
+    source = home / "preprocessed" / SOURCE / FILE
+    source.write_text(json.dumps({INTENSITIES: {"0": {}}}))
+    for said in ("is not of the 2 channels", f"there is no {source}, which the CT channels"):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, 42, "-d", 44)
+        assert said in capsys.readouterr().err
+        source.unlink(missing_ok=True)
+    assert sorted(f.name for f in (home / "raw").iterdir())[1:] == [made.parent.name]
+    file = home / "raw" / SOURCE / "dataset.json"
+    file.write_text(file.read_text().replace('"CT"', '"T1"'))
+    run(monkeypatch, 42, "-d", 44)  # nnU-Net normalises each image by itself
+    assert not (home / "preprocessed" / "Dataset044_Two organs_neighbours1").exists()
+
+
+def test_plans_that_cut_elsewhere_are_refused(tmp_path):
+    plans = {"transpose_forward": [1, 0, 2], "plans_name": "P"}
+    dataset = {"neighbours": {"count": 2, "axis": 1, "of": SOURCE}}
+    check_axis(dataset, plans, tmp_path)
+    check_axis({}, plans, tmp_path)
+    assert (shown_channel(dataset), shown_channel({})) == (2, 0)
+    with pytest.raises(UserError, match=r"along axis 0 of \(z, y, x\), and P cuts along axis 1"):
+        check_axis({"neighbours": {"count": 1, "axis": 0}}, plans, tmp_path)
+    with pytest.raises(UserError, match="count and axis are expected"):
+        check_axis({"neighbours": 1}, plans, tmp_path)

@@ -348,6 +348,34 @@ def test_ct_looks_alike_preprocessed_and_raw(model, raw, tmp_path, monkeypatch):
         shown(fold)
 
 
+def test_of_neighbours_the_slice_itself_is_shown(model, raw, tmp_path, monkeypatch):
+    """Channel 0 is the slice before."""
+    image, truth, prediction = volume()
+    image[:] = np.linspace(-50, 150, 40)
+    stacked = np.concatenate([image - 500, image, image + 500])
+    fold = write_validation(
+        model, {"case": (stacked, truth, prediction)}, channels=["CT"] * 3, **NIFTI
+    )
+    file = fold.parent / "dataset.json"
+    dataset = json.loads(file.read_text()) | {"neighbours": {"count": 1, "axis": 0}}
+    file.write_text(json.dumps(dataset))
+    found = shown(fold)
+    assert len(np.unique(found.image)) == 40  # of a window of its own
+    as_ct(fold)
+    plans_file = fold.parent / "plans.json"
+    plans = json.loads(plans_file.read_text())
+    windows = plans["foreground_intensity_properties_per_channel"]
+    plans["foreground_intensity_properties_per_channel"] = {str(c): windows["0"] for c in range(3)}
+    (settings,) = plans["configurations"].values()
+    settings["normalization_schemes"] = ["CTNormalization"] * 3
+    settings["use_mask_for_norm"] = [False] * 3
+    plans_file.write_text(json.dumps(plans))
+    whole = shown(fold)
+    assert len(np.unique(whole.image)) > 15  # of CT's window, in which the neighbours are flat
+    preprocess(fold, "case", tmp_path, monkeypatch)
+    assert np.abs(shown(fold).image.astype(int) - whole.image).max() <= 1
+
+
 def test_three_sequences_in_one_file_are_no_colours(model, raw, tmp_path):
     names = ["T1", "T2", "FLAIR"]
     image, truth, prediction = volume()

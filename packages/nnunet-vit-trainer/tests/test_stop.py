@@ -68,8 +68,15 @@ def test_a_second_ctrl_c_ends_at_once(first):
 
 def test_a_run_in_a_notebook_does_not_make_a_later_commands_signals_wait():
     signals_wait()
-    with signals_stop(), pytest.raises(Stopped):
+    with signals_stop(), pytest.raises(Stopped) as caught:
         send(signal.SIGTERM)
+    assert not caught.value.has_checkpoint
+    with signals_stop():
+        signals_wait()
+        signals_wait(False)  # after the last step
+        with pytest.raises(Stopped) as caught:
+            send(signal.SIGTERM)
+    assert caught.value.has_checkpoint
 
 
 @pytest.fixture
@@ -128,16 +135,25 @@ def test_a_signal_saves_after_the_step_and_ends_with_its_code(number, home):
     assert not list(home.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, 2), (1, STEPS), (EPOCHS - 1, STEPS)])
+@pytest.mark.parametrize(
+    ("epoch", "step", "kind"),
+    [
+        (0, 1, "train_step"),
+        (1, 2, "train_step"),
+        (1, STEPS, "train_step"),
+        (EPOCHS - 1, STEPS, "train_step"),
+        (0, 2, "validation_step"),
+    ],
+)
 def test_a_run_that_is_stopped_in_an_epoch_goes_on_as_if_it_had_not_been(
-    epoch, step, home, tmp_path_factory, capsys
+    epoch, step, kind, home, tmp_path_factory, capsys
 ):
     recipe = {"ema": 0.9, "warmup_epochs": 1}
     seed()
     whole, _ = run(**recipe)
     with in_the_air(tmp_path_factory.mktemp("stopped")):
         seed()
-        _, stopped = run(epoch, step, **recipe)
+        _, stopped = run(epoch, step, kind=kind, **recipe)
         assert stopped.saved
         torch.rand(7)
         capsys.readouterr()
@@ -384,35 +400,62 @@ def test_the_command_that_goes_on(monkeypatch):
         (["-pretrained_weights=w.pth"], "w.pth"),
     ):
         monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words, *more])
-        line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=True), weights)
+        stopped = Stopped(signal.SIGTERM, saved=True, has_checkpoint=True)
+        line = command._how_to_go_on(stopped, weights)
         assert line == f"\nEnded by SIGTERM, what was trained is saved. Go on with\n  {said}"
-    line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=False), "w.pth")
-    assert line.endswith(
-        f"{said}\nor, if the fold has no checkpoint yet, start it again as you did"
-    )
+    after_the_end = Stopped(signal.SIGUSR1, saved=False, has_checkpoint=True)
+    assert command._how_to_go_on(after_the_end, "w.pth").endswith(f"Go on with\n  {said}")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    line = command._how_to_go_on(Stopped(signal.SIGUSR1, saved=False), None)
+    line = command._how_to_go_on(after_the_end, None)
     assert line.endswith("Start the same torchrun command again, with --c")
+
+
+def test_what_is_stopped_before_its_first_checkpoint_begins_again(monkeypatch):
+    """--c would go on with an earlier training of the fold."""
+    at_the_start = Stopped(signal.SIGTERM, saved=False, has_checkpoint=False)
+    words = ["42", "2d", "0", "--config", "my", "-pretrained_weights", "w.pth"]
+    for given, ends in (
+        (words, words),
+        ([*words[:-2], "--c"], [*words[:-2], "--c"]),
+        ([*words, "--disable_checkpointing"], [*words, "--disable_checkpointing"]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *given])
+        line = command._how_to_go_on(at_the_start, "w.pth")
+        assert line.endswith(f"nnUNetv2_train_vit {' '.join(ends)}")
+    in_validation = Stopped(signal.SIGTERM, saved=False, has_checkpoint=True)
+    assert command._how_to_go_on(in_validation, "w.pth").endswith("--disable_checkpointing")
+    monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words])
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    line = command._how_to_go_on(at_the_start, None)
+    assert line.endswith("Start the same torchrun command again")
 
 
 def test_a_validation_that_is_ended_is_not_continued_but_done_again(monkeypatch):
     """--c and --val exclude each other."""
     words = ["42", "2d", "0", "--config", "my", "--val", "--val_best"]
     monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words])
-    line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=False), None)
+    line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=False, has_checkpoint=True), None)
     assert line.endswith("nnUNetv2_train_vit 42 2d 0 --config my --val --val_best")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=False), None)
+    line = command._how_to_go_on(Stopped(signal.SIGTERM, saved=False, has_checkpoint=True), None)
     assert line.endswith("Start the same torchrun command again")
 
 
-def test_the_command_that_predicts_is_one_for_a_shell(monkeypatch, capsys):
-    folder = Path("results/Dataset042_My eyes/T__P l__2d/fold_0")
+def test_the_command_that_predicts_is_one_for_a_shell(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "Dataset042_My eyes" / "T__P l__2d" / "fold_0"
+    folder.mkdir(parents=True)
+    (folder.parent / "dataset.json").write_text("{}")
     monkeypatch.setattr(command, "_run", lambda _: folder)
     words = ["Dataset042_My eyes", "2d", "0", "--config", "my", "-device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words])
     command.train()
     assert capsys.readouterr().out.endswith(
+        "Predict with stock nnU-Net:\n"
         "  nnUNetv2_predict -d 'Dataset042_My eyes' -tr T -p 'P l' -c 2d -f 0 -i IMAGES -o OUTPUT "
         "-device cpu\n"
     )
+    (folder.parent / "dataset.json").write_text('{"neighbours": {"count": 1, "axis": 0}}')
+    command.train()
+    stack, predict = capsys.readouterr().out.splitlines()[-2:]
+    assert stack == f"  nnUNetv2_neighbours_vit -i IMAGES -o STACKED -m '{folder.parent}'"
+    assert "-i STACKED -o OUTPUT" in predict

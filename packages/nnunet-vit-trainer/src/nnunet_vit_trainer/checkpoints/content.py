@@ -112,7 +112,8 @@ def checkpoint_of(trainer: "BuiltFromPlans", whole: bool = True) -> dict[str, An
         PLANS_KEY: {
             "began": trainer.began,
             "split": trainer.split,
-            "random_states": random_states(),
+            # A validation that is ended is done again from its beginning.
+            "random_states": trainer.before_validation or random_states(),
             "average": average and average.state(),
             "skipped_steps": trainer.steps.watch.skipped,
             "losses": trainer.steps.losses,

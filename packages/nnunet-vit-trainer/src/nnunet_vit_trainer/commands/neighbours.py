@@ -44,7 +44,9 @@ def _convert_dataset(arguments: argparse.Namespace) -> None:
     if not (raw / name).is_dir():
         raise UserError(f"there is no {raw / name}: the raw data set is what is written again")
     with on_cases_of("writing") as on_cases:
-        target, of = convert_dataset(raw / name, plans, raw, arguments.d, arguments.k, on_cases)
+        target, of = convert_dataset(
+            raw / name, plans, preprocessed.parent, arguments.d, arguments.k, on_cases
+        )
     print(f"Written: {target.name}")
     print(f"Channels: each slice and {of.count} on either side, along axis {of.axis} of (z, y, x)")
     if (preprocessed / "splits_final.json").is_file():

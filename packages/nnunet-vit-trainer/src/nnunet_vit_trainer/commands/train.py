@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+from nnunet_vit_trainer.plans.json_file import read_json
+from nnunet_vit_trainer.plans.neighbours import KEY
 from nnunet_vit_trainer.training.ending.stop import Stopped, signals_stop
 
 from .arguments import DEFAULT_DEVICE, add_what_to_train
@@ -30,11 +32,15 @@ def train() -> None:
         return  # the first of torchrun's processes says it
     trainer, plans, configuration = folder.parent.name.split("__")
     words = ["-d", arguments.dataset_name_or_id, "-tr", trainer, "-p", plans, "-c", configuration]
-    words += ["-f", folder.name.removeprefix("fold_"), "-i", "IMAGES", "-o", "OUTPUT"]
+    is_stacked = KEY in read_json(folder.parent / "dataset.json")
+    images = "STACKED" if is_stacked else "IMAGES"
+    words += ["-f", folder.name.removeprefix("fold_"), "-i", images, "-o", "OUTPUT"]
     words += ["-device", arguments.device] if arguments.device != DEFAULT_DEVICE else []
-    print(
-        f"\nResults: {folder}\nPredict with stock nnU-Net:\n  nnUNetv2_predict {shlex.join(words)}"
-    )
+    print(f"\nResults: {folder}\nPredict with stock nnU-Net:")
+    if is_stacked:
+        stack = ["-i", "IMAGES", "-o", images, "-m", str(folder.parent)]
+        print(f"  nnUNetv2_neighbours_vit {shlex.join(stack)}")
+    print(f"  nnUNetv2_predict {shlex.join(words)}")
 
 
 def _run(arguments: argparse.Namespace) -> Path:
@@ -69,22 +75,24 @@ def _say_that_it_ends(number: int) -> None:
 def _how_to_go_on(stopped: Stopped, pretrained_weights: str | None) -> str:
     """Say what was saved, and the command that continues.
 
-    --c excludes --val, which begins anew, and -pretrained_weights: a run from those that has no
-    checkpoint yet would begin from the config's weights with it.
+    --c excludes --val, which begins anew, and -pretrained_weights. Before the first checkpoint it
+    would go on with an earlier training of the fold, or from the config's weights.
     """
     name = signal.Signals(stopped.number).name
     saved = "what was trained is saved" if stopped.saved else "nothing was saved at that moment"
-    more = [] if "--val" in sys.argv[1:] else ["--c"]
+    given = sys.argv[1:]
+    has_checkpoint = stopped.has_checkpoint and "--disable_checkpointing" not in given
+    begins_again = "--val" in given or ("--c" not in given and not has_checkpoint)
+    more = [] if begins_again else ["--c"]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         with_it = ", with --c" if more else ""
         said = f"\nEnded by {name}, {saved}. Start the same torchrun command again{with_it}"
     else:
-        words = [word for word in sys.argv[1:] if word != "--c" and not word.startswith("-pr")]
-        words = [word for word in words if word != pretrained_weights]
-        again = shlex.join([Path(sys.argv[0]).name, *words, *more])
+        if more:
+            given = [word for word in given if word != "--c" and not word.startswith("-pr")]
+            given = [word for word in given if word != pretrained_weights]
+        again = shlex.join([Path(sys.argv[0]).name, *given, *more])
         said = f"\nEnded by {name}, {saved}. Go on with\n  {again}"
-    if pretrained_weights and more and not stopped.saved:
-        said += "\nor, if the fold has no checkpoint yet, start it again as you did"
     return said
 
 

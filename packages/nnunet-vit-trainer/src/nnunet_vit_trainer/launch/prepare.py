@@ -11,8 +11,14 @@ from nnunet_vit_trainer.config.catalogue import shipped_configs
 from nnunet_vit_trainer.config.reading import find_config, load_config
 from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.plans.continuation import describe_data, leave_unnamed, refuse_other_model
-from nnunet_vit_trainer.plans.datasets import environment, find_dataset, read_plans
+from nnunet_vit_trainer.plans.datasets import (
+    environment,
+    find_dataset,
+    read_dataset_json,
+    read_plans,
+)
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, derive_plans, derived_plans_name, settings_of
+from nnunet_vit_trainer.plans.neighbours import check_axis
 from vit_backbone import UserError, WeightsError, quoted, shorten
 
 from .backbones import (
@@ -56,6 +62,7 @@ def prepare(request: Request) -> Prepared:
     settings = settings_of(plans, request.configuration)
     data = describe_data(dataset_folder, settings["data_identifier"])
     check_channels(data["channel_names"], settings["normalization_schemes"])
+    check_axis(read_dataset_json(dataset_folder), plans, dataset_folder / "dataset.json")
     check_batch(config.train.batch_size or settings["batch_size"], request.processes)
     results = _results_folder(request, dataset_folder, plans["plans_name"])
     existing = owned_plans(results)

@@ -121,9 +121,10 @@ def _pass_on(processes: list[BaseProcess]) -> None:
 
 
 def _raise_if_stopped(store: dist.Store) -> None:
-    of_ranks, saved = json.loads(store.get("stopped")) if store.check(["stopped"]) else (0, False)
+    nothing = (0, False, False)
+    of_ranks, *state = json.loads(store.get("stopped")) if store.check(["stopped"]) else nothing
     if number := asked_by() or of_ranks:
-        raise Stopped(number, saved)
+        raise Stopped(number, *state)
 
 
 def _end(processes: list[BaseProcess]) -> None:
@@ -216,7 +217,8 @@ def _errors_once(store: dist.Store) -> Iterator[None]:
         raise SystemExit(2) from None
     except Stopped as stopped:
         with contextlib.suppress(RuntimeError):  # whoever held the store is gone
-            store.set("stopped", json.dumps([stopped.number, stopped.saved]))
+            state = [stopped.number, stopped.saved, stopped.has_checkpoint]
+            store.set("stopped", json.dumps(state))
         raise
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None

@@ -15,9 +15,11 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_vit_trainer.checkpoints.files import folder_written_whole
 from nnunet_vit_trainer.plans.datasets import free_name, read_dataset_json
 from nnunet_vit_trainer.plans.json_file import read_json
+from nnunet_vit_trainer.plans.neighbours import KEY, Neighbours, neighbours_of
 from vit_backbone import UserError, quoted, reason_of, shorten
 
-from .volumes import KEY, READERS, Neighbours, axis_of, neighbours_of, write_shifted
+from .fingerprint import repeated_fingerprint, write_fingerprint
+from .volumes import READERS, axis_of, write_shifted
 
 MOST = 5
 """Neighbours on either side: eleven channels of each."""
@@ -27,18 +29,24 @@ OnCases = Callable[[int], Callable[[], None]]
 
 
 def convert_dataset(
-    source: Path, plans: dict[str, Any], raw: Path, number: int, count: int, on_cases: OnCases
+    source: Path,
+    plans: dict[str, Any],
+    preprocessed: Path,
+    number: int,
+    count: int,
+    on_cases: OnCases,
 ) -> tuple[Path, Neighbours]:
     """Write a data set again whose channels are each slice and its neighbours.
 
     Labels are copied; names, and so a ``splits_final.json``, stay what they are. Channels keep
     their names, by which nnU-Net chooses how it normalises: channel 0 of ``count`` 1 becomes 0
-    (the slice before), 1 and 2 (the slice after), channel 1 becomes 3, 4 and 5.
+    (the slice before), 1 and 2 (the slice after), channel 1 becomes 3, 4 and 5. Where one is CT,
+    all of its channels get the one window that the first data set has (`fingerprint`).
 
     Args:
-        source: the raw data set's folder.
+        source: the raw data set's folder, in ``nnUNet_raw``.
         plans: nnU-Net's own of it, which say where it cuts slices.
-        raw: the folder ``nnUNet_raw``.
+        preprocessed: the folder ``nnUNet_preprocessed``.
         number: the new data set's ID.
         count: neighbours on either side, 1 to `MOST`.
         on_cases: told how many cases there are; what it returns is called after each.
@@ -48,7 +56,7 @@ def convert_dataset(
 
     Raises:
         UserError: a wrong count or ID, data that nnU-Net turns as it reads them, no volumes, a case
-            without all channels, or a converted data set.
+            without all channels, CT without a fingerprint, or a converted data set.
     """
     if not 1 <= count <= MOST:
         raise UserError(f"-k {count}: 1 to {MOST} neighbours on either side are expected")
@@ -64,7 +72,8 @@ def convert_dataset(
         )
     of = Neighbours(count, axis_of(plans))
     name = source.name.partition("_")[2]
-    target = raw / free_name(number, f"{name}_neighbours{count}", raw)
+    target = source.with_name(free_name(number, f"{name}_neighbours{count}", source.parent))
+    fingerprint = repeated_fingerprint(preprocessed / source.name, dataset, len(of.offsets))
     training = _training_cases(source, dataset)
     tests = _test_cases(source, dataset)
     channels = len(dataset["channel_names"])
@@ -85,6 +94,8 @@ def convert_dataset(
                 on_case()
             content = _description(dataset, source.name, of)
             (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
+            if fingerprint is not None:
+                write_fingerprint(fingerprint, preprocessed / target.name)
     except OSError as error:
         raise UserError(f"{target} is not written: {reason_of(error)}") from error
     return target, of
@@ -105,6 +116,8 @@ def convert_inputs(images: Path, description: Path, out: Path, on_cases: OnCases
     """
     dataset = read_json(description)
     of = neighbours_of(dataset, description)
+    if of is None:
+        raise UserError(f"{description} is of no data set that nnUNetv2_neighbours_vit made")
     if not images.is_dir():
         raise UserError(f"{images}: there is no such folder")
     if out.exists():

@@ -1,38 +1,17 @@
 """A volume's slices, shifted along the axis that nnU-Net cuts slices from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK
 
-from vit_backbone import UserError, quoted, reason_of
-
-KEY = "neighbours"
-"""Of a converted data set's dataset.json, which every trained model's folder holds too."""
+from nnunet_vit_trainer.plans.neighbours import Neighbours
+from vit_backbone import UserError, reason_of
 
 READERS = ("SimpleITKIO", "NibabelIO")
 """nnU-Net's readers that keep the axes of the files."""
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Which slices become channels.
-
-    Attributes:
-        count: on either side of a slice, 1 or more.
-        axis: of the arrays (z, y, x) that nnU-Net cuts slices from, 0 to 2.
-    """
-
-    count: int
-    axis: int
-
-    @property
-    def offsets(self) -> range:
-        """How far each channel's slice is from the slice itself, in their order."""
-        return range(-self.count, self.count + 1)
 
 
 def axis_of(plans: dict[str, Any]) -> int:
@@ -42,28 +21,6 @@ def axis_of(plans: dict[str, Any]) -> int:
         plans: the data set's own: what they transpose to the front is cut.
     """
     return int(plans["transpose_forward"][0])
-
-
-def neighbours_of(dataset: dict[str, Any], source: Path) -> Neighbours:
-    """Return what a converted data set's ``dataset.json`` says.
-
-    Args:
-        dataset: the content.
-        source: the file, for messages.
-
-    Raises:
-        UserError: it is of another data set, or is damaged.
-    """
-    said = dataset.get(KEY)
-    if said is None:
-        raise UserError(f"{source} is of no data set that nnUNetv2_neighbours_vit made")
-    try:
-        found = Neighbours(int(said["count"]), int(said["axis"]))
-    except (TypeError, KeyError, ValueError):
-        found = Neighbours(0, 0)
-    if found.count < 1 or found.axis not in (0, 1, 2):
-        raise UserError(f"{source}: {KEY} {quoted(str(said))}: count and axis are expected in it")
-    return found
 
 
 def shifted(values: np.ndarray, offset: int, axis: int) -> np.ndarray:

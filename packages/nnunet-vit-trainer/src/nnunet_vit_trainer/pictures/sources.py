@@ -14,6 +14,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from PIL import Image
 
+from nnunet_vit_trainer.plans.neighbours import shown_channel
 from vit_backbone import UserError, reason_of, shorten
 
 from .classes import ShownClass, errors_of
@@ -53,6 +54,11 @@ class Model:
     def channels(self) -> list[str]:
         """The channels' names."""
         return [str(name) for name in self.dataset["channel_names"].values()]
+
+    @property
+    def shown(self) -> int:
+        """The channel that is drawn where they are no colours."""
+        return shown_channel(self.dataset)
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def _read_image(
     files = raw_files(model.plans["dataset_name"], model.dataset, case)
     if files:
         colours = are_colours(model.channels)
-        shown = [str(file) for file in (files if colours else files[:1])]
+        shown = [str(file) for file in (files if colours else files[model.shown :][:1])]
         image, _ = _read(reader.read_images, shown)
         image = image.transpose(0, *(axis + 1 for axis in model.plans["transpose_forward"]))
         if image.shape[1:] != shape:
@@ -178,10 +184,10 @@ def raw_files(dataset_name: str, dataset: Mapping[str, Any], case: str) -> list[
 def shown_channels(
     image: np.ndarray, model: Model, colours: bool, *, preprocessed: bool = False
 ) -> tuple[np.ndarray, str]:
-    """Turn a slice into what a screen shows: three channels of colour, or the first one as grey.
+    """Turn a slice into what a screen shows: three channels of colour, or one of them as grey.
 
     Args:
-        image: (C, height, width), values as they are.
+        image: (C, height, width), values as they are; or (1, height, width), the shown one's alone.
         model: tells what the channels are.
         colours: whether they are red, green and blue.
         preprocessed: whether the values are those that nnU-Net normalised.
@@ -191,17 +197,19 @@ def shown_channels(
     """
     if colours:
         return to_rgb(image[:3]), ""
-    window = None
-    if model.settings["normalization_schemes"][0] == "CTNormalization":
-        found = model.plans.get("foreground_intensity_properties_per_channel", {}).get("0", {})
+    window, shown = None, model.shown
+    if model.settings["normalization_schemes"][shown] == "CTNormalization":
+        windows = model.plans.get("foreground_intensity_properties_per_channel", {})
+        found = windows.get(str(shown), {})
         low, high = found.get("percentile_00_5"), found.get("percentile_99_5")
         if preprocessed and None not in (low, high):  # as nnU-Net's CTNormalization
             mean, std = found["mean"], max(found["std"], 1e-8)
             low, high = (low - mean) / std, (high - mean) / std
         window = low, high
     names = model.channels
-    said = f"channel {names[0]} of {len(names)}" if len(names) > 1 else ""
-    return to_rgb(image[:1], window), shorten(said, 40)
+    said = f"channel {names[shown]} of {len(names)}" if len(names) > 1 else ""
+    grey = image[shown:][:1] if len(image) > 1 else image
+    return to_rgb(grey, window), shorten(said, 40)
 
 
 def _preprocessed_slice(

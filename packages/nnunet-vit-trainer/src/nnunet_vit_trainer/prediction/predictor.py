@@ -11,6 +11,7 @@ from nnunetv2.inference.export_prediction import (
 )
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
+from nnunet_vit_trainer.plans.neighbours import KEY
 from vit_backbone import UserError, reason_of
 
 from .batches import predicted
@@ -87,9 +88,14 @@ class Predictor:
         of = self.ensemble
         channels = determine_num_input_channels(of.plans, of.configuration, of.dataset)
         if image.shape[0] != channels:
+            remedy = (
+                "of files, each CASE_0000, CASE_0001, ... is a channel; nnUNetv2_import_images_vit "
+                "-o names them"
+            )
+            if KEY in of.dataset:
+                remedy = "slices and their neighbours, which nnUNetv2_neighbours_vit -i -o -m makes"
             raise UserError(
-                f"it has {image.shape[0]} channels; the model takes {channels} (of files, each "
-                "CASE_0000, CASE_0001, ... is a channel; nnUNetv2_import_images_vit -o names them)"
+                f"it has {image.shape[0]} channels; the model takes {channels} ({remedy})"
             )
         preprocessor = of.configuration.preprocessor_class(verbose=False)
         try:

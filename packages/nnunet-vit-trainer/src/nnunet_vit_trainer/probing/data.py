@@ -11,6 +11,7 @@ from nnunet_vit_trainer.launch.checks import check_channels
 from nnunet_vit_trainer.pictures.classes import ShownClass, classes_of, ignored_value
 from nnunet_vit_trainer.plans.datasets import find_dataset, read_dataset_json, read_plans
 from nnunet_vit_trainer.plans.derive import settings_of
+from nnunet_vit_trainer.plans.neighbours import shown_channel
 from vit_backbone import UserError
 
 from .crossing.folds import Fold, folds_of, sample_cases
@@ -35,6 +36,7 @@ class Data:
         channels: their names.
         notes: what to know of the sample.
         plans_name: of the plans.
+        shown: the channel that is drawn where they are no colours.
     """
 
     dataset: str
@@ -49,6 +51,7 @@ class Data:
     channels: list[str]
     notes: list[str]
     plans_name: str
+    shown: int = 0
 
 
 def read_data(
@@ -108,6 +111,7 @@ def read_data(
         [*channels.values()],
         _notes(tiles, len(cases), folds, counted, positions),
         plans_name,
+        shown_channel(content),
     )
 
 

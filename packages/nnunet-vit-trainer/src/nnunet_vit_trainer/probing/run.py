@@ -150,7 +150,7 @@ def draw(probed: Probed) -> bytes:
     for number, i in enumerate(_shown(probed.data)):
         tile = probed.data.tiles[i]
         colours = are_colours(probed.data.channels)
-        image = to_rgb(tile.image[:3] if colours else tile.image[:1])
+        image = to_rgb(tile.image[:3] if colours else tile.image[probed.data.shown :][:1])
         rows.append(
             FeatureRow(tile.name, image, [probed.looks[k][number] for k in looks], tile.aspect)
         )

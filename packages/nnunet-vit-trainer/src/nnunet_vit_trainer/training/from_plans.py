@@ -113,6 +113,7 @@ class BuiltFromPlans(nnUNetTrainer):
         self.began = time.time()  # a run that goes on has that of its first start
         self.resumed_from: Path | None = None
         self.split: str | None = None
+        self.before_validation: dict[str, Any] | None = None  # random states, while it lasts
         self.holds_base_weights = False
 
     def initialize(self) -> None:

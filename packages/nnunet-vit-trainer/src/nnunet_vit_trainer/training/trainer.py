@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nnunet_vit_trainer.checkpoints.content import unwrap
+from nnunet_vit_trainer.checkpoints.content import random_states, unwrap
 from nnunet_vit_trainer.checkpoints.continuing import go_on
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
@@ -115,6 +115,7 @@ class nnUNetTrainer_vit(BuiltFromPlans):
         super().on_train_epoch_end([{"loss": np.float32(loss)} for loss in losses])
 
     def on_validation_epoch_start(self) -> None:
+        self.before_validation = random_states()
         super().on_validation_epoch_start()
         if self.average is not None:
             self.average.swap()
@@ -133,7 +134,7 @@ class nnUNetTrainer_vit(BuiltFromPlans):
         super().on_validation_epoch_end(val_outputs)
         if self.average is not None:
             self.average.swap()
-        self.steps.losses = []
+        self.steps.losses, self.before_validation = [], None
 
     def on_epoch_end(self) -> None:
         if self.local_rank == 0:
@@ -171,7 +172,7 @@ class nnUNetTrainer_vit(BuiltFromPlans):
             self.average.swap()  # for the final validation
         signals_wait(False)
         if number := largest_of_ranks(asked_by(), self.device):
-            raise Stopped(number, saved=not self.disable_checkpointing)
+            self._stop(number)
 
     def _end_if_asked(self) -> None:
         """End with this step, all ranks together, if a signal asked one of them to.
@@ -187,7 +188,11 @@ class nnUNetTrainer_vit(BuiltFromPlans):
         self.current_epoch -= 1  # nnU-Net counts on as it saves
         self.save_checkpoint(str(Path(self.output_folder, "checkpoint_latest.pth")))
         largest_of_ranks(0, self.device)  # the first to end takes the others along
-        raise Stopped(number, saved=not self.disable_checkpointing)
+        self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        saves = not self.disable_checkpointing
+        raise Stopped(number, saved=saves, has_checkpoint=saves)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate as nnU-Net does, and say what makes its figures say nothing.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nnunet_vit_trainer.checkpoints.releases import Release, family_of, release_in
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.plans.neighbours import KEY
 from nnunet_vit_trainer.results import folds as of_folds
 from nnunet_vit_trainer.results.spread import Spread, dice_by_class, mean_of, spread_of
 from vit_backbone import shorten
@@ -89,6 +90,9 @@ def card_of(
         notes=notes,
     )
     card.predict = _commands(card, plans["dataset_name"], finished, checkpoint)
+    if card.predict and KEY in dataset:
+        stack = "nnUNetv2_neighbours_vit -i IMAGES -o STACKED -m MODEL_FOLDER"
+        card.predict = [stack, *(c.replace("-i IMAGES", "-i STACKED") for c in card.predict)]
     return schema.ModelCard.model_validate(_printable(card.model_dump()))
 
 

@@ -25,12 +25,15 @@ class Stopped(SystemExit):
     Args:
         number: the signal's.
         saved: whether a checkpoint of this moment was written.
+        has_checkpoint: whether one of this training was at any moment; until then a fold's
+            checkpoints are those of an earlier training.
     """
 
-    def __init__(self, number: int, saved: bool) -> None:
+    def __init__(self, number: int, saved: bool, has_checkpoint: bool) -> None:
         super().__init__(EXIT_CODES[number])
         self.number = number
         self.saved = saved
+        self.has_checkpoint = has_checkpoint
 
 
 class LastEpoch(Exception):  # noqa: N818 - not an error
@@ -41,6 +44,7 @@ class LastEpoch(Exception):  # noqa: N818 - not an error
 class _Signals:
     asked: int = 0  # the first signal that had to wait
     wait: bool = False
+    waited: bool = False
     interrupts: int = 0
     hear: list[Callable[[int], None]] = field(default_factory=list)
 
@@ -81,7 +85,8 @@ def _handle(number: int, _frame: Any) -> None:
     if number == signal.SIGINT and (_signals.interrupts > 1 or not _signals.wait):
         raise KeyboardInterrupt
     if not _signals.wait:
-        raise Stopped(number, saved=False)
+        # Where signals waited for steps, all of them are taken by now, or an error ended them.
+        raise Stopped(number, saved=False, has_checkpoint=_signals.waited)
     if not _signals.asked:
         _signals.asked = number
         for hears in _signals.hear:
@@ -92,12 +97,13 @@ def _ignore(number: int) -> None: ...
 
 
 def _reset() -> None:
-    _signals.asked, _signals.wait, _signals.interrupts = 0, False, 0
+    _signals.asked, _signals.wait, _signals.waited, _signals.interrupts = 0, False, False, 0
 
 
 def signals_wait(wait: bool = True) -> None:
     """From now on a signal waits until somebody looks for it (`asked_by`), or no longer does."""
     _signals.wait = wait
+    _signals.waited |= wait
 
 
 def asked_by() -> int:
