@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -80,6 +81,22 @@ def test_a_card_says_what_the_plans_and_summaries_of_a_folder_say(folder, export
     assert f"-d {DATASET} -tr {TRAINER} -p nnUNetPlans_carded -c 2d" in card.predict[0]
     assert card.predict[0].endswith("-f 0 -i IMAGES -o MASKS")
     assert "not trained to the end: fold 1" in card.notes
+
+
+def test_a_card_has_the_dice_of_its_own_checkpoint_alone(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / NAME)
+    summary = copied / "fold_0" / "validation" / "summary.json"
+    best_file = "checkpoint_best.pth"
+    of_best = json.loads(summary.read_text()) | {"vit_checkpoint": best_file}
+    summary.write_text(json.dumps(of_best))
+    card = card_of_folder(copied)
+    assert card.dice is None
+    assert any("is of 'checkpoint_best.pth', not of checkpoint_final" in n for n in card.notes)
+    shutil.copy(copied / "fold_0" / "checkpoint_final.pth", copied / "fold_0" / best_file)
+    for checkpoint, has_dice in ((best_file, True), ("checkpoint_final.pth", False)):
+        zipped = export_vit(copied, tmp_path / f"{has_dice}.zip", checkpoint_name=checkpoint)
+        assert (card_of_zip(zipped).dice is not None) == has_dice
+        assert ("0.650" in member(zipped, "README.md")) == has_dice
 
 
 def test_without_a_finished_fold_there_is_nothing_to_predict_with(folder, tmp_path, capsys):

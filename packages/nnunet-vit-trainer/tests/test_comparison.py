@@ -81,11 +81,15 @@ def test_a_result_whose_dice_are_all_of_nothing_is_not_the_best(results, tmp_pat
     """nnU-Net writes NaN where neither mask has a class."""
     nothing = write_model(tmp_path, "nnUNetTrainer__nnUNetPlans_a__2d")
     write_fold(nothing, 0, of_cases(None, None))
-    write_fold(write_model(tmp_path, BETTER), 0, of_cases(0.9, 0.9))
+    better = write_fold(write_model(tmp_path, BETTER), 0, of_cases(0.9, 0.9))
+    summary = better / "validation" / "summary.json"
+    said = {"vit_checkpoint": "checkpoint_best.pth"}
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | said))
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
     found = collect("900", tolerance=None)
     assert [result.name for result in found.results] == [BETTER, nothing.name]
     assert found.against.name == BETTER
+    assert "1: fold 0: validated with checkpoint_best.pth" in "\n".join(notes_of(found))
 
 
 def test_costs_are_told_for_ours_and_stock_and_are_not_invented(found):

@@ -153,7 +153,8 @@ def test_validation_with_the_best_checkpoint(trained):
         only_run_validation=True,
         val_with_best=True,
     )
-    assert (folder / "validation" / "summary.json").is_file()
+    summary = json.loads((folder / "validation" / "summary.json").read_text())
+    assert summary["vit_checkpoint"] == "checkpoint_best.pth"
 
 
 def test_an_exported_model_predicts_on_another_machine(trained, run, tmp_path):

@@ -9,7 +9,13 @@ from fake_results import stock_plans, write_fold, write_log, write_model
 from trained_results import DATASET_JSON, write_results
 
 from nnunet_vit_trainer.results.costs import costs_of
-from nnunet_vit_trainer.results.folds import class_keys, folds_in, read_dice, refuse_alike
+from nnunet_vit_trainer.results.folds import (
+    class_keys,
+    folds_in,
+    read_dice,
+    read_summary,
+    refuse_alike,
+)
 from nnunet_vit_trainer.results.spread import dice_by_class, spread_of
 from nnunet_vit_trainer.results.training_log import read_training
 from nnunet_vit_trainer.training.oversight.peak import peak_line
@@ -43,7 +49,7 @@ def test_folds_that_validated_the_same_cases_are_no_ensemble(tmp_path):
 def test_the_dice_of_a_case_is_found_by_its_file_whatever_system_wrote_the_path():
     case = {"metrics": {"1": {"Dice": 0.5}, "(1, 2)": {"Dice": math.nan}, "3": {"Dice": None}}}
     cases = [case | {"reference_file": path} for path in ("/a b/c.nii.gz", "D:\\x\\ü.nii.gz")]
-    dice = read_dice(json.dumps({"metric_per_case": cases}), "summary.json")
+    dice, _ = read_summary(json.dumps({"metric_per_case": cases}), "summary.json")
     assert list(dice) == ["c.nii.gz", "ü.nii.gz"]
     assert dice["c.nii.gz"]["1"] == 0.5
     assert math.isnan(dice["c.nii.gz"]["(1, 2)"])
@@ -55,7 +61,18 @@ def test_the_dice_of_a_case_is_found_by_its_file_whatever_system_wrote_the_path(
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"metric_per_case": [{"metrics": 3}]}', "{"])
 def test_what_is_no_summary_is_one_line(text):
     with pytest.raises(UserError, match=r"fold 0: summary\.json"):
-        read_dice(text, "fold 0: summary.json")
+        read_summary(text, "fold 0: summary.json")
+
+
+def test_the_dice_of_one_checkpoint_is_not_taken_for_anothers():
+    final, best = "checkpoint_final.pth", "checkpoint_best.pth"
+    of_best = json.dumps({"metric_per_case": [], "vit_checkpoint": best})
+    assert read_dice('{"metric_per_case": []}', "s", final) == {}
+    assert read_dice(of_best, "s", best) == {}
+    with pytest.raises(UserError, match=f"s is of '{best}', not of {final}"):
+        read_dice(of_best, "s", final)
+    with pytest.raises(UserError, match=f"s is of '{final}', not of {best}"):
+        read_dice('{"metric_per_case": []}', "s", best)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,26 @@ def test_volumes_are_measured_in_millimetres(tmp_path):
     assert unit_of(result) == "mm"
 
 
+@pytest.mark.parametrize("flat", [0, 1, 2])
+def test_a_flat_image_is_measured_in_its_plane(flat, tmp_path):
+    """As a slab it would be a surface everywhere."""
+    plans = stock_plans() | {"image_reader_writer": "SimpleITKIO"}
+    fold = write_fold(write_model(tmp_path / "results", plans=plans), 0, {"x": [0.7, None]})
+    summary = fold / "validation" / "summary.json"
+    summary.write_text(summary.read_text().replace(".png", ".nii.gz"))
+    spacing = np.insert([1.0, 1.0], flat, 5.0)
+    for folder, rows in ((fold / "validation", SHIFTED), (tmp_path / "truth", LEFT)):
+        mask = np.zeros((20, 30), dtype=np.uint8)
+        mask[rows] = 1
+        image = sitk.GetImageFromArray(np.expand_dims(mask, flat))
+        image.SetSpacing([float(side) for side in spacing[::-1]])
+        folder.mkdir(exist_ok=True)
+        sitk.WriteImage(image, folder / "x.nii.gz")
+    surface = measured(tmp_path)[0].surfaces["0"]
+    assert surface.hd95 == 3.0
+    assert 0.3 < surface.dice < 0.7  # as in `test_a_shifted_square`
+
+
 @pytest.mark.parametrize("what", ["truth", "mask", "broken", "shape"])
 def test_masks_that_cannot_be_compared_are_noted(what, home):
     mask = next(home.rglob("validation")) / "x.png"

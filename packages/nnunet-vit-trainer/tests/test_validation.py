@@ -56,6 +56,13 @@ def test_a_validation_writes_its_summary(folder):
     assert names(folder) == ["summary.json"]
 
 
+def test_a_summary_says_if_it_is_not_of_the_final_checkpoint(folder):
+    for checkpoint, said in (("checkpoint_best.pth",) * 2, ("checkpoint_final.pth", None)):
+        with validated_whole(folder, checkpoint=checkpoint):
+            summarize(folder)
+        assert json.loads((folder / "summary.json").read_text()).get("vit_checkpoint") == said
+
+
 def test_a_validation_that_fails_leaves_no_summary_and_nnunet_as_it_was(folder):
     before = NNUNET.compute_metrics_on_folder
 

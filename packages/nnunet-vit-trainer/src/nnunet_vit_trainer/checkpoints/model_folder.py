@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 FOLD_NAME, CHECKPOINT_NAME = r"fold_(?:\d+|all)", r"checkpoint_\w+\.pth"
 """Patterns of what is shared of a folder."""
 
+FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
+
+CHECKPOINT_KEY = "vit_checkpoint"
+"""Of a validation's ``summary.json``: the checkpoint that it is of, where not the final one."""
+
 
 def check_plans(plans: dict[str, Any], folder_name: str, source: str) -> None:
     """Refuse plans that are not derived ones, or not those of their folder.

@@ -7,7 +7,9 @@ import torch
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, reason_of
 
-NAMES = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+from .model_folder import BEST, FINAL
+
+NAMES = (FINAL, "checkpoint_latest.pth", BEST)
 """nnU-Net's order: the first of those of one run that got equally far."""
 
 

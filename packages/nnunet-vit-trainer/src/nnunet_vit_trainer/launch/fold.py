@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from nnunet_vit_trainer.checkpoints.model_folder import BEST
 from nnunet_vit_trainer.plans.datasets import environment
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.plans.json_file import read_json
@@ -99,7 +100,8 @@ def _load_checkpoint(trainer: "nnUNetTrainer_vit", request: Request) -> None:
 def _load_best(trainer: "nnUNetTrainer_vit") -> None:
     """Take the best weights, and keep the log of the whole training, which the report draws."""
     logged = trainer.logger.get_checkpoint()
-    trainer.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_best.pth")))
+    trainer.load_checkpoint(str(Path(trainer.output_folder, BEST)))
+    trainer.validated = BEST
     trainer.logger.load_checkpoint(logged)
 
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME
+from nnunet_vit_trainer.checkpoints.model_folder import CHECKPOINT_KEY, FINAL, FOLD_NAME
 from nnunet_vit_trainer.plans.json_file import parse_json
 from vit_backbone import UserError, quoted
 
-FINAL = "checkpoint_final.pth"
 SUMMARY = "validation/summary.json"
 ALL = "all"
 """The fold that trains on every case, and validates on them."""
@@ -80,7 +79,7 @@ def refuse_alike(model: Path, names: Sequence[int | str]) -> None:
     for name in names:
         file = model / f"fold_{name}" / SUMMARY
         with contextlib.suppress(OSError, UserError):
-            cases = frozenset(read_dice(file.read_bytes(), str(file)))
+            cases = frozenset(read_summary(file.read_bytes(), str(file))[0])
             alike.setdefault(cases, []).append(str(name))
     for cases, folds in alike.items():
         if cases and len(folds) > 1:
@@ -97,10 +96,28 @@ class _Case(BaseModel):
 
 class _Summary(BaseModel):
     metric_per_case: list[_Case]
+    checkpoint: str = Field(default=FINAL, alias=CHECKPOINT_KEY)
 
 
-def read_dice(text: str | bytes, source: str) -> Dice:
-    """Read the Dice of each case and class from nnU-Net's ``summary.json``.
+def read_dice(text: str | bytes, source: str, checkpoint: str) -> Dice:
+    """Read the Dice of each case and class from the ``summary.json`` of a checkpoint's validation.
+
+    Args:
+        text: its content.
+        source: where it is from, for messages.
+        checkpoint: its file name.
+
+    Raises:
+        UserError: it is none, or of another checkpoint.
+    """
+    dice, of = read_summary(text, source)
+    if of != checkpoint:
+        raise UserError(f"{source} is of {quoted(of)}, not of {checkpoint}")
+    return dice
+
+
+def read_summary(text: str | bytes, source: str) -> tuple[Dice, str]:
+    """Read nnU-Net's ``summary.json``: the Dice of each case and class, and the checkpoint's name.
 
     Args:
         text: its content.
@@ -111,19 +128,20 @@ def read_dice(text: str | bytes, source: str) -> Dice:
     """
     content = parse_json(text, source)
     try:
-        cases = TypeAdapter(_Summary).validate_python(content).metric_per_case
+        summary = TypeAdapter(_Summary).validate_python(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = quoted(".".join(map(str, problem["loc"])))
         raise UserError(
             f"{source} is no summary of a validation by nnU-Net: {place}: {problem['msg']}"
         ) from error
-    return {
+    dice = {
         PureWindowsPath(case.reference_file).name: {
             key: _number(metrics.get("Dice")) for key, metrics in case.metrics.items()
         }
-        for case in cases
+        for case in summary.metric_per_case
     }
+    return dice, summary.checkpoint
 
 
 def _number(value: Any) -> float:

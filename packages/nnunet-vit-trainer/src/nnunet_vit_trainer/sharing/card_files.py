@@ -39,7 +39,7 @@ def card_files(
         UserError: plans whose values are of other types than a training writes.
     """
     of = [Fold(folder.name.removeprefix("fold_"), folder) for folder in folds]
-    found, notes = read_validations(of)
+    found, notes = read_validations(of, checkpoint)
     if not complete:
         notes.append("the base weights are not in it: the receiver adds a copy of the named file")
     names = [fold.name for fold in of]

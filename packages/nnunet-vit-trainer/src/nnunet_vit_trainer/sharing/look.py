@@ -45,7 +45,7 @@ def _card(archive: zipfile.ZipFile) -> ModelCard:
             continue
         try:
             text = read_member(archive, contents.files[file], LARGEST_JSON)
-            found[fold] = read_dice(text, f"fold {fold}: summary.json")
+            found[fold] = read_dice(text, f"fold {fold}: summary.json", checkpoint)
         except UserError as error:
             notes.append(f"not read: {reason_of(error)}")
     return card_of(

@@ -13,6 +13,7 @@ from torch import nn
 from nnunet_vit_trainer.checkpoints.base_weights import load_pretrained
 from nnunet_vit_trainer.checkpoints.content import checkpoint_of, unwrap, write_atomically
 from nnunet_vit_trainer.checkpoints.continuing import completed, misfit_in_one_line, state_of
+from nnunet_vit_trainer.checkpoints.model_folder import FINAL
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError
 from vit_backbone.heads.recompute import set_recompute
@@ -115,6 +116,7 @@ class BuiltFromPlans(nnUNetTrainer):
         self.split: str | None = None
         self.before_validation: dict[str, Any] | None = None  # random states, while it lasts
         self.holds_base_weights = False
+        self.validated = FINAL  # or the best, as --val_best asks
 
     def initialize(self) -> None:
         # nnU-Net would wrap the network for the CUDA device of the global rank. What else it does
@@ -215,7 +217,7 @@ class BuiltFromPlans(nnUNetTrainer):
         if self.local_rank == 0 and not self.disable_checkpointing:
             file = Path(filename)
             whole = self.recipe["checkpoint"] == "full"
-            if file.name == "checkpoint_final.pth":
+            if file.name == FINAL:
                 whole = True  # stock prediction opens it, and loads strictly
                 # Of the weights before: a run that ends before its validation would pass for them.
                 Path(self.output_folder, "validation", "summary.json").unlink(missing_ok=True)

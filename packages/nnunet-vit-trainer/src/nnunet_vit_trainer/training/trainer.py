@@ -208,7 +208,7 @@ class nnUNetTrainer_vit(BuiltFromPlans):
             keep_masks_of(self, cases, folder)
         trained, self.network = self.network, unwrap(self.network)
         try:
-            with validated_whole(folder, self.local_rank == 0):
+            with validated_whole(folder, self.local_rank == 0, self.validated):
                 super().perform_actual_validation(save_probabilities)
         finally:
             self.network = trained

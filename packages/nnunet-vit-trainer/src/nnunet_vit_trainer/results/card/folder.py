@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nnunet_vit_trainer.checkpoints.model_folder import read_model
-from nnunet_vit_trainer.results.folds import SUMMARY, Dice, Fold, folds_in, read_dice
+from nnunet_vit_trainer.results.folds import FINAL, SUMMARY, Dice, Fold, folds_in, read_dice
 from vit_backbone import UserError, reason_of
 
 from .facts import card_of
@@ -40,11 +40,14 @@ def card_of_folder(folder: Path) -> ModelCard:
     )
 
 
-def read_validations(folds: list[Fold]) -> tuple[dict[str, Dice], list[str]]:
+def read_validations(
+    folds: list[Fold], checkpoint: str = FINAL
+) -> tuple[dict[str, Dice], list[str]]:
     """Read what folds' validations found, and note those that cannot be read.
 
     Args:
         folds: of one model.
+        checkpoint: whose validations; one of another is noted, and left out.
     """
     found, notes = {}, []
     for fold in folds:
@@ -52,7 +55,8 @@ def read_validations(folds: list[Fold]) -> tuple[dict[str, Dice], list[str]]:
             continue
         try:
             file = fold.folder / SUMMARY
-            found[fold.name] = read_dice(file.read_bytes(), f"fold {fold.name}: summary.json")
+            source = f"fold {fold.name}: summary.json"
+            found[fold.name] = read_dice(file.read_bytes(), source, checkpoint)
         except (OSError, UserError) as error:
             notes.append(f"not read: {reason_of(error)}")
     return found, notes

@@ -17,11 +17,11 @@ from nnunet_vit_trainer.results.folds import (
     Fold,
     class_keys,
     folds_in,
-    read_dice,
+    read_summary,
 )
 from nnunet_vit_trainer.results.spread import Spread, dice_by_class, mean_of, spread_of
 from nnunet_vit_trainer.results.training_log import read_training
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, reason_of, shorten
 
 _PART = r"(?:(?!__).)+"
 _NAME = re.compile(rf"{_PART}__{_PART}__{_PART}")
@@ -155,10 +155,13 @@ def _read_validation(result: Result, fold: Fold) -> None:
         return
     try:
         file = fold.folder / SUMMARY
-        cases = read_dice(file.read_bytes(), f"fold {fold.name}: summary.json")
+        source = f"fold {fold.name}: summary.json"
+        cases, checkpoint = read_summary(file.read_bytes(), source)
     except (OSError, UserError) as error:
         result.notes.append(f"not read: {reason_of(error)}")
         return
+    if checkpoint != FINAL:
+        result.notes.append(f"fold {fold.name}: validated with {shorten(checkpoint, 40)}")
     names = class_keys(result.dataset)
     result.dice[fold.name] = {
         case: {names.get(key, key): value for key, value in dice.items()}

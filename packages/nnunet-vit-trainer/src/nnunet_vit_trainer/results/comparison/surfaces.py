@@ -107,6 +107,7 @@ def _scores(
         "summary_sha256": hashlib.sha256((fold.folder / SUMMARY).read_bytes()).hexdigest(),
         "tolerance": tolerance,
         "library": f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)}",
+        "flat": "along any axis",  # a figure of before was of a slab there
     }
     kept = _read_kept(fold.folder / KEPT)
     if kept is not None and kept.measured == measured:
@@ -153,7 +154,7 @@ def _keep(content: dict[str, Any], file: Path) -> None:
 def _read_masks(
     reader: Any, predicted: Path, truth: Path
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    """Read two masks; a single slice is two-dimensional, whatever its reader makes of it."""
+    """Read two masks; a single slice is two-dimensional, whichever of a volume's axes is flat."""
     for file in (predicted, truth):
         if not file.is_file():
             raise UserError(f"there is no {file}")
@@ -162,8 +163,11 @@ def _read_masks(
         raise UserError(
             f"{predicted.name} is of shape {found.shape[1:]}, its true mask of {true.shape[1:]}"
         )
-    found, true, spacing = found[0], true[0], tuple(map(float, properties["spacing"]))
-    return (found[0], true[0], spacing[1:]) if len(true) == 1 else (found, true, spacing)
+    sides = true.shape[1:]
+    flat = [axis for axis, side in enumerate(sides) if side == 1][: len(sides) - 2]
+    spacing = tuple(float(s) for axis, s in enumerate(properties["spacing"]) if axis not in flat)
+    found, true = (mask[0].squeeze(tuple(flat)) for mask in (found, true))
+    return found, true, spacing
 
 
 def _of_class(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.checkpoints.model_folder import CHECKPOINT_KEY, FINAL
 from nnunet_vit_trainer.training.seeding import NNUNET
 from nnunet_vit_trainer.training.shortage.tiles import told_tiles
 from nnunet_vit_trainer.training.shortage.workers import refuse_dead
@@ -20,7 +21,7 @@ _SECONDS_TO_END = 1
 
 
 @contextlib.contextmanager
-def validated_whole(folder: Path, first: bool = True) -> Iterator[None]:
+def validated_whole(folder: Path, first: bool = True, checkpoint: str = FINAL) -> Iterator[None]:
     """Let nnU-Net validate: by pools that tell a killed process, and to a summary that is whole.
 
     nnU-Net, and whoever claims results, takes a ``summary.json`` as the sign of a validation that
@@ -29,6 +30,7 @@ def validated_whole(folder: Path, first: bool = True) -> Iterator[None]:
     Args:
         folder: the validation's; it need not exist.
         first: of the ranks that validate together; it writes the summary.
+        checkpoint: that is validated; the summary names it where it is not the final one.
     """
     if first:
         (folder / _SUMMARY).unlink(missing_ok=True)
@@ -39,8 +41,9 @@ def validated_whole(folder: Path, first: bool = True) -> Iterator[None]:
         reference: str, predicted: str, file: str, *rest: Any, **named: Any
     ) -> Any:
         metrics = compute(reference, predicted, None, *rest, **named)
+        said = {} if checkpoint == FINAL else {CHECKPOINT_KEY: checkpoint}
         with written_whole(Path(file)) as unfinished:
-            EVALUATION.save_summary_json(metrics, str(unfinished))
+            EVALUATION.save_summary_json(metrics | said, str(unfinished))
         return metrics
 
     NNUNET.multiprocessing = EVALUATION.multiprocessing = pools
