@@ -70,8 +70,8 @@ def test_every_family_and_size_is_loaded_back(family, size, suffix, tmp_path):
     assert_same_features(adapted, original)
 
 
-@pytest.mark.parametrize("options", [{"in_chans": 1}, {"in_chans": 5}, {"patch_size": 16}], ids=str)
-@pytest.mark.parametrize("family", ["dinov2", "dinov3"])
+@pytest.mark.parametrize("options", [{"in_chans": 1}, {"in_chans": 5}, {"patch_size": 8}], ids=str)
+@pytest.mark.parametrize("family", ["dinov2", "dinov3", "flexivit_small", "test_vit"])
 def test_other_channels_and_patches_are_loaded_back(family, options, tmp_path):
     original = build(family, "small", **options)
     file = save(original.state_dict(), tmp_path / "saved.pth")
