@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -50,11 +51,7 @@ def enable_lora(
     if has_lora(backbone):
         raise UserError("LoRA is enabled already; call disable_lora first")
     targets = list(target_modules or DEFAULT_TARGETS)
-    linear = {
-        name.rsplit(".", 1)[-1]
-        for name, module in plain_vit(backbone).blocks.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+    linear = _linear_names(plain_vit(backbone).blocks)
     unknown = sorted(set(targets) - linear)
     if unknown:
         raise UserError(
@@ -75,6 +72,21 @@ def enable_lora(
         if isinstance(module, LoraLayer):  # peft's dropout begins in training mode
             module.train(module.get_base_layer().training)
     set_patch_embedding(backbone, frozen=False)
+
+
+def _linear_names(blocks: nn.Module) -> set[str]:
+    """Return the last names of the linear layers that are called, not gone around.
+
+    timm's block that computes attention and MLP in parallel multiplies by ``in_proj``'s weight
+    itself where it has biases to add: adapters there would train nothing.
+    """
+    modules: list[Any] = list(blocks.modules())
+    around = {m.in_proj for m in modules if getattr(m, "mlp_bias", None) is not None}
+    return {
+        name.rsplit(".", 1)[-1]
+        for name, module in blocks.named_modules()
+        if isinstance(module, nn.Linear) and module not in around
+    }
 
 
 def disable_lora(backbone: nn.Module) -> None:
