@@ -3,7 +3,6 @@
 import logging
 import math
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from vit_backbone.vits.unfilled import build_unfilled, is_filled_next, refuse_un
 from vit_backbone.weights.files import find_weights, read_checkpoint
 from vit_backbone.weights.loading import load_weights
 
-from .errors import UserError
+from .errors import UserError, check_count, is_count
 
 logger = logging.getLogger(__name__)
 
@@ -164,11 +163,11 @@ def _check_options(
     norm_eps: float | None,
     drop_path_rate: float,
 ) -> None:
-    if not isinstance(in_chans, Integral) or in_chans < 1:
+    if not is_count(in_chans):
         raise UserError(f"in_chans is {in_chans!r}; a backbone needs at least 1 input channel")
     for name, value in (("patch_size", patch_size), ("img_size", img_size)):
-        if value is not None and (not isinstance(value, Integral) or value < 1):
-            raise UserError(f"{name} {value!r}: a whole number of at least 1 is expected")
+        if value is not None:
+            check_count(name, value)
     if norm_eps is not None and not 0 < norm_eps < math.inf:
         raise UserError(f"norm_eps {norm_eps!r}: it must be above 0")
     if not 0 <= drop_path_rate < 1:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from vit_backbone.errors import UserError
+
 from .plain import plain_vit
 from .taps import resolve_taps
 
@@ -26,12 +28,14 @@ def get_vit_features(
         One (B, C, H/p, W/p) per index.
 
     Raises:
-        UserError: an index outside the model.
+        UserError: an index outside the model, no index, or no image.
         ValueError: H or W is no multiple of the patch size.
     """
     vit = plain_vit(model)
     depth = len(vit.blocks)
     wanted = resolve_taps(indices, depth)
+    if input_tensor.shape[0] == 0:
+        raise UserError("a batch of no images came; at least one image is expected")
     refuse_broken_patches(input_tensor, vit.patch_embed.patch_size)
     # timm ignores the order of indices and drops repeated ones, so ask for the sorted set and
     # deal the maps out again.
