@@ -92,7 +92,7 @@ def test_a_backbone_with_adapters_is_filled_under_them(variant, tensors, image, 
 
 
 @pytest.mark.parametrize("in_chans", [1, 2, 4, 7])
-def test_the_patch_embedding_is_adapted_never_sliced(in_chans, original, tensors, tmp_path):
+def test_the_patch_embedding_is_adapted(in_chans, original, tensors, tmp_path):
     save_file(tensors, tmp_path / "weights.safetensors")
     model = fresh(in_chans=in_chans)
     report = load_weights(model, tmp_path / "weights.safetensors")

@@ -47,6 +47,9 @@ def create_backbone(
     off the file (`fit_to_checkpoint`), so they are given only where there is none to read: when
     a network is rebuilt from plans.
 
+    One that is built on the meta device, emptied (``to_empty``) and filled from a state dict lacks
+    what no state dict holds: RoPE's periods and bands (DINOv3, EVA). Build it on a real device.
+
     Args:
         model_name: a family of `MODEL_CONFIGS` or the name of a timm ViT.
         model_size: a size of the family; ``None`` is its default. Not looked at with a timm name.
@@ -54,7 +57,7 @@ def create_backbone(
         pretrained: ``None`` is the family's default (its released weights), ``False`` is random
             initialisation.
         in_chans: number of input channels, at least 1. The pretrained patch embedding is adapted:
-            summed for 1, repeated and scaled by 3/N for N.
+            summed for 1, repeated in turn and scaled by 3/N for N. 2 keep two of its three.
         patch_size: side of a patch in pixels that the patch embedding is resampled to; ``None``
             is the model's own.
         img_size: image side that the position embedding's grid is for, in whole patches of the
