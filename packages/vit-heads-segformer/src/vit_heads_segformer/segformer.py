@@ -163,14 +163,14 @@ class SegFormerHead(nn.Module):
 
 
 def _check_taps_to_come(embed_dims: Sequence[int], neck: str) -> None:
-    if not embed_dims:
-        raise UserError("embed_dims []: at least one tap is needed")
     alike = len(embed_dims) == 4 and len(set(embed_dims)) == 1 and embed_dims[0] >= 2
     if neck == "pyramid" and not alike:
         raise UserError(
             f"embed_dims {list(embed_dims)}: a neck makes a pyramid of four taps of the same "
             "channels, 2 or more; taps that are one already need neck='none'"
         )
+    if not embed_dims:
+        raise UserError("embed_dims []: at least one tap is needed")
 
 
 def _refuse_a_pyramid(features: Sequence[torch.Tensor]) -> None:
