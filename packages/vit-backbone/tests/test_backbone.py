@@ -122,12 +122,17 @@ def test_gradient_flows_to_the_image(backbone):
 
 @pytest.mark.parametrize(
     ("size", "indices", "message"),
-    [((32, 32), [0, 99], "outside"), ((33, 32), None, "whole number of 16x16 patches")],
+    [
+        ((1, 3, 32, 32), [0, 99], "outside"),
+        ((1, 3, 32, 32), [], "at least one block"),
+        ((1, 3, 33, 32), None, "whole number of 16x16 patches"),
+        ((0, 3, 32, 32), None, "at least one image"),
+    ],
 )
 def test_impossible_features_are_refused(size, indices, message):
     model = create_backbone("test_vit", pretrained=False)[0]
     with pytest.raises(ValueError, match=message):
-        get_vit_features(model, torch.zeros(1, 3, *size), indices)
+        get_vit_features(model, torch.zeros(size), indices)
 
 
 @pytest.mark.parametrize("family", MODEL_CONFIGS)

@@ -51,3 +51,12 @@ def test_patches_are_timms_own(name):
     stock.load_state_dict(backbone.patch_embed.state_dict())
     image = torch.randn(2, 3, 3 * patch, 5 * patch)
     assert torch.equal(backbone.patch_embed(image), stock(image))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_broken_patches_are_refused_by_the_backbone_too(name):
+    """Whoever calls it directly would get fewer patches, without a word."""
+    backbone, patch, _ = create_backbone(*BACKBONES[name], pretrained=False)
+    for sides in ((3 * patch - 1, patch), (patch, 2 * patch + 1)):
+        with pytest.raises(ValueError, match=f"{sides[0]}x{sides[1]} is no whole number"):
+            backbone.forward_features(torch.randn(1, 3, *sides))

@@ -169,7 +169,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
         export_onnx(model, tmp_path)
     with pytest.raises(UserError, match="opset 11: it must be at least 18"):
         export_onnx(model, tmp_path / "model.onnx", opset=11)
-    for size in ((0, 3), (5,)):
+    with pytest.raises(UserError, match="opset '18': it must be at least 18"):
+        export_onnx(model, tmp_path / "model.onnx", opset="18")
+    for size in ((0, 3), (5,), 224, (32.0, 32.0), (True, 32), "32"):
         with pytest.raises(UserError, match="a height and a width of at least 1"):
             export_program(model, size)
     with pytest.raises(UserError, match=r"give the ViTSegmentationModel.*_orig_mod"):

@@ -1,5 +1,6 @@
 """A head in a few lines: what `head_factory` adds to the function that builds it."""
 
+import importlib.util
 import inspect
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from vit_backbone import (
     deep_supervision_strides,
     head_factory,
     head_options,
+    options_of_old_plans,
 )
 from vit_backbone.heads.factory import HeadFactory, standard_factory
 from vit_backbone.heads.linear_head import LinearHead
@@ -112,9 +114,31 @@ def test_options_are_checked_before_the_backbone_is_built(monkeypatch):
     assert deep_supervision_strides(factory) == (1, 16)
 
 
-@pytest.mark.parametrize("classes", [0, -1])
+def test_a_module_made_of_a_file_by_hand_is_a_head_too(tmp_path):
+    """Python's own recipe for it does not register the module."""
+    (tmp_path / "by_hand.py").write_text(
+        "from vit_backbone import UserError, head_factory\n"
+        "from vit_backbone.heads.linear_head import LinearHead\n"
+        "DEEP_SUPERVISION_STRIDES, OPTIONS_OF_OLD_PLANS = (1, 16), {'width': 3}\n"
+        "def check_options(width):\n    if width < 1: raise UserError(f'width {width}')\n"
+        "@head_factory\n"
+        "def create_segmentation_model(backbone, num_classes, *, width: int = 4):\n"
+        "    return LinearHead(backbone.num_features, num_classes)\n"
+    )
+    spec = importlib.util.spec_from_file_location("by_hand", tmp_path / "by_hand.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    create = module.create_segmentation_model
+    with pytest.raises(UserError, match="width 0"):
+        create("test_vit", pretrained=False, use_lora=False, width=0)
+    assert isinstance(create("test_vit", pretrained=False, use_lora=False).head, LinearHead)
+    assert deep_supervision_strides(create) == (1, 16)
+    assert options_of_old_plans(create) == {"width": 3}
+
+
+@pytest.mark.parametrize("classes", [0, -1, None, 2.0, True, "2"])
 def test_a_head_without_classes_is_refused(factory, classes):
-    with pytest.raises(UserError, match="at least 1 output channel"):
+    with pytest.raises(UserError, match=f"num_classes {classes!r}: a whole number of at least 1"):
         factory("test_vit", num_classes=classes, pretrained=False)
 
 

@@ -26,6 +26,11 @@ class TestLinearHead(HeadConformance):
         return find_head("linear")
 
 
+def test_a_linear_head_without_taps_says_so():
+    with pytest.raises(UserError, match="0 taps came, and the head takes the last"):
+        LinearHead(8, 2)([], torch.randn(1, 3, 32, 32))
+
+
 def test_the_linear_head_is_registered():
     factory = find_head("linear")
     assert deep_supervision_strides(factory) is None

@@ -111,6 +111,14 @@ def test_a_model_is_in_the_mode_that_what_trains_asks_for():
     assert not any(module.training for module in backbone.blocks.modules())
 
 
+def test_a_layer_that_timm_goes_around_is_no_target():
+    """timm multiplies by in_proj's weight itself: adapters on it would train nothing."""
+    with torch.device("meta"):
+        backbone = create_backbone("vit_base_patch16_xp_224", pretrained=False)[0]
+    with pytest.raises(UserError, match=r"\['in_proj'\] match no linear layer.*\['attn_out_proj'"):
+        enable_lora(backbone, target_modules=["in_proj"])
+
+
 def test_impossible_lora_is_refused():
     backbone = create_backbone("test_vit", pretrained=False)[0]
     with pytest.raises(UserError, match=r"\['qvk'\] match no linear layer.*'qkv'"):

@@ -24,6 +24,8 @@ IMPOSSIBLE = [
     ({"input_norm": {"mean": [0.5], "std": [0.5], "meen": 1}}, r"not \['meen'\]"),
     ({"drop_path_rate": 1.5}, "drop_path_rate 1.5"),
     ({"patch_size": 8.5}, "patch_size 8.5"),
+    ({"patch_size": True}, "patch_size True: a whole number of at least 1"),
+    ({"indices": []}, r"indices \[\]: at least one block"),
     ({"img_size": 100}, "img_size 100: 'test_vit' has patches of 16 px"),
     ({"img_size": 8}, "img_size 8: 'test_vit' has patches of 16 px"),
     ({"norm_eps": 0}, "norm_eps 0"),
@@ -42,6 +44,7 @@ def test_impossible_options_of_a_backbone_are_refused(options, message):
 LORA = [
     ({"lora_rank": 0}, "LoRA rank 0"),
     ({"lora_rank": 2.5}, "LoRA rank 2.5"),
+    ({"lora_rank": True}, "LoRA rank True: a whole number of at least 1"),
     ({"lora_alpha": -16.0}, "lora_alpha -16.0"),
     ({"lora_alpha": float("nan")}, "lora_alpha nan"),
     ({"lora_dropout": 1.5}, "lora_dropout 1.5"),

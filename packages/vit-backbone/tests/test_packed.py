@@ -8,12 +8,16 @@ from torch import nn
 
 from vit_backbone import (
     UserError,
+    ViTSegmentationModel,
     create_backbone,
     enable_lora,
+    export_program,
     get_vit_features,
     load_weights,
     pack_linears,
 )
+from vit_backbone.heads.linear_head import LinearHead
+from vit_backbone.testing import FakeBackbone
 from vit_backbone.vits.packed import PackedLinear
 
 pytestmark = pytest.mark.skipif(
@@ -132,10 +136,18 @@ def test_what_is_packed_is_not_filled(strict, tmp_path):
     backbone = create_backbone("test_vit", pretrained=False)[0]
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
     packed = packed_copy(backbone)
-    with pytest.raises(UserError, match=r"packed .*; fill the module before"):
+    with pytest.raises(UserError, match=r"packed .*; fill or export the module before"):
         load_weights(packed, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match=r"packed .*; fill the module before"):
+    with pytest.raises(UserError, match=r"packed .*; fill or export the module before"):
         packed.load_state_dict(backbone.state_dict(), strict=strict)
+
+
+def test_what_is_packed_is_not_exported():
+    model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))
+    model.head.layer = nn.Linear(2, 2)
+    pack_linears(model)
+    with pytest.raises(UserError, match=r"packed .*; fill or export the module before"):
+        export_program(model)
 
 
 def test_adapters_are_not_packed_since_they_could_not_be_merged():

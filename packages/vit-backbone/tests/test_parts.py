@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vit_backbone import ViTSegmentationModel, find_head, head_options
+from vit_backbone import UserError, ViTSegmentationModel, find_head, head_options
 from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.heads.parts import ImageStem, Shortcut
 from vit_backbone.segmentation.geometry import resized
@@ -38,6 +38,12 @@ def test_the_stem_alone_lies_where_the_image_lies(size):
     for y, x in ((16, 16), (50, 60)):
         center = response_center(lambda image: stem(image, *zeros), size, (y, x))
         assert max(abs(center[0] - y), abs(center[1] - x)) < 1, center
+
+
+def test_a_stem_without_an_image_says_so():
+    head = LinearHead(8, 2, image_stem=True)
+    with pytest.raises(UserError, match="no image came, and the head looks at its pixels"):
+        head([torch.randn(1, 8, 2, 2)] * 4, None)
 
 
 def test_the_stem_has_under_40k_parameters_on_a_large_vit():

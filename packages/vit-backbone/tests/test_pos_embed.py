@@ -153,6 +153,16 @@ def test_another_grid_of_the_model_is_filled_in_the_same_way(tmp_path):
     assert torch.equal(model.pos_embed, expected)
 
 
+def test_a_grid_that_no_file_names_is_said(tmp_path):
+    """As many tokens lie on several grids, and a file does not say on which."""
+    square = create_backbone("test_vit", pretrained=False)[0]
+    torch.save(square.state_dict(), tmp_path / "weights.pth")
+    assert "position" not in load_weights(square, tmp_path / "weights.pth").line()
+    square.set_input_size((80, 320), (16, 16))
+    line = load_weights(square, tmp_path / "weights.pth").line()
+    assert "position embedding taken for 5x20" in line
+
+
 @pytest.mark.parametrize("grid", SIDES)
 def test_the_kernel_is_torchs_bicubic(grid):
     patches = torch.randn(1, 3, 6, 9, dtype=torch.float64)

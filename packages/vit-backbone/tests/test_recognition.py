@@ -94,12 +94,30 @@ def test_tensors_beside_their_average_are_taken(tensors, tmp_path, caplog):
 
 @pytest.mark.parametrize(
     "prefix",
-    ["module.", "backbone.", "module.backbone.", "_orig_mod.", "dinov2_with_registers.", "model."],
+    [
+        "module.",
+        "backbone.",
+        "module.backbone.",
+        "_orig_mod.",
+        "dinov2_with_registers.",
+        "model.",
+        "backbone.model.module._orig_mod.",
+    ],
 )
 def test_prefixes(prefix, tensors, tmp_path):
     prefixed = {prefix + name: tensor for name, tensor in tensors.items()}
     model = create_backbone("test_vit", None, saved(prefixed, tmp_path))[0]
     assert torch.equal(model.norm.weight, tensors["norm.weight"])
+
+
+def test_what_counts_beside_a_backbone_is_left_out(tensors, tmp_path, caplog):
+    """torch's AveragedModel counts its updates in a tensor of its state."""
+    averaged = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    averaged["n_averaged"] = torch.tensor(3)
+    with caplog.at_level("INFO"):
+        model = create_backbone("test_vit", None, saved(averaged, tmp_path))[0]
+    assert torch.equal(model.norm.weight, tensors["norm.weight"])
+    assert "1 others left out" in caplog.text
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone."])

@@ -70,8 +70,8 @@ def test_every_family_and_size_is_loaded_back(family, size, suffix, tmp_path):
     assert_same_features(adapted, original)
 
 
-@pytest.mark.parametrize("options", [{"in_chans": 1}, {"in_chans": 5}, {"patch_size": 16}], ids=str)
-@pytest.mark.parametrize("family", ["dinov2", "dinov3"])
+@pytest.mark.parametrize("options", [{"in_chans": 1}, {"in_chans": 5}, {"patch_size": 8}], ids=str)
+@pytest.mark.parametrize("family", ["dinov2", "dinov3", "flexivit_small", "test_vit"])
 def test_other_channels_and_patches_are_loaded_back(family, options, tmp_path):
     original = build(family, "small", **options)
     file = save(original.state_dict(), tmp_path / "saved.pth")
@@ -100,6 +100,27 @@ def test_biases_that_are_zero_fit_a_model_without(tmp_path):
     state["blocks.1.attn.v_bias"][3] = 1
     with pytest.raises(WeightsError, match="_qkvb"):
         load_weights(plain, save(state, tmp_path / "nonzero.pth"))
+
+
+@pytest.mark.parametrize("how", ["apart", "joined"])
+def test_q_k_and_v_of_a_model_that_keeps_them_apart(how, tmp_path):
+    """EVA02's base and large models; k has no bias there, and a joined one holds zeros for it."""
+    original = build("eva02_base_patch14_224")
+    state = original.state_dict()
+    if how == "joined":
+        for stem in ("blocks.0.attn.", "blocks.1.attn."):
+            weights = [state.pop(f"{stem}{part}_proj.weight") for part in "qkv"]
+            q, v = (state.pop(f"{stem}{part}_proj.bias") for part in "qv")
+            state[f"{stem}qkv.weight"] = torch.cat(weights)
+            state[f"{stem}qkv.bias"] = torch.cat([q, torch.zeros_like(q), v])
+    file = save(state, tmp_path / "saved.pth")
+    model = create_backbone("eva02_base_patch14_224", None, file)[0]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, original.state_dict()[name]), name
+    if how == "joined":
+        state["blocks.1.attn.qkv.bias"][100] = 1
+        with pytest.raises(WeightsError, match=r"blocks\.1\.attn\.qkv\.bias has a bias of k"):
+            load_weights(model, save(state, tmp_path / "nonzero.pth"))
 
 
 CLIP_NAMES = (

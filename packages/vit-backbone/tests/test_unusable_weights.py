@@ -73,6 +73,15 @@ def test_floating_point_of_any_width_is_taken(dtype, model, tensors, tmp_path):
     assert torch.equal(model.norm.weight, tensors["norm.weight"].to(dtype).float())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_values_beyond_the_range_of_a_backbone_are_refused(dtype, model, tensors, tmp_path):
+    torch.save(tensors | {NAME: tensors[NAME] + 3.4e38}, tmp_path / "weights.pth")
+    before = {name: t.to(dtype) for name, t in tensors.items()}
+    message = refused(load_weights, model.to(dtype), tmp_path / "weights.pth")
+    assert f"{NAME} holds values beyond the range of {str(dtype)[6:]}" in message
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -123,6 +132,12 @@ def test_a_missing_shard_is_named(tensors, tmp_path):
     index = {"weight_map": {"norm.weight": "a.safetensors", "norm.bias": "c.safetensors"}}
     write_shards(tmp_path, tensors, index)
     assert "c.safetensors" in refused(read_checkpoint, tmp_path)
+
+
+def test_an_index_alone_is_no_weights(tensors, tmp_path):
+    write_shards(tmp_path, tensors, {"weight_map": {"x": "a.safetensors"}})
+    file = tmp_path / "model.safetensors.index.json"
+    assert f"give its folder {tmp_path}" in refused(read_checkpoint, file)
 
 
 @pytest.mark.parametrize("index", [[], {}, {"weight_map": []}, {"weight_map": {}}, 3], ids=str)

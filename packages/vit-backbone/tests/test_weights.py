@@ -7,8 +7,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.models import VisionTransformer
+from torch.optim.swa_utils import AveragedModel
 
-from vit_backbone import WeightsError, create_backbone, enable_lora, get_vit_features, load_weights
+from vit_backbone import (
+    UserError,
+    ViTSegmentationModel,
+    WeightsError,
+    adapter_state_dict,
+    create_backbone,
+    disable_lora,
+    enable_lora,
+    get_vit_features,
+    load_weights,
+)
+from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.weights.files import find_weights, sha256_of
 
 
@@ -79,7 +92,7 @@ def test_a_backbone_with_adapters_is_filled_under_them(variant, tensors, image, 
 
 
 @pytest.mark.parametrize("in_chans", [1, 2, 4, 7])
-def test_the_patch_embedding_is_adapted_never_sliced(in_chans, original, tensors, tmp_path):
+def test_the_patch_embedding_is_adapted(in_chans, original, tensors, tmp_path):
     save_file(tensors, tmp_path / "weights.safetensors")
     model = fresh(in_chans=in_chans)
     report = load_weights(model, tmp_path / "weights.safetensors")
@@ -209,6 +222,54 @@ def test_what_is_no_weight_file_gets_one_line(write, suffix, tmp_path, monkeypat
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run_by_the_pickle").exists()
+
+
+def test_the_users_home_is_found(tensors, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_file(tensors, tmp_path / "weights.safetensors")
+    assert load_weights(fresh(), "~/weights.safetensors").tensors == len(tensors)
+
+
+def test_a_backbone_without_memory_is_not_filled(tensors, tmp_path):
+    """Copies into the meta device succeed and write nothing."""
+    save_file(tensors, tmp_path / "weights.safetensors")
+    with torch.device("meta"):
+        empty = fresh()
+        with pytest.raises(UserError, match=r"meta device.*to_empty"):
+            create_backbone("test_vit", None, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=r"meta device.*to_empty"):
+        load_weights(empty, tmp_path / "weights.safetensors")
+    empty = empty.to_empty(device="cpu")
+    load_weights(empty, tmp_path / "weights.safetensors")
+    assert torch.equal(empty.norm.weight, tensors["norm.weight"])
+
+
+def wrapped():
+    """What holds a backbone and is none."""
+    return {
+        "compiled": torch.compile(fresh()),
+        "averaged": AveragedModel(fresh()),
+        "model": ViTSegmentationModel(fresh(), LinearHead(64, 2)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["compiled", "averaged", "model"])
+def test_the_backbone_in_a_wrapper_is_asked_for(kind, tensors, tmp_path):
+    save_file(tensors, tmp_path / "weights.safetensors")
+    module, said = wrapped()[kind], r"no backbone; give the one in it .*\.backbone.*\._orig_mod"
+    with pytest.raises(UserError, match=said):
+        load_weights(module, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=said):
+        enable_lora(module)
+    with pytest.raises(UserError, match=said):
+        adapter_state_dict(module)
+    disable_lora(module)  # without any, it does nothing
+    enable_lora(next(part for part in module.modules() if isinstance(part, VisionTransformer)))
+    if kind == "compiled":
+        disable_lora(module)
+    else:
+        with pytest.raises(UserError, match=said):
+            disable_lora(module)
 
 
 def test_missing_weights_are_named_with_the_remedy(tmp_path, monkeypatch):

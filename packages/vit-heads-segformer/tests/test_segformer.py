@@ -117,11 +117,28 @@ def test_dropout_is_in_front_of_the_classifier_in_training_only():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"hidden_size": 0}, "hidden_size 0"), ({"dropout": 1.0}, "dropout 1.0")],
+    [
+        ({"hidden_size": 0}, "hidden_size 0: a whole number of at least 1"),
+        ({"hidden_size": None}, "hidden_size None: a whole number of at least 1"),
+        ({"hidden_size": 16.5}, "hidden_size 16.5: a whole number of at least 1"),
+        ({"dropout": 1.0}, "dropout 1.0"),
+        ({"dropout": None}, "dropout None"),
+        ({"embed_dims": []}, r"embed_dims \[\]: at least one tap"),
+        ({"embed_dims": [1] * 4, "neck": "pyramid"}, r"four taps of the same channels, 2 or more"),
+    ],
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        SegFormerHead([8] * 4, 2, **options)
+        SegFormerHead(**{"embed_dims": [8] * 4, "num_classes": 2, **options})
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_head_with_a_neck_is_traced_by_torch_jit():
+    head = SegFormerHead([8] * 4, 2, 16, neck="pyramid").eval()
+    taps, image = [torch.randn(1, 8, 3, 4) for _ in range(4)], torch.randn(1, 3, 48, 64)
+    traced = torch.jit.trace(head, (taps, image))
+    torch.testing.assert_close(traced(taps, image), head(taps, image))
 
 
 # Position embedding and patch 14, the same resampled to 16, RoPE and 16, position embedding and 16.

@@ -79,7 +79,12 @@ def test_the_default_head_has_the_specified_size():
     [
         ({"decoder_channels": (4, 4)}, "five positive widths"),
         ({"decoder_channels": (4, 4, 4, 4, 0)}, "five positive widths"),
+        ({"decoder_channels": 64}, "decoder_channels 64: five positive widths"),
+        ({"decoder_channels": "light"}, "decoder_channels 'light': five positive widths"),
+        ({"decoder_channels": None}, "decoder_channels None: five positive widths"),
+        ({"decoder_channels": [8.0] * 5}, "whole numbers"),
         ({"negative_slope": -1}, "at least 0"),
+        ({"negative_slope": None}, "negative_slope None: it must be at least 0"),
         ({"upsample": "nearest"}, "there is bilinear, deconv"),
         ({"norm": "batch"}, "there is group, instance, layer"),
     ],
@@ -205,6 +210,12 @@ def test_the_image_skip_sees_one_pixel_and_the_default_does_not():
         moved = (head(taps, image) - head(taps, other)).abs().amax((0, 1)) > 1e-3
         assert moved.any() == skip
         assert bool(moved[9, 9]) == skip
+
+
+def test_the_image_skip_without_an_image_says_so():
+    taps = [torch.randn(1, 8, 2, 2)] * 4
+    with pytest.raises(UserError, match="no image came, and the head looks at its pixels"):
+        UNETRHead(8, 2, CHANNELS, image_skip=True)(taps, None)
 
 
 def test_the_light_preset_costs_under_8_gflop_at_256_px():

@@ -3,7 +3,6 @@
 import logging
 import math
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from vit_backbone.vits.unfilled import build_unfilled, is_filled_next, refuse_un
 from vit_backbone.weights.files import find_weights, read_checkpoint
 from vit_backbone.weights.loading import load_weights
 
-from .errors import UserError
+from .errors import UserError, check_count, is_count
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +47,9 @@ def create_backbone(
     off the file (`fit_to_checkpoint`), so they are given only where there is none to read: when
     a network is rebuilt from plans.
 
+    One that is built on the meta device, emptied (``to_empty``) and filled from a state dict lacks
+    what no state dict holds: RoPE's periods and bands (DINOv3, EVA). Build it on a real device.
+
     Args:
         model_name: a family of `MODEL_CONFIGS` or the name of a timm ViT.
         model_size: a size of the family; ``None`` is its default. Not looked at with a timm name.
@@ -55,7 +57,7 @@ def create_backbone(
         pretrained: ``None`` is the family's default (its released weights), ``False`` is random
             initialisation.
         in_chans: number of input channels, at least 1. The pretrained patch embedding is adapted:
-            summed for 1, repeated and scaled by 3/N for N.
+            summed for 1, repeated in turn and scaled by 3/N for N. 2 keep two of its three.
         patch_size: side of a patch in pixels that the patch embedding is resampled to; ``None``
             is the model's own.
         img_size: image side that the position embedding's grid is for, in whole patches of the
@@ -164,11 +166,11 @@ def _check_options(
     norm_eps: float | None,
     drop_path_rate: float,
 ) -> None:
-    if not isinstance(in_chans, Integral) or in_chans < 1:
+    if not is_count(in_chans):
         raise UserError(f"in_chans is {in_chans!r}; a backbone needs at least 1 input channel")
     for name, value in (("patch_size", patch_size), ("img_size", img_size)):
-        if value is not None and (not isinstance(value, Integral) or value < 1):
-            raise UserError(f"{name} {value!r}: a whole number of at least 1 is expected")
+        if value is not None:
+            check_count(name, value)
     if norm_eps is not None and not 0 < norm_eps < math.inf:
         raise UserError(f"norm_eps {norm_eps!r}: it must be above 0")
     if not 0 <= drop_path_rate < 1:

@@ -1,5 +1,7 @@
 """Errors that a user can mend."""
 
+from numbers import Integral
+
 _LONGEST = 500
 
 
@@ -46,6 +48,25 @@ class UserError(ValueError):
 
     def __init__(self, message: object) -> None:
         super().__init__(shorten(message, _LONGEST))
+
+
+def is_count(value: object) -> bool:
+    """Say whether it is a whole number of at least 1; truth values are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number of at least 1; truth values are none.
+
+    Args:
+        name: of the option, for the message.
+        value: what the user gave for it.
+
+    Raises:
+        UserError: another number, or none.
+    """
+    if not is_count(value):
+        raise UserError(f"{name} {quoted(value)}: a whole number of at least 1 is expected")
 
 
 class WeightsError(UserError):

@@ -13,8 +13,9 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from vit_backbone.segmentation.model import ViTSegmentationModel
+from vit_backbone.vits.packed import refuse_packed
 
-from .errors import UserError
+from .errors import UserError, is_count
 
 TOLERANCE = 1e-4
 _OLDEST_TORCH = (2, 8)  # 2.6 exports neither: it takes a variable batch for a constraint violated
@@ -45,8 +46,8 @@ def export_program(
         too (torch 2.8 does not know the argument yet).
 
     Raises:
-        UserError: a wrapped model, an impossible size, a head that cannot be traced, or a torch
-            before 2.8.
+        UserError: a wrapped or packed model, an impossible size, a head that cannot be traced, or
+            a torch before 2.8.
     """
     if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST_TORCH:
         raise UserError(
@@ -106,8 +107,8 @@ def export_onnx(
         raise UserError(f"{file}: there is no folder {file.parent}; create it")
     if file.is_dir():
         raise UserError(f"{file} is a folder; name the file to write")
-    if opset < 18:  # the first whose Resize can antialias, as the position embedding needs
-        raise UserError(f"opset {opset}: it must be at least 18")
+    if not is_count(opset) or opset < 18:  # 18 is the first whose Resize can antialias
+        raise UserError(f"opset {opset!r}: it must be at least 18")
     program = export_program(model, size)
     try:
         onnx_program = torch.onnx.export(
@@ -229,6 +230,7 @@ def _plain_copy(model: ViTSegmentationModel) -> ViTSegmentationModel:
             f"a {type(model).__name__} cannot be exported; give the ViTSegmentationModel in it "
             "(DistributedDataParallel: .module, torch.compile: ._orig_mod)"
         )
+    refuse_packed(model)
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     if getattr(plain.head, "deep_supervision", False):
         plain.head.deep_supervision = False
@@ -245,6 +247,6 @@ def _example(
         patch = tuple(embed.patch_size)
         size = [p * grid for p, grid in zip(patch, _EXAMPLE_GRID, strict=True)]
         shapes |= {2: patch[0] * Dim("rows"), 3: patch[1] * Dim("columns")}
-    elif len(size) != 2 or min(size) < 1:
-        raise UserError(f"size {tuple(size)}: it must be a height and a width of at least 1 pixel")
+    elif not isinstance(size, Sequence) or len(size) != 2 or not all(map(is_count, size)):
+        raise UserError(f"size {size!r}: it must be a height and a width of at least 1 pixel")
     return torch.randn(2, embed.proj.in_channels, *size), shapes

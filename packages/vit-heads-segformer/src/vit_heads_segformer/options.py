@@ -1,6 +1,8 @@
 """The options of the SegFormer head: their values, and what is refused. No torch here."""
 
-from vit_backbone import UserError
+from numbers import Real
+
+from vit_backbone.errors import UserError, check_count
 
 NORMS = ("group", "batch")
 NECKS = ("none", "pyramid")
@@ -23,10 +25,9 @@ def check_options(
     Raises:
         UserError: a hidden size below 1, a dropout outside of 0 to below 1, or a name not listed.
     """
-    if hidden_size < 1:
-        raise UserError(f"hidden_size {hidden_size}: it must be at least 1")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout {dropout}: it must be at least 0 and below 1")
+    check_count("hidden_size", hidden_size)
+    if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+        raise UserError(f"dropout {dropout!r}: it must be at least 0 and below 1")
     named = (("norm", norm, NORMS), ("neck", neck, NECKS), ("upsample", upsample, UPSAMPLES))
     for name, value, known in named:
         if value not in known:

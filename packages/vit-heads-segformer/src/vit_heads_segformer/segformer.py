@@ -31,9 +31,11 @@ class SegFormerHead(nn.Module):
     """All-MLP decoder: per-tap linear, upsample, concatenate, fuse, upsample, classify.
 
     Args:
-        embed_dims: channels of each tap, finest tap first; with a neck four, all the same.
+        embed_dims: channels of each tap, finest tap first; with a neck four, all the same and at
+            least 2.
         num_classes: K.
-        hidden_size: D, at least 1.
+        hidden_size: D, at least 1. With 1, 2, 4 or 8 group norm leaves nothing of a single token,
+            which an image of one patch is without a neck.
         dropout: on channels before the classifier, 0 to below 1.
         norm: ``group`` or ``batch``.
         neck: ``none`` or ``pyramid``.
@@ -66,11 +68,7 @@ class SegFormerHead(nn.Module):
     ) -> None:
         super().__init__()
         check_options(hidden_size, dropout, norm, neck, upsample)
-        if neck == "pyramid" and (len(embed_dims) != 4 or len(set(embed_dims)) > 1):
-            raise UserError(
-                f"embed_dims {list(embed_dims)}: a neck makes a pyramid of four taps of the same "
-                "channels; taps that are one already need neck='none'"
-            )
+        _check_taps_to_come(embed_dims, neck)
         self.deep_supervision = False
         self.deep_supervision_scales = (1.0, 1 / 16) if auxiliary_outputs else (1.0,)
         self.neck = PyramidNeck(embed_dims[0]) if neck == "pyramid" else None
@@ -123,7 +121,8 @@ class SegFormerHead(nn.Module):
                 several sizes.
         """
         check_taps(features, len(self.projections))
-        if self.neck is not None and not torch.compiler.is_compiling():
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # sides are no numbers
+        if self.neck is not None and not traced:
             _refuse_a_pyramid(features)
         fused = self.upsample(self._fused(features))
         if self.neck is not None:
@@ -161,6 +160,17 @@ class SegFormerHead(nn.Module):
             mixers = [fuse @ project.weight.flatten(1) for fuse, project in pairs]
             biases = [fuse @ p.bias for fuse, p in pairs if p.bias is not None]  # all have one
             return mixers, sum(biases[1:], start=biases[0])
+
+
+def _check_taps_to_come(embed_dims: Sequence[int], neck: str) -> None:
+    alike = len(embed_dims) == 4 and len(set(embed_dims)) == 1 and embed_dims[0] >= 2
+    if neck == "pyramid" and not alike:
+        raise UserError(
+            f"embed_dims {list(embed_dims)}: a neck makes a pyramid of four taps of the same "
+            "channels, 2 or more; taps that are one already need neck='none'"
+        )
+    if not embed_dims:
+        raise UserError("embed_dims []: at least one tap is needed")
 
 
 def _refuse_a_pyramid(features: Sequence[torch.Tensor]) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vit_backbone.heads.parts import check_image
 from vit_backbone.heads.recompute import Run, kept
 
 from .blocks import ConvBlock
@@ -92,6 +93,7 @@ class UNETRDecoder(nn.Module):
             x = run(partial(_merged, upsample, merge), x, skip)
             coarser.insert(0, x)
         if self.z0 is not None:
+            check_image(image)
             # A patch-14 grid decodes to 16/14 of the image: the skip must lie where it lies.
             fitted = F.interpolate(image, x.shape[-2:], mode="bilinear", align_corners=False)
             x = torch.cat([x, run(self.z0, fitted)], dim=1)

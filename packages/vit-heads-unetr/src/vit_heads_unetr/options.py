@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
-from vit_backbone import UserError
+from vit_backbone.errors import UserError, is_count, quoted
 
 DEFAULT_CHANNELS = (512, 256, 128, 64, 32)
 # 6 GFLOP at 256 px on top of a ViT-S or -L, where the default costs 88.
@@ -30,13 +31,14 @@ def check_options(
     Raises:
         UserError: not five positive widths, a negative slope below 0, or a name not listed.
     """
-    if len(decoder_channels) != 5 or min(decoder_channels) < 1:
+    widths = decoder_channels
+    if not isinstance(widths, Sequence) or len(widths) != 5 or not all(map(is_count, widths)):
         raise UserError(
-            f"decoder_channels {list(decoder_channels)}: five positive widths are needed, "
-            f"coarse to fine, such as {list(DEFAULT_CHANNELS)}"
+            f"decoder_channels {quoted(widths)}: five positive widths, whole numbers, "
+            f"are needed, coarse to fine, such as {list(DEFAULT_CHANNELS)}"
         )
-    if not 0 <= negative_slope < math.inf:
-        raise UserError(f"negative_slope {negative_slope}: it must be at least 0")
+    if not isinstance(negative_slope, Real) or not 0 <= negative_slope < math.inf:
+        raise UserError(f"negative_slope {negative_slope!r}: it must be at least 0")
     for name, value, known in (("upsample", upsample, UPSAMPLES), ("norm", norm, NORMS)):
         if value not in known:
             raise UserError(f"{name} {value!r}: there is {', '.join(known)}")

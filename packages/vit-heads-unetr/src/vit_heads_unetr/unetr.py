@@ -147,7 +147,7 @@ class UNETRHead(nn.Module):
             with the coarser outputs behind them, where the head has them.
 
         Raises:
-            UserError: another number of taps than four.
+            UserError: another number of taps than four, or no image where the head looks at it.
         """
         check_taps(features, 4)
         run = recomputed if self.recompute else kept

@@ -50,7 +50,7 @@ def standard_factory(
         use_lora: tune the backbone by LoRA; its own weights are then frozen in any case.
         lora_rank: rank of the LoRA update.
         lora_alpha: the update is scaled by lora_alpha / lora_rank.
-        lora_dropout: dropout before the adapters, 0 to 1.
+        lora_dropout: dropout before the adapters, 0 to below 1.
         lora_target_modules: names of linear layers in the blocks; ``None`` is ``["qkv"]``.
         pretrained: ``None`` is the family's released weights, ``False`` random initialisation.
         in_channels: number of input channels, at least 1.
@@ -61,12 +61,11 @@ def standard_factory(
         UserError: an impossible backbone, size, number of classes or LoRA target.
         WeightsError: weights that are missing or do not fill the backbone.
     """
-    from vit_backbone.errors import UserError
+    from vit_backbone.errors import check_count
     from vit_backbone.segmentation.building import build_segmentation_model
     from vit_backbone.segmentation.model import ViTSegmentationModel
 
-    if num_classes < 1:
-        raise UserError(f"num_classes is {num_classes}; a head needs at least 1 output channel")
+    check_count("num_classes", num_classes)
 
     def make_model(backbone: "PlainViT") -> ViTSegmentationModel:
         head = make_head(backbone, num_classes)
@@ -154,7 +153,7 @@ def head_factory(
                 f"{make_head.__module__} ignores unknown options {sorted(ignored)}", stacklevel=2
             )
         values = {name: given.pop(name) for name in options}
-        check = getattr(sys.modules[make_head.__module__], "check_options", None)
+        check = beside(make_head, "check_options")
         if check is not None:
             check(**{name: v for name, v in values.items() if name != "auxiliary_outputs"})
         return standard_factory(**given, make_head=functools.partial(make_head, **values))
@@ -162,6 +161,20 @@ def head_factory(
     made: Any = factory
     made.__signature__ = signature
     return cast("HeadFactory[Options]", made)  # with that signature
+
+
+def beside(function: Callable[..., Any], name: str, default: Any = None) -> Any:
+    """Return what a function's module has under a name.
+
+    Args:
+        function: a head's factory, or what it is made of.
+        name: in the module.
+        default: where the module has none.
+    """
+    module = sys.modules.get(function.__module__)
+    if module is None:  # made of a file by hand, and registered nowhere
+        return getattr(inspect.unwrap(function), "__globals__", {}).get(name, default)
+    return getattr(module, name, default)
 
 
 def _options_of(make_head: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from vit_backbone.errors import UserError
 
+from .factory import beside
+
 ENTRY_POINTS = "vit_backbone.heads"
 
 STANDARD_ARGUMENTS = frozenset(
@@ -115,7 +117,7 @@ def deep_supervision_strides(factory: Callable[..., Any]) -> tuple[int, ...] | N
     Such a head's factory takes ``auxiliary_outputs``, and its module says
     ``DEEP_SUPERVISION_STRIDES``, full size first: (1, 2, 2, 2) is full, 1/2, 1/4 and 1/8.
     """
-    return getattr(sys.modules[factory.__module__], "DEEP_SUPERVISION_STRIDES", None)
+    return beside(factory, "DEEP_SUPERVISION_STRIDES")
 
 
 def options_of_old_plans(factory: Callable[..., Any]) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def options_of_old_plans(factory: Callable[..., Any]) -> dict[str, Any]:
     A head that changes what it builds by default keeps what it built before as an option, and its
     module says so: ``OPTIONS_OF_OLD_PLANS = {"conv_bias": True}``.
     """
-    return dict(getattr(sys.modules[factory.__module__], "OPTIONS_OF_OLD_PLANS", {}))
+    return dict(beside(factory, "OPTIONS_OF_OLD_PLANS", {}))
 
 
 def _resolved(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:

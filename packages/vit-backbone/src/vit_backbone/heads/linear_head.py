@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from vit_backbone.errors import UserError
+
 from .parts import ImageStem
 
 
@@ -39,6 +41,11 @@ class LinearHead(nn.Module):
 
         Returns:
             (B, K, h, w); with ``image_stem`` (B, K, H, W) of the image's size.
+
+        Raises:
+            UserError: no taps, or with ``image_stem`` no image.
         """
+        if not features:
+            raise UserError("0 taps came, and the head takes the last")
         logits = self.seg_layers[0](features[-1])
         return logits if self.image_stem is None else self.image_stem(image, features[-1], logits)

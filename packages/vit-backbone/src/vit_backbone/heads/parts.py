@@ -42,8 +42,24 @@ def check_taps(features: Sequence[torch.Tensor], number: int) -> None:
         raise UserError(f"{len(features)} taps came, and the head takes {number}")
 
 
+def check_image(image: torch.Tensor | None) -> None:
+    """Refuse to go on without the image where a head looks at it.
+
+    Args:
+        image: what came for it.
+
+    Raises:
+        UserError: nothing came.
+    """
+    if image is None:
+        raise UserError("no image came, and the head looks at its pixels; give it behind the taps")
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Make a norm of the largest of 8, 4, 2, 1 groups that divides the channels."""
+    """Make a norm of the largest of 8, 4, 2, 1 groups that divides the channels.
+
+    Of 1, 2, 4 or 8 channels each is a group, of which a map of 1x1 leaves nothing.
+    """
     return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
 
 
@@ -112,7 +128,11 @@ class ImageStem(nn.Module):
             image: (B, channels, H, W), padded and normalised.
             guide: (B, guide channels, any size) over the image's area.
             logits: likewise.
+
+        Raises:
+            UserError: no image.
         """
+        check_image(image)
         size = image.shape[-2:]
         half_size = [(side + 1) // 2 for side in size]
         run = recomputed if self.recompute else kept

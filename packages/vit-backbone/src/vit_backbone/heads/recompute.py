@@ -1,7 +1,8 @@
 """Keep less of a head for the backward pass: the results of its convolutions alone.
 
 Norms, activations, concatenations and resampling are cheap to compute and large to keep. Blocks
-that run by `recomputed` keep what their convolutions answered, and compute the rest anew.
+that run by `recomputed` keep what their convolutions answered, and compute the rest anew. The
+gradients are the same, of a single backward pass: torch refuses a second, and second derivatives.
 """
 
 from collections.abc import Callable

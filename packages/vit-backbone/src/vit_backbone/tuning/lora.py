@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -9,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from vit_backbone.errors import UserError
-from vit_backbone.vits.plain import plain_vit
+from vit_backbone.vits.plain import plain_vit, refuse_wrapped
 
 from .lora_options import check_lora_options
 from .patch_embedding import set_patch_embedding
@@ -43,18 +44,15 @@ def enable_lora(
         use_rslora: scale by lora_alpha / sqrt(rank) (Kalajdzievski, rsLoRA, 2023).
 
     Raises:
-        UserError: impossible options, adapters are there already, or no layer of the blocks has
-            such a name.
+        UserError: impossible options, a model or wrapper instead of the backbone in it, adapters
+            are there already, or no layer of the blocks has such a name.
     """
     check_lora_options(rank, lora_alpha, lora_dropout, target_modules)
+    refuse_wrapped(backbone)
     if has_lora(backbone):
         raise UserError("LoRA is enabled already; call disable_lora first")
     targets = list(target_modules or DEFAULT_TARGETS)
-    linear = {
-        name.rsplit(".", 1)[-1]
-        for name, module in plain_vit(backbone).blocks.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+    linear = _linear_names(plain_vit(backbone).blocks)
     unknown = sorted(set(targets) - linear)
     if unknown:
         raise UserError(
@@ -77,13 +75,33 @@ def enable_lora(
     set_patch_embedding(backbone, frozen=False)
 
 
+def _linear_names(blocks: nn.Module) -> set[str]:
+    """Return the last names of the linear layers that are called, not gone around.
+
+    timm's block that computes attention and MLP in parallel multiplies by ``in_proj``'s weight
+    itself where it has biases to add: adapters there would train nothing.
+    """
+    modules: list[Any] = list(blocks.modules())
+    around = {m.in_proj for m in modules if getattr(m, "mlp_bias", None) is not None}
+    return {
+        name.rsplit(".", 1)[-1]
+        for name, module in blocks.named_modules()
+        if isinstance(module, nn.Linear) and module not in around
+    }
+
+
 def disable_lora(backbone: nn.Module) -> None:
     """Merge the adapters into the weights they adapt and remove them; without any, do nothing.
 
     The merged weights stay frozen, and a patch embedding that trained beside the adapters is too.
+
+    Raises:
+        UserError: a model or wrapper instead of the backbone in it.
     """
     if not has_lora(backbone):
         return
+    if not hasattr(backbone, "patch_embed"):  # torch.compile's wrapper shows what is in it
+        refuse_wrapped(backbone)
     for name, module in list(backbone.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge(safe_merge=True)
@@ -107,7 +125,12 @@ def has_lora(backbone: nn.Module) -> bool:
 
 
 def adapter_state_dict(backbone: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what LoRA trained: the adapters and, where it trains too, the patch embedding."""
+    """Return what LoRA trained: the adapters and, where it trains too, the patch embedding.
+
+    Raises:
+        UserError: a model or wrapper instead of the backbone in it.
+    """
+    refuse_wrapped(backbone)
     embedding = plain_vit(backbone).patch_embed.parameters()
     trains = has_lora(backbone) and any(parameter.requires_grad for parameter in embedding)
     return {

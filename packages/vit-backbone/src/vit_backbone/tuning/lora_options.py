@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 
-from vit_backbone.errors import UserError
+from vit_backbone.errors import UserError, check_count
 
 
 def check_lora_options(
@@ -22,8 +22,7 @@ def check_lora_options(
         UserError: a rank below 1, an alpha that is not above 0, a dropout outside of 0 to below 1,
             or targets that are not a list of names.
     """
-    if not isinstance(rank, Integral) or rank < 1:
-        raise UserError(f"LoRA rank {rank!r}: a whole number of at least 1 is expected")
+    check_count("LoRA rank", rank)
     if not isinstance(lora_alpha, Real) or not 0 < lora_alpha < math.inf:
         raise UserError(f"lora_alpha {lora_alpha!r}: it must be above 0")
     if not isinstance(lora_dropout, Real) or not 0 <= lora_dropout < 1:

@@ -206,6 +206,25 @@ def fit_to_checkpoint(
         options["pos_embed_resampling"] = "dinov2"
     if checkpoint.grid is not None and checkpoint.patch_size is not None:
         # In the model's own patches, whatever a saved model's were resampled to.
-        patch = re.search(r"_patch(\d+)_", timm_name)
-        options["img_size"] = checkpoint.grid * (int(patch[1]) if patch else checkpoint.patch_size)
+        patch = own_patch_size(timm_name) or checkpoint.patch_size
+        options["img_size"] = checkpoint.grid * patch
     return timm_name, options
+
+
+def own_patch_size(timm_name: str) -> int | None:
+    """Return the side of a timm ViT's own patches in pixels; ``None`` of what has none.
+
+    Args:
+        timm_name: where it does not say (``flexivit_small``), timm builds it, without memory.
+    """
+    if said := re.search(r"_patch(\d+)_", timm_name):
+        return int(said[1])
+    import timm
+    import torch
+
+    if not timm.is_model(timm_name):
+        return None
+    with torch.device("meta"):
+        embed = getattr(timm.create_model(timm_name, num_classes=0), "patch_embed", None)
+    sides = getattr(embed, "patch_size", None)
+    return sides[0] if isinstance(sides, tuple) else None

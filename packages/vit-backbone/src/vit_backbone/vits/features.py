@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from vit_backbone.errors import UserError
+
 from .plain import plain_vit
 from .taps import resolve_taps
 
@@ -26,19 +28,15 @@ def get_vit_features(
         One (B, C, H/p, W/p) per index.
 
     Raises:
-        UserError: an index outside the model.
+        UserError: an index outside the model, no index, or no image.
         ValueError: H or W is no multiple of the patch size.
     """
     vit = plain_vit(model)
     depth = len(vit.blocks)
     wanted = resolve_taps(indices, depth)
-    patch_height, patch_width = vit.patch_embed.patch_size
-    height, width = input_tensor.shape[-2:]
-    if height % patch_height or width % patch_width:
-        raise ValueError(
-            f"an image of {height}x{width} is no whole number of {patch_height}x{patch_width} "
-            "patches; pad it first (ViTSegmentationModel does)"
-        )
+    if input_tensor.shape[0] == 0:
+        raise UserError("a batch of no images came; at least one image is expected")
+    refuse_broken_patches(input_tensor, vit.patch_embed.patch_size)
     # timm ignores the order of indices and drops repeated ones, so ask for the sorted set and
     # deal the maps out again.
     blocks = sorted({i % depth for i in wanted})
@@ -47,3 +45,21 @@ def get_vit_features(
     )
     map_of = dict(zip(blocks, maps, strict=True))
     return [map_of[i % depth] for i in wanted]
+
+
+def refuse_broken_patches(image: torch.Tensor, patch_size: tuple[int, int]) -> None:
+    """Refuse an image that a patch embedding would crop.
+
+    Args:
+        image: (B, channels, H, W).
+        patch_size: height and width of a patch in pixels.
+
+    Raises:
+        ValueError: H or W is no multiple of it.
+    """
+    height, width = image.shape[-2:]
+    if height % patch_size[0] or width % patch_size[1]:
+        raise ValueError(
+            f"an image of {height}x{width} is no whole number of {patch_size[0]}x{patch_size[1]} "
+            "patches; pad it first (ViTSegmentationModel does)"
+        )

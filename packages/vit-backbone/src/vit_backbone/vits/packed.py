@@ -60,7 +60,7 @@ class PackedLinear(nn.Module):
 
 
 def refuse_packed(module: nn.Module) -> None:
-    """Refuse what is to be filled and holds packed layers: their ``state_dict`` is a copy.
+    """Refuse what is to be filled or exported and holds packed layers, whose weights are copies.
 
     Args:
         module: any.
@@ -69,7 +69,9 @@ def refuse_packed(module: nn.Module) -> None:
         UserError: it was packed.
     """
     if any(isinstance(part, PackedLinear) for part in module.modules()):
-        raise UserError("the linear layers are packed (pack_linears); fill the module before that")
+        raise UserError(
+            "the linear layers are packed (pack_linears); fill or export the module before that"
+        )
 
 
 def pack_linears(module: nn.Module) -> None:

@@ -4,16 +4,23 @@ import torch
 from timm.layers import Format, PatchEmbed
 from torch import nn
 
+from .features import refuse_broken_patches
+
 
 class TraceablePatchEmbed(PatchEmbed):
     """timm's patch embedding of dynamic sizes, bit for bit, for any size when compiled too.
 
     timm writes the size into the message of a check, which torch.compile takes for a use of its
-    value: it would compile anew for every size. `get_vit_features` does the check.
+    value: it would compile anew for every size. Here the message is written where it is raised.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Turn (B, channels, H, W), whole patches, into (B, H/p, W/p, C)."""
+        """Turn (B, channels, H, W) into (B, H/p, W/p, C).
+
+        Raises:
+            ValueError: H or W is no multiple of the patch size.
+        """
+        refuse_broken_patches(x, self.patch_size)
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 

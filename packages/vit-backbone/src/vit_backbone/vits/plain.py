@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from vit_backbone.errors import UserError
+
 
 class PatchEmbedding(nn.Module):
     """What is asked of timm's patch embedding."""
@@ -67,6 +69,22 @@ class PlainViT(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the blocks anew for the backward pass, or keep them."""
         raise NotImplementedError
+
+
+def refuse_wrapped(module: nn.Module) -> None:
+    """Refuse what holds a backbone and is none: its tensors have other names.
+
+    Args:
+        module: taken for a backbone.
+
+    Raises:
+        UserError: it has no patch embedding of its own.
+    """
+    if "patch_embed" not in dict(module.named_children()):
+        raise UserError(
+            f"a {type(module).__name__} is no backbone; give the one in it (a segmentation model: "
+            ".backbone, torch.compile: ._orig_mod, DistributedDataParallel: .module)"
+        )
 
 
 def plain_vit(module: nn.Module) -> PlainViT:

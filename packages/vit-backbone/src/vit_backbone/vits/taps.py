@@ -39,8 +39,8 @@ def resolve_taps(taps: Sequence[int] | str | None, depth: int) -> list[int]:
         depth: number of blocks.
 
     Raises:
-        UserError: an unknown name, a depth that the preset does not know, no numbers, or no such
-            block.
+        UserError: an unknown name, a depth that the preset does not know, no numbers, none at all,
+            or no such block.
     """
     if taps is None:
         return layer_indices(depth)
@@ -52,6 +52,8 @@ def resolve_taps(taps: Sequence[int] | str | None, depth: int) -> list[int]:
         return LAYER_PRESETS[taps][depth]
     if not isinstance(taps, Sequence) or not all(isinstance(i, Integral) for i in taps):
         raise UserError(f"indices {taps!r}: whole numbers, of blocks, are expected")
+    if not taps:
+        raise UserError(f"indices {taps!r}: at least one block is expected")
     outside = [i for i in taps if not -depth <= i < depth]
     if outside:
         raise UserError(

@@ -13,7 +13,7 @@ from vit_backbone.errors import shorten
 from vit_backbone.vits.plain import plain_vit
 from vit_backbone.vits.pos_embed import resample_position_embedding
 
-from .checkpoint import Checkpoint, Tensors, as_tensor, tensor_of
+from .checkpoint import Checkpoint, Joined, Tensors, as_tensor, tensor_of
 from .recognition import DROPPABLE, rename_tensors
 
 _PATCH_WEIGHT = "patch_embed.proj.weight"
@@ -44,6 +44,8 @@ def adapt_tensors(
     found = _name_gated_mlp(found, "blocks.0.mlp.fc1_g.weight" in target)
     found = _fold_prefix_position(found, target)
     found = _fit_qkv_bias(found, target, backbone)
+    if "blocks.0.attn.q_proj.weight" in target:
+        found = _part_qkv(found, target)
     if checkpoint.layout in ("timm", "unknown") and not target.keys() <= found.keys():
         whole = {name: as_tensor(value) for name, value in found.items()}
         converted = _rename_by_timm(whole, backbone)
@@ -149,6 +151,25 @@ def _fit_qkv_bias(found: Tensors, target: dict[str, torch.Tensor], backbone: nn.
     return {name: value for name, value in apart.items() if name not in biases}
 
 
+def _part_qkv(found: Tensors, target: dict[str, torch.Tensor]) -> Tensors:
+    """Part qkv into q, k and v, as larger EVA02s keep them, of which k has no bias."""
+    apart: Tensors = {}
+    without_k = "blocks.0.attn.k_proj.bias" not in target
+    for name, value in found.items():
+        joined = re.fullmatch(r"(blocks\.\d+\.attn\.)qkv\.(weight|bias)", name)
+        if joined is None:
+            apart[name] = value
+            continue
+        stem, kind = joined.groups()
+        parts = value.parts if isinstance(value, Joined) else value.tensor_split(3)
+        for letter, part in zip("qkv", parts, strict=True):
+            if (letter, kind) != ("k", "bias") or not without_k:
+                apart[f"{stem}{letter}_proj.{kind}"] = part
+            elif part.any():
+                raise ValueError(f"{name} has a bias of k, which this model cannot hold")
+    return apart
+
+
 def _fit_patch_embedding(
     found: Tensors, target: dict[str, torch.Tensor], backbone: nn.Module
 ) -> list[str]:
@@ -180,9 +201,10 @@ def _fit_position_embedding(
     have, want = tensor_of(found, "pos_embed"), target.get("pos_embed")
     if have is None or want is None or have.ndim != 3 or have.shape[2] != want.shape[2]:
         return []
-    if have.shape[1] == want.shape[1]:
-        return []
     grid = plain_vit(backbone).patch_embed.grid_size
+    if have.shape[1] == want.shape[1]:  # on which grid they lie, no file says
+        taken = f"position embedding taken for {grid[0]}x{grid[1]}"
+        return [] if grid[0] == grid[1] else [taken]
     prefix = want.shape[1] - grid[0] * grid[1]
     side = round(max(0, have.shape[1] - prefix) ** 0.5)
     if not side or side**2 != have.shape[1] - prefix:

@@ -156,12 +156,14 @@ def weight_files(path: Path) -> list[Path]:
     """List the files that hold the tensors: the file itself, or a folder's (sharded) model.
 
     Raises:
-        WeightsError: a folder without a model in it, an index of what is not beside it, or a pipe
-            or a device.
+        WeightsError: a folder without a model in it, an index alone or of what is not beside it,
+            or a pipe or a device.
     """
     if not os.path.isdir(path):
         if os.path.exists(path) and not os.path.isfile(path):
             raise WeightsError(f"{path} is neither a file nor a folder")  # a pipe would be endless
+        if path.name.endswith(".index.json"):
+            raise WeightsError(f"{path} is an index of shards; give its folder {path.parent}")
         return [path]
     found = next((path / name for name in _FOLDER_FILES if (path / name).is_file()), None)
     if found is None:

@@ -1,5 +1,6 @@
 """Fill a backbone from a weight file: completely, or not at all."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from vit_backbone.errors import WeightsError, reason_of, shorten
+from vit_backbone.errors import UserError, WeightsError, reason_of, shorten
 from vit_backbone.vits.families import likeliest_backbone
 from vit_backbone.vits.packed import refuse_packed
+from vit_backbone.vits.plain import refuse_wrapped
 
 from .adapt import adapt_tensors
 from .checkpoint import Checkpoint, Tensors, as_tensor
@@ -57,20 +59,28 @@ def load_weights(
         checkpoint: the file's content where it has been read already.
 
     Raises:
-        UserError: the backbone is packed (`pack_linears`).
-        WeightsError: the file is unreadable, fills only a part, holds what the backbone lacks, or
-            is for another rotary position embedding.
+        UserError: the backbone is packed (`pack_linears`) or on the meta device, or it is a model
+            or wrapper that holds the backbone.
+        WeightsError: the file is unreadable, fills only a part, holds what the backbone lacks or
+            values beyond its range, or is for another rotary position embedding.
     """
+    refuse_wrapped(backbone)
     refuse_packed(backbone)
-    file = Path(file)
-    checkpoint = checkpoint or read_checkpoint(file)
     target = _base_tensors(backbone)
+    if any(tensor.is_meta for tensor in target.values()):
+        raise UserError(
+            "the backbone is on the meta device, which holds no values; build it on another one, "
+            "or call to_empty(device=...) before it is filled"
+        )
+    file = Path(os.path.expanduser(file))  # as `find_weights` does
+    checkpoint = checkpoint or read_checkpoint(file)
     try:
         found, changes = adapt_tensors(checkpoint, backbone, target)
     except (ValueError, RuntimeError) as error:  # torch's, of shapes that no backbone has
         raise WeightsError(f"{file} does not fit: {reason_of(error)}") from error
     _refuse_partial(found, target, checkpoint, file)
     _refuse_other_periods(checkpoint, backbone, file)
+    _refuse_overflow(found, target, file)
     notes = [f"{checkpoint.dropped} others left out"] if checkpoint.dropped else []
     sha256 = sha256_of(file)
     untrained = _untrained_magnitudes(backbone)
@@ -133,6 +143,17 @@ def _refuse_other_periods(checkpoint: Checkpoint, backbone: nn.Module, file: Pat
     raise WeightsError(
         f"{file} is for other RoPE periods: {said}; name the backbone that the file is for"
     )
+
+
+def _refuse_overflow(found: Tensors, target: dict[str, torch.Tensor], file: Path) -> None:
+    for name, tensor in target.items():
+        value, dtype = as_tensor(found[name]), tensor.dtype
+        narrower = torch.finfo(dtype).max < torch.finfo(value.dtype).max
+        if narrower and not value.to(dtype).isfinite().all():
+            raise WeightsError(
+                f"{file}: {shorten(name, 60)} holds values beyond the range of "
+                f"{str(dtype).removeprefix('torch.')}, this backbone's type; keep it in float32"
+            )
 
 
 def _refuse_partial(

@@ -27,10 +27,9 @@ _TOKENS = ("cls_token", "pos_embed")
 # averaged weights come last, as they did when plans began to record what was loaded.
 _CONTAINERS = ("teacher", "model", "state_dict", "model_ema", "state_dict_ema", "ema")
 _DEEPEST = 4
-_PREFIXES = (
-    "_orig_mod.", "module.", "backbone.", "model.",
-    "dinov2.", "dinov2_with_registers.", "dinov3_vit.",
-)  # fmt: skip
+_PREFIXES = re.compile(
+    r"(?:(?:_orig_mod|module|backbone|model|dinov2|dinov2_with_registers|dinov3_vit)\.)+"
+)
 
 
 def recognise(content: Mapping[str, object]) -> Checkpoint:
@@ -59,13 +58,20 @@ def recognise(content: Mapping[str, object]) -> Checkpoint:
     kept = {
         name: _with_batch(as_tensor(value)) if name in _TOKENS else value
         for name, value in renamed.items()
-        if not DROPPABLE.match(name)
+        if not DROPPABLE.match(name) and not _is_counter(value)
     }
     dropped = len(renamed) - len(kept) + len(tensors) - len(inside)
     notes += [layout.note] if layout.note else []
     return Checkpoint(
         layout.name, kept, dropped, layout.licence, _find_periods(apart), tuple(notes)
     )
+
+
+def _is_counter(value: torch.Tensor | Joined) -> bool:
+    """Say whether it is one whole number, as trainings count in and no backbone has."""
+    if isinstance(value, Joined) or value.ndim:
+        return False
+    return not value.is_floating_point() and not value.is_complex()
 
 
 def _with_batch(token: torch.Tensor) -> torch.Tensor:
@@ -108,10 +114,10 @@ def _unwrap(content: Mapping[str, object], levels: int = _DEEPEST) -> tuple[list
 
 
 def _strip_prefixes(tensors: Read) -> Read:
-    """Strip the wrappers' prefixes; what lies beside the wrapped backbone keeps its name."""
-    for prefix in (*_PREFIXES, *_PREFIXES):
-        tensors = rename_tensors(tensors, lambda name, prefix=prefix: name.removeprefix(prefix))
-    return tensors
+    """Strip the wrappers' prefixes, in any order; what lies beside the backbone keeps its name."""
+    return rename_tensors(
+        tensors, lambda name: name[match.end() :] if (match := _PREFIXES.match(name)) else name
+    )
 
 
 def _find_periods(tensors: Read) -> torch.Tensor | None:
