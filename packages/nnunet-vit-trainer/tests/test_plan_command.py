@@ -126,6 +126,9 @@ def test_plans_of_others_are_not_written_over(pictures, home, capsys):
         in said
     )
     own["vit_planned"]["config"] = "tiny"
+    (pictures / "nnUNetViTPlans.json").write_text(json.dumps(own | {"configurations": ["2d"]}))
+    said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)
+    assert "its configurations are no mapping; give another name with -p, such as" in said
     (pictures / "nnUNetViTPlans.json").write_text(json.dumps(own))
     call(plan, 900, "--config", "tiny.yaml", "-gpu_memory_target", 4)
     assert plans_in(pictures)["configurations"]["mine"] == {"patch_size": [1, 1]}
@@ -143,7 +146,7 @@ def call_fails(*arguments, capsys):
 def test_what_cannot_be_planned_is_one_line(pictures, home, capsys):
     assert "dataset 7 is not in" in call_fails(7, "--config", "tiny.yaml", capsys=capsys)
     said = call_fails(900, "--config", "tiny.yaml", "-gpu_memory_target", 1, capsys=capsys)
-    assert "memory is not enough for a batch of two tiles" in said
+    assert "memory is not enough for a batch of two tiles: CUDA's own 1.5 GiB leave nothing" in said
     assert not (pictures / "nnUNetViTPlans.json").exists()
     (pictures / "dataset_fingerprint.json").write_text("{")
     said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)

@@ -149,6 +149,6 @@ def test_labels_that_are_no_mapping_are_one_line():
 @pytest.mark.parametrize("dice", ["1e999", "-1e999", f"1{'0' * 400}", "null", '"0.5"'])
 def test_a_dice_that_is_no_finite_number_is_none(dice):
     """JSON has no infinity, but Python reads some numbers as one."""
-    case = '{"reference_file": "a.png", "metrics": {"1": {"Dice": %s}}}' % dice
-    found = read_dice('{"metric_per_case": [%s]}' % case, "summary.json")
+    text = '{"metric_per_case": [{"reference_file": "a.png", "metrics": {"1": {"Dice": HERE}}}]}'
+    found = read_dice(text.replace("HERE", dice), "summary.json")
     assert math.isnan(found["a.png"]["1"])

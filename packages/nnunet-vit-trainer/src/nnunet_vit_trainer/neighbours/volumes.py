@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK
 
-from vit_backbone import UserError, quoted, reason_of
+from vit_backbone import UserError, quoted, reason_of, shorten
 
 KEY = "neighbours"
 """Of a converted data set's dataset.json, which every trained model's folder holds too."""
@@ -40,8 +41,17 @@ def axis_of(plans: dict[str, Any]) -> int:
 
     Args:
         plans: the data set's own: what they transpose to the front is cut.
+
+    Raises:
+        UserError: they name no order of the three axes.
     """
-    return int(plans["transpose_forward"][0])
+    order = plans["transpose_forward"]
+    if not (isinstance(order, list) and tuple(order) in permutations(range(3))):
+        raise UserError(
+            f"the plans' transpose_forward {shorten(order, 60)}: 0, 1 and 2 in some order are "
+            "expected; plan the data set anew"
+        )
+    return int(order[0])
 
 
 def neighbours_of(dataset: dict[str, Any], source: Path) -> Neighbours:

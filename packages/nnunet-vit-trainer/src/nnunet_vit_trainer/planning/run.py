@@ -113,7 +113,7 @@ def _kept_configurations(file: Path, config_name: str) -> dict[str, Any]:
     """Return the configurations that a user added to the plans that are written over.
 
     Raises:
-        UserError: the plans are nnU-Net's, or were planned for another config.
+        UserError: the plans are nnU-Net's, planned for another config, or broken.
     """
     if not os.path.isfile(file):
         return {}
@@ -130,8 +130,10 @@ def _kept_configurations(file: Path, config_name: str) -> dict[str, Any]:
             f"{file} was planned for config {quoted(str(planned.get('config')))}; {another}, or "
             "move it away"
         )
-    configurations = plans.get("configurations")
-    return {n: c for n, c in configurations.items() if n != "2d"} if configurations else {}
+    configurations = plans.get("configurations") or {}
+    if not isinstance(configurations, dict):
+        raise UserError(f"{file}: its configurations are no mapping; {another}")
+    return {n: c for n, c in configurations.items() if n != "2d"}
 
 
 def _extract_fingerprint(name: str, folder: Path, processes: int) -> None:
@@ -203,11 +205,7 @@ def _finish(
     reasons = [f"{name}: {text}" for name, text in _reasons(adapter, plans)]
     return plans | {
         "configurations": {"2d": configuration, **kept},
-        PLANNED_KEY: {
-            "config": config_name,
-            "plans_name": plans["plans_name"],
-            "reasons": reasons,
-        },
+        PLANNED_KEY: {"config": config_name, "plans_name": plans["plans_name"], "reasons": reasons},
     }
 
 
