@@ -107,6 +107,14 @@ def test_a_data_set_is_planned_and_a_training_takes_the_plan(pictures, capsys, m
     assert "nnUNetv2_preprocess" not in capsys.readouterr().out
 
 
+def test_of_too_few_cases_to_split_all_are_trained(pictures, home, capsys):
+    for kind in ("imagesTr", "labelsTr"):
+        for file in (home / "raw" / pictures.name / kind).glob("c[45]*"):
+            file.unlink()
+    call(plan, 900, "--config", "tiny.yaml", "-npfp", 1)
+    assert "nnUNetv2_train_vit 900 2d all --config tiny.yaml" in capsys.readouterr().out
+
+
 def test_plans_of_others_are_not_written_over(pictures, home, capsys):
     pictures.mkdir(parents=True)
     (pictures / "nnUNetPlans.json").write_text('{"configurations": {}}')
