@@ -4,6 +4,7 @@ No torch here, but where a network is built.
 """
 
 import copy
+import os
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 
 FOLD_NAME, CHECKPOINT_NAME = r"fold_(?:\d+|all)", r"checkpoint_\w+\.pth"
 """Patterns of what is shared of a folder."""
+
+
+def named_folder(given: str | Path) -> Path:
+    """Return a trained model's folder by the path whose last part is the model's name.
+
+    Of a link that is the link itself or what it leads to; ``.`` has no name without its parents.
+
+    Args:
+        given: as the user gave it; it need not exist.
+    """
+    folder = Path(os.path.abspath(given))  # noqa: PTH100 - resolve follows links
+    return folder if folder.name.count("__") == 2 else folder.resolve()
 
 
 def check_plans(plans: dict[str, Any], folder_name: str, source: str) -> None:

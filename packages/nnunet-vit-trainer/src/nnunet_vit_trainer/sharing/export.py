@@ -10,7 +10,7 @@ import torch
 
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, frozen_names
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import network_of, read_model
+from nnunet_vit_trainer.checkpoints.model_folder import named_folder, network_of, read_model
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.plans.json_file import read_json
@@ -69,7 +69,7 @@ def export_vit(
         UserError: no such results, or broken ones; nothing to merge or to leave out; a missing
             weight file; a zip that is there or cannot be written.
     """
-    folder, zip_file = Path(folder).resolve(), Path(zip_file)
+    folder, zip_file = named_folder(folder), Path(zip_file)
     plans, dataset = read_model(folder)
     _check_form(form, plans)
     fold_folders = find_folds(folder, folds, checkpoint_name)
