@@ -200,3 +200,16 @@ def test_paths_in_sentences_and_keys_stay_at_home(form, folder, tmp_path):
             records = archive.read(name)
             assert b"jane" not in records, name
     assert DATASET in archive.namelist()[0]
+
+
+@pytest.mark.parametrize(("form", "more"), [([], ""), (["--adapter-only"], " --checkpoint_path")])
+def test_the_command_that_installs_it_can_be_pasted(
+    form, more, trained_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b").mkdir()
+    call(export_command, trained_folder, "a b/z ü.zip", *form)
+    said = capsys.readouterr().out
+    assert f"  nnUNetv2_import_vit 'a b/z ü.zip'{more}" in said
+    stock = "nnUNetv2_install_pretrained_model_from_zip 'a b/z ü.zip'"
+    assert (stock in said) == (not form)

@@ -3,7 +3,7 @@
 import copy
 import json
 import zipfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 import torch
@@ -176,7 +176,17 @@ def _add_other_files(
     for name in names:
         file = folder / name
         if file.suffix == ".json" and file.is_file():
-            tree = without_paths(read_json(file))
+            tree = without_paths(_without_folders(read_json(file)))
             archive.writestr(f"{model}/{name}", json.dumps(tree, indent=4))
         elif file.is_file():
             archive.write(file, f"{model}/{name}")
+
+
+def _without_folders(tree: dict[str, Any]) -> dict[str, Any]:
+    """Cut the masks' paths of a summary to their names: they may be relative, and still be told."""
+    cases = tree.get("metric_per_case")
+    for case in cases if isinstance(cases, list) else []:
+        for key in ("prediction_file", "reference_file"):
+            if isinstance(case, dict) and isinstance(case.get(key), str):
+                case[key] = PureWindowsPath(case[key]).name
+    return tree
