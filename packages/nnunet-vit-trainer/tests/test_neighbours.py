@@ -252,6 +252,18 @@ def test_files_that_lack_a_key_are_named(home, monkeypatch, capsys):
     assert "names no file_ending" in refusal(monkeypatch, capsys, 42, "-d", 43)
 
 
+def test_a_number_that_was_taken_meanwhile_is_refused(home, monkeypatch, capsys):
+    write, other = sitk.WriteImage, home / "raw" / "Dataset043_Other"
+
+    def and_another(*of):
+        other.mkdir(exist_ok=True)
+        write(*of)
+
+    monkeypatch.setattr(sitk, "WriteImage", and_another)
+    assert "Dataset043_Other is there already" in refusal(monkeypatch, capsys, 42, "-d", 43)
+    assert {folder.name for folder in (home / "raw").iterdir()} == {SOURCE, other.name}
+
+
 def test_what_cannot_be_written_is_one_line(home, monkeypatch, capsys):
     def is_full(*_):
         raise RuntimeError("No space left on device")

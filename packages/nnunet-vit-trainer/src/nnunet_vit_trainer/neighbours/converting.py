@@ -85,6 +85,7 @@ def convert_dataset(
                 on_case()
             content = _description(dataset, source.name, of)
             (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
+            free_name(number, name, raw)  # another data set may have taken it meanwhile
     except OSError as error:
         raise UserError(f"{target} is not written: {reason_of(error)}") from error
     return target, of
