@@ -49,14 +49,15 @@ def test_a_finished_training_is_not_replaced_without_a_word(mode, lines, tmp_pat
     assert sum("holds a finished training, which this new one replaces" in s for s in said) == lines
 
 
-@pytest.mark.parametrize("content", [b"", b"cut off"])
-def test_a_checkpoint_that_was_cut_off_is_one_line(content, tmp_path):
+@pytest.mark.parametrize("kept", [0, 20_000, -30])
+def test_a_checkpoint_that_was_cut_off_is_one_line(kept, tmp_path):
+    """At each of these lengths torch raises another kind of error."""
     with in_the_air(tmp_path):
         trainer = make_trainer()
     for name, load in (("final", partial(_load_checkpoint, trainer)), ("best", _load_best)):
         file = Path(trainer.output_folder, f"checkpoint_{name}.pth")
-        torch.save({"network_weights": {"a": torch.zeros(100)}}, file)
-        file.write_bytes(file.read_bytes()[:-30] if content else b"")
+        torch.save({"network_weights": {"a": torch.zeros(100_000)}}, file)
+        file.write_bytes(file.read_bytes()[:kept])
         with pytest.raises(UserError, match=rf"{name}\.pth cannot be read as a checkpoint .*--c"):
             load(SimpleNamespace(mode="validate") if name == "final" else trainer)
 

@@ -89,7 +89,7 @@ def state_of(file: Path) -> dict[str, Any]:
     try:  # lazily: tensors are read where they are used
         content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
         return content.get(PLANS_KEY, {})
-    except Exception as error:  # a broken file raises whatever its bytes lead to
+    except Exception as error:  # a broken file raises whatever its bytes lead to, OSError too
         raise unreadable(file, error) from error
 
 
