@@ -1,8 +1,17 @@
 """What is checked of a run before any work, beside its data set and its stop file."""
 
+import json
+
 import pytest
 
-from nnunet_vit_trainer.launch.checks import check_channels, check_checkpoints, check_tile
+from nnunet_vit_trainer.launch.checks import (
+    check_channels,
+    check_checkpoints,
+    check_fold,
+    check_tile,
+    first_fold,
+    parse_fold,
+)
 from vit_backbone import UserError
 
 
@@ -38,3 +47,19 @@ def test_channels_of_any_names_are_counted():
     check_channels({"0": "R"}, ["ZScoreNormalization"])
     with pytest.raises(UserError, match=r"names 2 channels \(1, 2\), the plans have 1"):
         check_channels({"0": 1, "1": 2}, ["ZScoreNormalization"])
+
+
+@pytest.mark.parametrize(("cases", "fold"), [(1, "all"), (4, "all"), (5, "0")])
+def test_the_fold_that_is_proposed_is_one_that_a_start_takes(cases, fold, tmp_path):
+    (tmp_path / "data").mkdir()
+    for case in range(cases):
+        (tmp_path / "data" / f"c{case}.pkl").touch()
+    assert first_fold(tmp_path, cases) == fold
+    check_fold(parse_fold(fold), tmp_path, "data")
+    if fold == "all":
+        with pytest.raises(UserError, match="cannot be split into 5 folds; train fold 'all'"):
+            check_fold(0, tmp_path, "data")
+    splits = [{"train": ["c0"], "val": ["c0"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(splits))
+    assert first_fold(tmp_path, cases) == "0"
+    check_fold(0, tmp_path, "data")

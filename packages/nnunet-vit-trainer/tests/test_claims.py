@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from a_start import (
@@ -216,3 +218,34 @@ def test_a_head_may_have_nested_options_and_goes_on(home, trained, monkeypatch):
     write(results_of(home) / "fold_0" / "checkpoint_latest.pth", {})
     start(home, continue_training=True)
     assert trained[0] == trained[1]
+
+
+def test_plans_that_are_there_already_are_not_written_again(home, trained, monkeypatch):
+    """So that a read-only nnUNet_preprocessed ends no --val, --c or further fold."""
+    start(home)
+    before = plans_of(home).stat().st_ino
+    deny(plans_of(home).parent, monkeypatch)
+    start(home, fold=1)
+    assert plans_of(home).stat().st_ino == before
+    assert len(trained) == 2
+
+
+@pytest.mark.parametrize("place", ["preprocessed", "results"])
+def test_folders_that_cannot_be_written_are_refused_by_the_doctor_too(
+    place, home, trained, monkeypatch
+):
+    file = config(home)
+    folder = {"preprocessed": plans_of(home).parent, "results": home / "results"}[place]
+    deny(folder, monkeypatch)
+    said = rf"{folder} cannot be written, where .* go; let it be written"
+    with pytest.raises(UserError, match=said):
+        examine(DATASET, "2d", file, device="cpu")
+    with pytest.raises(UserError, match=said):
+        start(home, file=file)
+    assert not trained
+    assert not plans_of(home).exists()
+
+
+def deny(folder, monkeypatch):
+    """Let a folder be read-only, which root would not notice."""
+    monkeypatch.setattr(os, "access", lambda path, *of: Path(path) != folder)

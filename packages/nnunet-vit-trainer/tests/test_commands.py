@@ -3,6 +3,7 @@
 import errno
 import io
 import sys
+import tempfile
 
 import pytest
 
@@ -35,13 +36,25 @@ def test_ctrl_c_ends_a_command_in_one_line(call):
     assert call(command) == (130, "x: interrupted\n")
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG])
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.EFBIG]
+)
 def test_what_a_disk_refuses_is_one_line(call, number):
     @one_line_errors
     def command():
         raise OSError(number, "No", "/a/file")
 
     assert call(command) == (2, f"x: [Errno {number}] No: '/a/file'\n")
+
+
+def test_where_no_temporary_file_can_be_written_the_remedy_is_told(call, monkeypatch, tmp_path):
+    """As on a full or a read-only disk, where the imports already ask for one."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "gone")])
+    code, said = call(one_line_errors(tempfile.gettempdir))
+    assert code == 2
+    assert said.startswith("x: No usable temporary directory found in ['")
+    assert said.endswith("; free some space, or set TMPDIR to a folder that can be written\n")
 
 
 @pytest.mark.parametrize(

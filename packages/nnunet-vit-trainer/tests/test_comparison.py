@@ -9,7 +9,7 @@ import matplotlib.image
 import pytest
 from fake_results import STOCK, stock_plans, write_fold, write_log, write_model
 from rich.console import Console
-from trained_results import DATASET, call, write_results
+from trained_results import DATASET, DATASET_JSON, call, write_results
 
 from nnunet_vit_trainer.commands.compare import compare
 from nnunet_vit_trainer.results.comparison.collect import collect
@@ -90,6 +90,16 @@ def test_a_result_whose_dice_are_all_of_nothing_is_not_the_best(results, tmp_pat
     assert [result.name for result in found.results] == [BETTER, nothing.name]
     assert found.against.name == BETTER
     assert "1: fold 0: validated with checkpoint_best.pth" in "\n".join(notes_of(found))
+
+
+def test_a_result_without_a_mapping_of_labels_is_left_out(results, tmp_path, monkeypatch):
+    listed = write_model(tmp_path, dataset=DATASET_JSON | {"labels": ["background", "a", "b"]})
+    for model in (listed, write_model(tmp_path, BETTER)):
+        write_fold(model, 0, of_cases(0.9, 0.9))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    found = collect("900", tolerance=None)
+    assert [result.name for result in found.results] == [BETTER]
+    assert any(f"{STOCK} is left out: dataset.json: labels" in note for note in notes_of(found))
 
 
 def test_costs_are_told_for_ours_and_stock_and_are_not_invented(found):

@@ -11,6 +11,7 @@ import torch
 import yaml
 from rich.console import Console
 from torch import nn
+from trained_results import call
 
 from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.demo.data import DATASET
@@ -22,8 +23,9 @@ from nnunet_vit_trainer.doctor.examine import Examination
 from nnunet_vit_trainer.doctor.measure import seconds_of
 from nnunet_vit_trainer.doctor.probe import trainable_parts
 from nnunet_vit_trainer.doctor.problems import Problem, foreseeable, padded_size
-from nnunet_vit_trainer.launch.request import Request
+from nnunet_vit_trainer.launch.request import Prepared, Request
 from nnunet_vit_trainer.network import build_network
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.results.costs import forward_flop
 from nnunet_vit_trainer.training import from_plans
 from nnunet_vit_trainer.training.shortage.fitting import (
@@ -100,6 +102,18 @@ def test_what_a_start_refuses_the_doctor_refuses_and_asks_for_the_same(monkeypat
     assert request.deep_supervision
     with pytest.raises(FrozenInstanceError):
         request.fold = 0
+
+
+@pytest.mark.parametrize(("cases", "fold"), [(4, "all"), (5, "0")])
+def test_the_command_that_follows_names_a_fold_that_a_start_takes(
+    cases, fold, tmp_path, monkeypatch, capsys
+):
+    prepared = Prepared("Dataset900_Tiny", {PLANS_KEY: {"data": {"cases": cases}}}, "results")
+    monkeypatch.setitem(examine.__globals__, "prepare", lambda request: prepared)
+    monkeypatch.setattr("nnunet_vit_trainer.doctor.probe.probe", lambda *of: None)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    call(doctor, 900, "2d", "--config", "segformer_tiny")
+    assert f"nnUNetv2_train_vit 900 2d {fold} --config" in capsys.readouterr().out
 
 
 def test_a_batch_is_repeated_and_cut():

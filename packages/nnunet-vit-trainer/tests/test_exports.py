@@ -9,9 +9,11 @@ import torch
 from trained_results import DATASET, call
 
 from nnunet_vit_trainer.commands.export import export as export_command
+from nnunet_vit_trainer.results.card.folder import card_of_folder
 from nnunet_vit_trainer.sharing import export
 from nnunet_vit_trainer.sharing.export import export_vit
 from nnunet_vit_trainer.sharing.install import import_vit
+from nnunet_vit_trainer.sharing.manifest import Manifest
 from vit_backbone import UserError
 
 
@@ -19,6 +21,28 @@ from vit_backbone import UserError
 def folder(trained_folder, tmp_path):
     """A copy of the trained model's folder, to spoil."""
     return shutil.copytree(trained_folder, tmp_path / "mine" / trained_folder.name)
+
+
+@pytest.fixture(params=["link", "target"])
+def linked(request, folder, tmp_path):
+    """A link that leads to the model's folder, where one of the two alone says what it is."""
+    if request.param == "target":
+        other = tmp_path / "run17"
+        other.symlink_to(folder)
+        return other
+    folder.rename(tmp_path / "run17")
+    folder.symlink_to(tmp_path / "run17")
+    return folder
+
+
+def test_a_model_may_be_a_link_or_be_found_by_one(linked, trained_folder, tmp_path):
+    file = export_vit(linked, tmp_path / "out.zip")
+    with zipfile.ZipFile(file) as archive:
+        assert f"{DATASET}/{trained_folder.name}/plans.json" in archive.namelist()
+    assert card_of_folder(linked).name == trained_folder.name
+    manifest = Manifest(tmp_path)
+    manifest.begin(linked, {}, [], [], [])
+    assert manifest.run["model"]["name"] == trained_folder.name
 
 
 def change_json(file, **changed):
@@ -176,3 +200,16 @@ def test_paths_in_sentences_and_keys_stay_at_home(form, folder, tmp_path):
             records = archive.read(name)
             assert b"jane" not in records, name
     assert DATASET in archive.namelist()[0]
+
+
+@pytest.mark.parametrize(("form", "more"), [([], ""), (["--adapter-only"], " --checkpoint_path")])
+def test_the_command_that_installs_it_can_be_pasted(
+    form, more, trained_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b").mkdir()
+    call(export_command, trained_folder, "a b/z ü.zip", *form)
+    said = capsys.readouterr().out
+    assert f"  nnUNetv2_import_vit 'a b/z ü.zip'{more}" in said
+    stock = "nnUNetv2_install_pretrained_model_from_zip 'a b/z ü.zip'"
+    assert (stock in said) == (not form)

@@ -1,5 +1,7 @@
 """Patch features as a picture: of a trained model beside what it was before, or of a config."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -139,7 +141,10 @@ def test_other_ways_of_training_are_told_apart(exporter, tmp_path, tune, titles)
 
 def test_the_command_draws_a_trained_model(trained_folder, image, tmp_path, capsys):
     out = tmp_path / "out.png"
-    call(features, image, "--results", trained_folder, "-f", "0", "-o", out)
+    shutil.copytree(trained_folder, tmp_path / "run17")
+    link = tmp_path / trained_folder.name
+    link.symlink_to(tmp_path / "run17")
+    call(features, image, "--results", link, "-f", "0", "-o", out)
     assert capsys.readouterr().out.strip() == str(out)
     width, height = size_of(out)
     assert width == 1000

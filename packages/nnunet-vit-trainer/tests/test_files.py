@@ -46,6 +46,36 @@ def test_a_checkpoint_that_cannot_be_saved_leaves_the_one_that_was_there_alone(t
     assert names(tmp_path) == {"checkpoint_latest.pth"}
 
 
+def test_a_links_target_is_written_and_the_link_stays(tmp_path):
+    target, link = tmp_path / "there" / "a.csv", tmp_path / "b.csv"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for content in ("of a new file", "of one that is there"):
+        with written_whole(link) as unfinished:
+            unfinished.write_text(content)
+        assert link.is_symlink()
+        assert target.read_text() == content
+        assert names(tmp_path) == {"there", "b.csv"}
+        assert names(target.parent) == {"a.csv"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a POSIX system")
+def test_what_is_no_regular_file_is_written_into(tmp_path):
+    """As /dev/stdout and /dev/null, which a rename would replace."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with written_whole(link) as unfinished:
+            unfinished.write_text("whole")
+        assert os.read(reader, 9) == b"whole"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert names(tmp_path) == {"pipe", "link"}
+
+
 def test_two_writers_at_once_do_not_meet(tmp_path):
     file = tmp_path / "plans.json"
     with written_whole(file) as first, written_whole(file) as second:

@@ -175,9 +175,24 @@ def test_of_two_imports_at_once_one_is_there_whole(folder, monkeypatch):
 
     write = importing.generate_dataset_json
     monkeypatch.setattr(importing, "generate_dataset_json", slow)
-    with pytest.raises(UserError, match="it is there by now"):
+    with pytest.raises(UserError, match="_Mine is there already; 43 is free"):
         imported(folder)
     assert written(folder) == [NAME]
+
+
+def test_of_two_names_at_once_one_has_the_number(folder, monkeypatch):
+    """nnU-Net takes none of two data sets of one number by it any more."""
+    write = importing._write_case
+    other = folder.parent / "raw" / f"{NAME[:10]}_Other"
+
+    def and_another(*of, **options):
+        other.mkdir(exist_ok=True)
+        write(*of, **options)
+
+    monkeypatch.setattr(importing, "_write_case", and_another)
+    with pytest.raises(UserError, match="_Other is there already; 43 is free"):
+        imported(folder)
+    assert written(folder) == [other.name]
 
 
 def test_a_folder_that_another_machine_writes_is_left_for_a_day(tmp_path):

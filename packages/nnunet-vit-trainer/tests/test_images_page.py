@@ -48,7 +48,7 @@ def test_the_page_says_what_was_found_within_80_columns(folder):
         "note: 1 of 2 masks are background alone",
         "note: 2 cases cannot be split into nnU-Net's 5 folds",
         "nnUNetv2_plan_and_preprocess -d 42 -c 2d --verify_dataset_integrity",
-        "nnUNetv2_train_vit 42 2d 0 --config NAME",
+        "nnUNetv2_train_vit 42 2d all --config NAME",
     ):
         assert said in words, page
 

@@ -239,6 +239,14 @@ def test_a_folder_without_test_images_is_none(home, monkeypatch):
     assert sorted(file.name for file in new.iterdir()) == ["dataset.json", "imagesTr", "labelsTr"]
 
 
+@pytest.mark.parametrize("order", [[], [0, 1], [0, 0, 1], ["0", "1", "2"], {}, 0])
+def test_plans_without_an_order_of_the_axes_are_refused(order, home, monkeypatch, capsys):
+    plans = {"transpose_forward": order, "image_reader_writer": "SimpleITKIO"}
+    (home / "preprocessed" / SOURCE / "nnUNetPlans.json").write_text(json.dumps(plans))
+    said = refusal(monkeypatch, capsys, 42, "-d", 43)
+    assert f"transpose_forward {order}: 0, 1 and 2 in some order are expected" in said
+
+
 def test_files_that_lack_a_key_are_named(home, monkeypatch, capsys):
     other = home / "preprocessed" / SOURCE / "dataset_fingerprint.json"
     other.write_text('{"spacings": []}')
@@ -249,6 +257,18 @@ def test_files_that_lack_a_key_are_named(home, monkeypatch, capsys):
     del content["file_ending"]
     file.write_text(json.dumps(content))
     assert "names no file_ending" in refusal(monkeypatch, capsys, 42, "-d", 43)
+
+
+def test_a_number_that_was_taken_meanwhile_is_refused(home, monkeypatch, capsys):
+    write, other = sitk.WriteImage, home / "raw" / "Dataset043_Other"
+
+    def and_another(*of):
+        other.mkdir(exist_ok=True)
+        write(*of)
+
+    monkeypatch.setattr(sitk, "WriteImage", and_another)
+    assert "Dataset043_Other is there already" in refusal(monkeypatch, capsys, 42, "-d", 43)
+    assert {folder.name for folder in (home / "raw").iterdir()} == {SOURCE, other.name}
 
 
 def test_what_cannot_be_written_is_one_line(home, monkeypatch, capsys):

@@ -173,7 +173,9 @@ def test_mistakes_are_one_line(arguments, said, folder, tmp_path, capsys):
 
 
 def test_several_folds_a_missing_extra_and_large_weights_are_refused(folder, tmp_path, monkeypatch):
-    two = shutil.copytree(folder, tmp_path / folder.name)
+    shutil.copytree(folder, tmp_path / "run17")
+    two = tmp_path / folder.name
+    two.symlink_to(tmp_path / "run17")
     shutil.copytree(two / "fold_0", two / "fold_all")
     with pytest.raises(UserError, match="there are folds 0, all; export each"):
         write.export_onnx_vit(two, tmp_path / "out.onnx")

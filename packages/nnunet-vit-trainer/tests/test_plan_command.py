@@ -107,6 +107,14 @@ def test_a_data_set_is_planned_and_a_training_takes_the_plan(pictures, capsys, m
     assert "nnUNetv2_preprocess" not in capsys.readouterr().out
 
 
+def test_of_too_few_cases_to_split_all_are_trained(pictures, home, capsys):
+    for kind in ("imagesTr", "labelsTr"):
+        for file in (home / "raw" / pictures.name / kind).glob("c[45]*"):
+            file.unlink()
+    call(plan, 900, "--config", "tiny.yaml", "-npfp", 1)
+    assert "nnUNetv2_train_vit 900 2d all --config tiny.yaml" in capsys.readouterr().out
+
+
 def test_plans_of_others_are_not_written_over(pictures, home, capsys):
     pictures.mkdir(parents=True)
     (pictures / "nnUNetPlans.json").write_text('{"configurations": {}}')
@@ -126,6 +134,9 @@ def test_plans_of_others_are_not_written_over(pictures, home, capsys):
         in said
     )
     own["vit_planned"]["config"] = "tiny"
+    (pictures / "nnUNetViTPlans.json").write_text(json.dumps(own | {"configurations": ["2d"]}))
+    said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)
+    assert "its configurations are no mapping; give another name with -p, such as" in said
     (pictures / "nnUNetViTPlans.json").write_text(json.dumps(own))
     call(plan, 900, "--config", "tiny.yaml", "-gpu_memory_target", 4)
     assert plans_in(pictures)["configurations"]["mine"] == {"patch_size": [1, 1]}
@@ -143,7 +154,7 @@ def call_fails(*arguments, capsys):
 def test_what_cannot_be_planned_is_one_line(pictures, home, capsys):
     assert "dataset 7 is not in" in call_fails(7, "--config", "tiny.yaml", capsys=capsys)
     said = call_fails(900, "--config", "tiny.yaml", "-gpu_memory_target", 1, capsys=capsys)
-    assert "memory is not enough for a batch of two tiles" in said
+    assert "memory is not enough for a batch of two tiles: CUDA's own 1.5 GiB leave nothing" in said
     assert not (pictures / "nnUNetViTPlans.json").exists()
     (pictures / "dataset_fingerprint.json").write_text("{")
     said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)

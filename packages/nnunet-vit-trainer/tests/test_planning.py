@@ -159,6 +159,13 @@ def test_what_does_not_fit_is_refused(more):
         fit(given(**more), Line(1e9, 1e4), lambda batch, tile: 10**12, 1.1e9)
     for key in more:
         assert {"tile": "train.patch_size", "batch": "train.batch_size"}[key] in str(refused.value)
+    assert "1.0 GiB may be counted, 0.9 of them for the network" in str(refused.value)
+
+
+@pytest.mark.parametrize("more", [{}, {"batch": 4}])
+def test_memory_that_cuda_itself_takes_is_told(more):
+    with pytest.raises(UserError, match=r"CUDA's own 1\.5 GiB leave nothing of it; give more"):
+        fit(given(**more), Line(1e6, 1e4), lambda batch, tile: 10**12, countable(1.5 * GIB))
 
 
 def test_reasons_fit_a_line_and_say_what_holds():

@@ -523,6 +523,30 @@ def test_the_command_lays_a_manifest_beside_the_masks(model, images, tmp_path):
     assert "--manifest" in first["command"]
 
 
+def test_a_manifest_that_cannot_be_written_hides_nothing(
+    model, images, tmp_path, monkeypatch, capsys
+):
+    """As on a disk that the masks have filled."""
+
+    def is_full(*_):
+        raise UserError("prediction_manifest.json cannot be written: No space left on device")
+
+    monkeypatch.setattr("nnunet_vit_trainer.sharing.manifest.Manifest.end", is_full)
+    (tmp_path / "in").mkdir()
+    shutil.copy(images / "small_0000.png", tmp_path / "in")
+    for broken, said in ((False, "manifest.json cannot be"), (True, "1 of 2 cases failed: b: ")):
+        if broken:
+            (tmp_path / "in" / "b_0000.png").write_bytes(b"no picture")
+        with pytest.raises(SystemExit) as stopped:
+            command(tmp_path / "in", tmp_path / f"out{broken}", model, "--manifest", "-f", "0")
+        assert stopped.value.code == 2
+        table, error = capsys.readouterr()
+        assert f"1 of {1 + broken} cases in " in table
+        assert f"Masks: {tmp_path}" in table
+        assert said in error
+        assert error.endswith("manifest.json cannot be written: No space left on device\n")
+
+
 def test_progress_counts_cases_and_never_goes_back(model, images, tmp_path):
     told = []
     predictor = Predictor(model, batch_size=3)

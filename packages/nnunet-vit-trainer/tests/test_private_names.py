@@ -22,7 +22,7 @@ from torch import _dynamo, _subclasses, distributed, nn
 from torch.distributed._tools import mem_tracker
 
 import nnunet_vit_trainer
-from nnunet_vit_trainer.planning import run
+from nnunet_vit_trainer.planning import nnunet
 from nnunet_vit_trainer.training.from_plans import ATTRIBUTES, BuiltFromPlans
 from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
 
@@ -50,7 +50,7 @@ UNDOCUMENTED = {
     "results_loop": (augmenter, "the thread of data workers, whose error would be printed"),
     "save_summary_json": (evaluate_predictions, "writes the summary, here to a temporary file"),
     "threadpool_limits": (data_loader, "limits threads for each batch; ours knows the libraries"),
-    "Pool": (run.LISTS_FILES, "how nnU-Net lists files: by forks, which may wait for ever"),
+    "Pool": (nnunet.LISTS_FILES, "how nnU-Net lists files: by forks, which may wait for ever"),
     "rendezvous": (distributed, "the store of torchrun's processes, before there is a group"),
 }
 OWN_METHODS = {"begin", "_end_if_asked", "_figures"}

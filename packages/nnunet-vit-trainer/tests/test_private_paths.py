@@ -1,6 +1,8 @@
 """What is shared names no folder of the machine that it comes from."""
 
+import json
 import random
+import shutil
 import zipfile
 
 import numpy as np
@@ -148,3 +150,17 @@ def test_nothing_of_the_exporters_paths_gets_into_a_zip(form, trained_folder, ex
     assert "vit.pth" in " ".join(texts)
     assert not [text for text in texts if str(exporter) in text]
     assert not list((tmp_path / "out").rglob("debug.json"))
+
+
+def test_relative_names_of_masks_hold_no_folder_either(trained_folder, tmp_path):
+    """As nnU-Net writes them where its variables are relative."""
+    folder = shutil.copytree(trained_folder, tmp_path / trained_folder.name)
+    case = {"reference_file": "pre/Meier/gt/x.png", "prediction_file": "res\\Meier\\x.png"}
+    summary = folder / "fold_0" / "validation" / "summary.json"
+    odd = {"reference_file": 3}
+    summary.write_text(json.dumps({"metric_per_case": [case, odd], "mean": {}}))
+    with zipfile.ZipFile(export_vit(folder, tmp_path / "out.zip")) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("summary.json"))
+        found = json.loads(archive.read(name))
+    cut = {"reference_file": "x.png", "prediction_file": "x.png"}
+    assert found == {"metric_per_case": [cut, odd], "mean": {}}

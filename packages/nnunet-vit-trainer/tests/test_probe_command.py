@@ -12,6 +12,7 @@ from trained_results import call
 
 from nnunet_vit_trainer.commands.probe import probe
 from nnunet_vit_trainer.config.reading import load_config
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,8 @@ def test_a_table_a_picture_and_a_config_are_written(home, weights, capsys):
     assert size_of(folder / "features.png")[0] == 1000
     (config,) = folder.glob("*.yaml")
     load_config(config)
-    assert f"--config probe_{DATASET}/{config.name}" in said
+    command = f"Train: nnUNetv2_train_vit {DATASET} 2d all --config probe_{DATASET}/{config.name}"
+    assert command in said  # four cases cannot be split
     first = content["rows"]
     call(
         probe, "900", "--backbones", *words, "--random", "--patch_size", "own", "16", "8", "--json"
@@ -151,3 +153,15 @@ def test_what_was_probed_is_what_the_command_trains(home, weights, capsys):
     words = ["--taps", "last", "--tiles", "2", "-o", "out", "-p", "mine"]
     call(probe, 900, "--backbones", options(weights)[0], *words)
     assert capsys.readouterr().out.rstrip().endswith("-p mine")
+
+
+def test_plans_that_a_training_derived_are_refused_as_it_does(home, weights, capsys):
+    folder = home / "preprocessed" / DATASET
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    derived = plans | {"plans_name": "nnUNetPlans_tiny", PLANS_KEY: {}}
+    (folder / "nnUNetPlans_tiny.json").write_text(json.dumps(derived))
+    with pytest.raises(SystemExit) as stopped:
+        call(probe, 900, "--backbones", options(weights)[0], "-p", "nnUNetPlans_tiny")
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "plans 'nnUNetPlans_tiny' are derived already; give the dataset's own with -p" in said

@@ -266,6 +266,22 @@ def test_a_class_in_one_case_is_not_scored_and_said_so(tmp_path, monkeypatch):
     assert math.isnan(found.classes["b"])
 
 
+def test_folds_of_which_no_case_was_drawn_are_not_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    write_data(tmp_path, {f"c{i}": blocks(i) for i in range(10)})
+    few, more = (read_data(900, "2d", "nnUNetPlans", most, 0).notes for most in (2, 10))
+    assert few == ["2 tiles of 32x32 px, of 2 of 10 cases; 2 of 5 folds scored"]
+    assert more == ["10 tiles of 32x32 px, of 10 of 10 cases; 5 folds"]
+
+
+def test_a_single_fold_that_is_scored_has_no_spread(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    splits = [{"train": ["c0"], "val": ["c1"]}]
+    write_data(tmp_path, {f"c{i}": blocks(i) for i in range(2)}, splits=splits)
+    (note,) = read_data(900, "2d", "nnUNetPlans", 2, 0).notes
+    assert note.endswith("; 1 fold, so no spread")
+
+
 def test_no_class_in_both_parts_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     cases = {f"c{i}": blocks(i) for i in range(2)}
@@ -367,6 +383,13 @@ def test_different_files_never_have_one_name(tmp_path):
         (tmp_path / name).touch()
     names = [of.name for of in candidates_of([f"{tmp_path}/{of}" for of in ("a/x", "b/x", "c")])]
     assert len({*names}) == 4
+
+
+def test_a_file_of_the_folder_that_one_is_in_has_that_folders_name(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "vit.pth").touch()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert [of.name for of in candidates_of(["vit.pth", "./vit.pth"])] == ["mine/vit"] * 2
 
 
 @pytest.mark.parametrize(

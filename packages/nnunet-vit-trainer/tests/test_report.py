@@ -240,6 +240,14 @@ def test_the_command_writes_both_for_a_run_made_before(fold, capsys):
     checkpoint.unlink()
 
 
+def test_a_model_may_be_a_link(fold, tmp_path, capsys):
+    shutil.copytree(fold.parent, tmp_path / "run17")
+    link = tmp_path / fold.parent.name
+    link.symlink_to(tmp_path / "run17")
+    call(report, link)
+    assert str(link / "fold_0" / "report.html") in capsys.readouterr().out
+
+
 def test_a_fold_that_is_broken_does_not_stop_the_next_one(trained_folder, tmp_path, capsys):
     model = copy_of(trained_folder, tmp_path)
     fold = write_validation(model, {"case": flat_case(np.random.default_rng(0))})

@@ -156,3 +156,16 @@ def test_adapters_count_as_trained_after_they_were_merged_too(exporter):
 def test_a_network_that_cannot_be_built_is_one_line():
     with pytest.raises(UserError, match=r"not counted.*nnUNetTrainer_of_mine"):
         costs_of(stock_plans(), DATASET_JSON, "nnUNetTrainer_of_mine", "2d")
+
+
+def test_labels_that_are_no_mapping_are_one_line():
+    with pytest.raises(UserError, match=r"dataset\.json: labels .* a mapping"):
+        class_keys({"labels": ["background", "tumour"]})
+
+
+@pytest.mark.parametrize("dice", ["1e999", "-1e999", f"1{'0' * 400}", "null", '"0.5"'])
+def test_a_dice_that_is_no_finite_number_is_none(dice):
+    """JSON has no infinity, but Python reads some numbers as one."""
+    text = '{"metric_per_case": [{"reference_file": "a.png", "metrics": {"1": {"Dice": HERE}}}]}'
+    found = read_dice(text.replace("HERE", dice), "summary.json")
+    assert math.isnan(found["a.png"]["1"])

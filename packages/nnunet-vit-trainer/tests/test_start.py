@@ -1,6 +1,8 @@
 """The start of a run: what is checked, and in which order."""
 
 import json
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,9 +19,11 @@ from a_start import (
     train_nothing,
     write,
 )
+from in_the_air import in_the_air, make_trainer
 
+from nnunet_vit_trainer.checkpoints.newest import newest_checkpoint
 from nnunet_vit_trainer.launch import prepare as preparation
-from nnunet_vit_trainer.launch.fold import _load_checkpoint
+from nnunet_vit_trainer.launch.fold import _load_best, _load_checkpoint
 from vit_backbone import UserError, WeightsError
 
 
@@ -43,6 +47,34 @@ def test_a_finished_training_is_not_replaced_without_a_word(mode, lines, tmp_pat
     (tmp_path / "checkpoint_final.pth").touch()
     _load_checkpoint(trainer, request)
     assert sum("holds a finished training, which this new one replaces" in s for s in said) == lines
+
+
+@pytest.mark.parametrize("kept", [0, 20_000, -30])
+def test_a_checkpoint_that_was_cut_off_is_one_line(kept, tmp_path):
+    """At each of these lengths torch raises another kind of error."""
+    with in_the_air(tmp_path):
+        trainer = make_trainer()
+    for name, load in (("final", partial(_load_checkpoint, trainer)), ("best", _load_best)):
+        file = Path(trainer.output_folder, f"checkpoint_{name}.pth")
+        torch.save({"network_weights": {"a": torch.zeros(100_000)}}, file)
+        file.write_bytes(file.read_bytes()[:kept])
+        with pytest.raises(UserError, match=rf"{name}\.pth cannot be read as a checkpoint .*--c"):
+            load(SimpleNamespace(mode="validate") if name == "final" else trainer)
+
+
+def test_what_to_do_about_a_broken_checkpoint_is_told_whatever_the_reason(tmp_path, monkeypatch):
+    def fail(*of, **options):
+        raise RuntimeError("because of this and that, " * 40)
+
+    monkeypatch.setattr(torch, "load", fail)
+    folder = tmp_path / ("long" * 30) / ("longer" * 30)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint_final.pth").touch()
+    with pytest.raises(UserError, match="because of") as refused:
+        newest_checkpoint(folder)
+    said = str(refused.value)
+    assert "checkpoint_final.pth cannot be read" in said
+    assert said.endswith("; move it away, then --c goes on from another one")
 
 
 @pytest.mark.parametrize(

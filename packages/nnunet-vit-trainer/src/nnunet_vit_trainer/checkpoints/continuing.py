@@ -13,6 +13,7 @@ from vit_backbone import UserError, reason_of
 
 from .base_weights import load_base_weights
 from .content import fill_up, frozen_names, set_random_states
+from .newest import unreadable
 
 if TYPE_CHECKING:
     from nnunet_vit_trainer.training.trainer import nnUNetTrainer_vit
@@ -81,10 +82,15 @@ def state_of(file: Path) -> dict[str, Any]:
 
     Args:
         file: the checkpoint, of this user: it is not read as data only.
+
+    Raises:
+        UserError: it cannot be read.
     """
-    # Lazily: tensors are read where they are used.
-    content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
-    return content.get(PLANS_KEY, {})
+    try:  # lazily: tensors are read where they are used
+        content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+        return content.get(PLANS_KEY, {})
+    except Exception as error:  # a broken file raises whatever its bytes lead to, OSError too
+        raise unreadable(file, error) from error
 
 
 def go_on(trainer: "nnUNetTrainer_vit", file: Path) -> None:

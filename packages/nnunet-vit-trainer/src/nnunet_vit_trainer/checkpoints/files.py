@@ -31,11 +31,16 @@ def written_whole(file: Path) -> Iterator[Path]:
     container), and else an hour later.
 
     Args:
-        file: to write; its folder exists.
+        file: to write; its folder exists. A link's target is written, the link stays. What is no
+            regular file, such as /dev/stdout, is itself yielded and written into.
 
     Raises:
         OSError: what the disk says; the temporary file is removed then, as after any error.
     """
+    if file.exists() and not file.is_file():  # the rename would replace a device
+        yield file
+        return
+    file = Path(os.path.realpath(file))  # Path.resolve raises for links that go round
     for leftover in file.parent.glob(f"{glob.escape(file.name)}.*.tmp"):
         with contextlib.suppress(OSError):  # another process was faster, or it is another user's
             if _is_left_behind(leftover, _SECONDS_UNTIL_LEFT_BEHIND):

@@ -4,6 +4,7 @@ No torch here, but where a network is built.
 """
 
 import copy
+import os
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,18 @@ FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
 
 CHECKPOINT_KEY = "vit_checkpoint"
 """Of a validation's ``summary.json``: the checkpoint that it is of, where not the final one."""
+
+
+def named_folder(given: str | Path) -> Path:
+    """Return a trained model's folder by the path whose last part is the model's name.
+
+    Of a link that is the link itself or what it leads to; ``.`` has no name without its parents.
+
+    Args:
+        given: as the user gave it; it need not exist.
+    """
+    folder = Path(os.path.abspath(given))  # noqa: PTH100 - resolve follows links
+    return folder if folder.name.count("__") == 2 else folder.resolve()
 
 
 def check_plans(plans: dict[str, Any], folder_name: str, source: str) -> None:

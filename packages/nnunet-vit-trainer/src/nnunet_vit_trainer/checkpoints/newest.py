@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, reason_of, shorten
 
 from .model_folder import BEST, FINAL
 
@@ -38,7 +38,17 @@ def _progress(file: Path) -> tuple[float, int, int]:
         began = float(ours.get("began", 0))
         return began, content["current_epoch"], len(ours.get("losses", []))
     except Exception as error:  # a broken file raises whatever its bytes lead to
-        raise UserError(
-            f"{file} cannot be read as a checkpoint ({reason_of(error)}); move it away, then --c "
-            "goes on from another one"
-        ) from error
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: Path, error: Exception) -> UserError:
+    """Return what to say of a checkpoint that is none, such as one that was cut off.
+
+    Args:
+        file: the checkpoint.
+        error: of torch.
+    """
+    return UserError(
+        f"{shorten(file, 300)} cannot be read as a checkpoint ({reason_of(error, 100)}); move it "
+        "away, then --c goes on from another one"
+    )

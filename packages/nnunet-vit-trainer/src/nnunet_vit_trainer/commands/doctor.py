@@ -31,12 +31,12 @@ def doctor() -> None:
     print_page(found)
     if found.is_fatal:
         raise SystemExit(1)
-    print(f"Next:\n  {_next(arguments)}")
+    print(f"Next:\n  {_next(arguments, found.fold)}")
 
 
-def _next(arguments: argparse.Namespace) -> str:
+def _next(arguments: argparse.Namespace, fold: str) -> str:
     """Return the command that trains what was looked at."""
-    words = ["nnUNetv2_train_vit", arguments.dataset_name_or_id, arguments.configuration, "0"]
+    words = ["nnUNetv2_train_vit", arguments.dataset_name_or_id, arguments.configuration, fold]
     words += ["--config", arguments.config]
     others = {"-tr": DEFAULT_TRAINER, "-p": DEFAULT_PLANS, "-device": DEFAULT_DEVICE}
     for option, usual in others.items():

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from nnunet_vit_trainer.training.ending.processes import sigterm_raises
-from vit_backbone import UserError, quoted, reason_of
+from vit_backbone import UserError, quoted, reason_of, shorten
 
 # What is the matter with a disk or a path, and not with a program.
 _OF_THE_DISK = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EIO),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EIO, errno.EFBIG),
     getattr(errno, "EDQUOT", errno.ENOSPC),
 }
+
+# Python's words where every folder for temporary files is full, or may not be written; torch's
+# import asks for one. The number of the error is that of a file that is not there.
+_NO_TEMPORARY = "No usable temporary directory"
 
 # nnU-Net's variables that count processes, and the least of each; it asks for them late.
 _COUNTS = {"nnUNet_n_proc_DA": 0, "nnUNet_def_n_proc": 1}
@@ -49,6 +53,9 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
         except UserError as error:
             _end(str(error), 2)
         except OSError as error:
+            if str(error.strerror).startswith(_NO_TEMPORARY):
+                remedy = "free some space, or set TMPDIR to a folder that can be written"
+                _end(f"{shorten(error.strerror, 300)}; {remedy}", 2)
             if error.errno not in _OF_THE_DISK:
                 raise
             _end(reason_of(error, 400), 2)

@@ -2,6 +2,7 @@
 """The command that exports a trained model: as a zip, or its network as an ONNX file."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from vit_backbone import UserError
@@ -37,13 +38,14 @@ def _export_zip(arguments: argparse.Namespace) -> None:
         checkpoint_name=arguments.chk,
     )
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    told = shlex.quote(str(file))
     if form == "adapter":
         print(f"The receiver installs it with their own copy of the base weights:\n  "
-              f"nnUNetv2_import_vit {file.name} --checkpoint_path FILE")  # fmt: skip
+              f"nnUNetv2_import_vit {told} --checkpoint_path FILE")  # fmt: skip
     else:
         print(f"It holds the base weights too; mind their licence. Install it with\n  "
-              f"nnUNetv2_import_vit {file.name}\nor with stock nnU-Net:\n  "
-              f"nnUNetv2_install_pretrained_model_from_zip {file.name}")  # fmt: skip
+              f"nnUNetv2_import_vit {told}\nor with stock nnU-Net:\n  "
+              f"nnUNetv2_install_pretrained_model_from_zip {told}")  # fmt: skip
 
 
 def _export_onnx(arguments: argparse.Namespace) -> None:

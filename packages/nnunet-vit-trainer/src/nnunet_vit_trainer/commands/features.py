@@ -61,13 +61,13 @@ def features() -> None:
 
 def _by_results(arguments: argparse.Namespace) -> tuple[list["Input"], list["View"], str]:
     """Read images as a trained model does, and load its backbone, and as it was before."""
-    from nnunet_vit_trainer.checkpoints.model_folder import read_model
+    from nnunet_vit_trainer.checkpoints.model_folder import named_folder, read_model
     from nnunet_vit_trainer.pictures.backbones import trained_views
     from nnunet_vit_trainer.pictures.inputs import preprocessed
     from nnunet_vit_trainer.prediction.cases import find_cases
     from nnunet_vit_trainer.prediction.ensemble import folds_of
 
-    folder = arguments.results.resolve()
+    folder = named_folder(arguments.results)
     plans, dataset = read_model(folder)
     asked = None if arguments.f is None else [arguments.f]
     name = arguments.chk or "checkpoint_final.pth"

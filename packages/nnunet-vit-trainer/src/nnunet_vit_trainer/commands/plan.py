@@ -64,7 +64,7 @@ def _print(planned: "Planned", arguments: argparse.Namespace) -> None:
         number = int(planned.dataset[7:10])
         print(f"  nnUNetv2_preprocess -d {number} -c 2d -plans_name {plans}")
     print(f"  nnUNetv2_doctor_vit {which} 2d --config {config} -p {plans}")
-    print(f"  nnUNetv2_train_vit {which} 2d 0 --config {config} -p {plans}")
+    print(f"  nnUNetv2_train_vit {which} 2d {planned.fold} --config {config} -p {plans}")
 
 
 def _parser() -> argparse.ArgumentParser:

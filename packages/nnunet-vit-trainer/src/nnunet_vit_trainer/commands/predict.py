@@ -72,17 +72,28 @@ def predict() -> None:
             writers=max(arguments.nps, 1),
             on_progress=on_progress,
         )
-    if manifest is not None:
-        manifest.end(course.failed)
     course.seconds["start and load"] = loaded - begun
     predicted = len(cases) - len(course.failed)
     _print_table(course, predicted, found, time.perf_counter() - begun)
     if predicted:
         print(f"Masks: {arguments.o}")
-    if course.failed:
-        name, why = next(iter(course.failed.items()))
-        more = f" (and {len(course.failed) - 1} more)" if len(course.failed) > 1 else ""
-        raise UserError(f"{len(course.failed)} of {len(cases)} cases failed: {name}: {why}{more}")
+    _end(course.failed, len(cases), manifest)
+
+
+def _end(failed: dict[str, str], count: int, manifest: "Manifest | None") -> None:
+    """Complete the manifest, and tell which cases failed, though a full disk takes no manifest."""
+    said = []
+    if failed:
+        name, why = next(iter(failed.items()))
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        said.append(f"{len(failed)} of {count} cases failed: {name}: {why}{more}")
+    if manifest is not None:
+        try:
+            manifest.end(failed)
+        except UserError as error:
+            said.append(str(error))
+    if said:
+        raise UserError("; ".join(said))
 
 
 def _cases(arguments: argparse.Namespace, ending: str) -> tuple[list["Case"], int]:

@@ -78,7 +78,7 @@ def _print(probed: "Probed", files: list[Path]) -> None:
     if config is not None:
         data = probed.data
         of = (data.dataset, data.configuration, data.plans_name)
-        print(f"Train: {training_command(*of, '0', str(config))}")
+        print(f"Train: {training_command(*of, data.first_fold, str(config))}")
 
 
 def _patch_size(word: str) -> int | None:

@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from nnunet_vit_trainer.checkpoints.model_folder import named_folder
 from nnunet_vit_trainer.results.folds import folds_in
 from vit_backbone import UserError, reason_of
 
@@ -15,7 +16,7 @@ from .parser import CommandParser
 def report() -> None:
     """``nnUNetv2_report_vit``: the overlay sheet and the report of folds that are validated."""
     arguments = _parser().parse_args()
-    folds = _folds(arguments.folder.resolve(), arguments.f)  # before what takes seconds to import
+    folds = _folds(named_folder(arguments.folder), arguments.f)  # before what takes seconds
     from nnunet_vit_trainer.pictures.validation import draw_validation
     from nnunet_vit_trainer.report.write import write_report
 

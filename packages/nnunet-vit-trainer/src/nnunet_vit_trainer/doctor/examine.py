@@ -10,8 +10,11 @@ from unittest import mock
 
 from nnunet_vit_trainer.config.names import DEFAULT_PLANS, DEFAULT_TRAINER
 from nnunet_vit_trainer.config.reading import find_config
+from nnunet_vit_trainer.launch.checks import first_fold
 from nnunet_vit_trainer.launch.prepare import prepare
 from nnunet_vit_trainer.launch.request import Request
+from nnunet_vit_trainer.plans.datasets import environment
+from nnunet_vit_trainer.plans.derive import PLANS_KEY
 
 from .examination import Examination
 
@@ -53,6 +56,8 @@ def examine(
     prepared = prepare(request)
     name = find_config(config_path).stem
     found = Examination(f"{prepared.dataset} {configuration}, config {name}, on {device}")
+    dataset_folder = Path(environment("nnUNet_preprocessed"), prepared.dataset)
+    found.fold = first_fold(dataset_folder, prepared.plans[PLANS_KEY]["data"]["cases"])
     with _nothing_left_behind() as workers:
         from .probe import probe
 

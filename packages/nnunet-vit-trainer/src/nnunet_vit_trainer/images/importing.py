@@ -81,7 +81,7 @@ def import_images(
             raise UserError("--spacing is for TIFF of several pages; there are none, or as cases")
         imported = _settled(request, target, found, named, looks, test_looks)
         if not check:
-            _write(imported, tests, reading, on_case)
+            _write(request, imported, tests, reading, on_case)
     except OSError as error:
         raise UserError(f"{target.name} is not imported: {reason_of(error)}") from error
     return imported
@@ -116,9 +116,14 @@ def _settled(
 
 
 def _write(
-    imported: Imported, tests: Sequence[Case], reading: Reading, on_case: Callable[[], None]
+    request: Request,
+    imported: Imported,
+    tests: Sequence[Case],
+    reading: Reading,
+    on_case: Callable[[], None],
 ) -> None:
-    imported.target.parent.mkdir(parents=True, exist_ok=True)
+    raw = imported.target.parent
+    raw.mkdir(parents=True, exist_ok=True)
     cases = imported.found.paired.cases
     with folder_written_whole(imported.target) as folder:
         for name in ("imagesTr", "labelsTr", *(["imagesTs"] if tests else [])):
@@ -141,6 +146,7 @@ def _write(
             description=f"The masks' values were {' '.join(said)}"
             + ("" if reading.threshold is None else f", 1 from {reading.threshold} on"),
         )
+        free_name(request.number, request.name, raw)  # another may have been written meanwhile
 
 
 def _write_case(case: Case, *, imported: Imported, reading: Reading, folder: Path) -> None:

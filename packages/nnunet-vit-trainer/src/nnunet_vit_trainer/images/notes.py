@@ -5,7 +5,9 @@ from collections import Counter
 from .finding.sources import names_of
 from .request import Imported
 
-_FOLDS = 5
+FOLDS = 5
+"""What nnU-Net splits cases into."""
+
 _HALF = 0.5
 
 
@@ -71,9 +73,9 @@ def _of_training(imported: Imported) -> list[str]:
     notes = []
     if imported.flat:
         notes.append("volumes of one slice are 2D images now, without their place in the patient")
-    if len(imported.looks) < _FOLDS:
+    if len(imported.looks) < FOLDS:
         notes.append(
-            f"{len(imported.looks)} cases cannot be split into nnU-Net's {_FOLDS} folds: train "
+            f"{len(imported.looks)} cases cannot be split into nnU-Net's {FOLDS} folds: train "
             "fold 'all', or write splits_final.json yourself"
         )
     if all(look.looks_like_ct for look in imported.looks.values()) and imported.channels != ("CT",):

@@ -12,7 +12,7 @@ from vit_backbone import shorten
 from .examine import Look, say_kind
 from .finding.sources import Item, names_of
 from .masks.values import say
-from .notes import counted_labels, notes_of
+from .notes import FOLDS, counted_labels, notes_of
 from .reading.pixels import say_size
 from .request import Imported
 
@@ -46,10 +46,11 @@ def print_page(imported: Imported, *, check: bool, console: Console | None = Non
         return
     console.print(Text(f"Written: {imported.target}", overflow="fold"))
     number = int(name[7:10])
+    fold = "0" if len(imported.looks) >= FOLDS else "all"
     console.print(
         "Next:",
         Text(f"  nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity"),
-        Text(f"  nnUNetv2_train_vit {number} 2d 0 --config NAME"),
+        Text(f"  nnUNetv2_train_vit {number} 2d {fold} --config NAME"),
         "  (names: nnUNetv2_configs_vit --list; no GPU: recommended_tiny -device cpu)",
         sep="\n",
     )

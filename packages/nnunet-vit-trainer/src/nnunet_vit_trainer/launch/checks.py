@@ -54,6 +54,17 @@ def parse_fold(fold: int | str) -> int | str:
     return int(text)
 
 
+def first_fold(dataset_folder: Path, cases: int) -> str:
+    """Return the fold to propose: 0, or ``all`` where too few cases and no splits are there.
+
+    Args:
+        dataset_folder: in nnUNet_preprocessed.
+        cases: that are, or will be, preprocessed.
+    """
+    has_folds = cases >= _NNUNETS_SPLITS or (dataset_folder / "splits_final.json").exists()
+    return "0" if has_folds else "all"
+
+
 def check_fold(
     fold: int | str, dataset_folder: Path, data_identifier: str, *, resumes: bool = False
 ) -> None:
@@ -73,7 +84,7 @@ def check_fold(
         return
     splits = read_splits(dataset_folder)
     cases = {file.stem for file in (dataset_folder / data_identifier).glob("*.pkl")}
-    if splits is None and len(cases) < _NNUNETS_SPLITS:
+    if first_fold(dataset_folder, len(cases)) == "all":
         raise UserError(
             f"{len(cases)} cases cannot be split into {_NNUNETS_SPLITS} folds; train fold 'all', "
             f"or write {dataset_folder / 'splits_final.json'}"

@@ -7,6 +7,7 @@ leaves a plans.json that nobody owns; the next config of the name takes its plac
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,34 @@ def check_plans_file(file: Path) -> None:
         raise UserError(
             f"{file} is there and was not derived by nnUNetv2_train_vit; rename the config file"
         )
+
+
+def holds(file: Path, plans: dict[str, Any]) -> bool:
+    """Tell whether a file holds these plans already."""
+    return file.is_file() and read_json(file) == plans
+
+
+def check_places(plans: dict[str, Any], file: Path, fold_folder: Path) -> None:
+    """Refuse, before any work, folders that a run could not write into.
+
+    Args:
+        plans: derived.
+        file: that they go to; one that holds them already may be read-only.
+        fold_folder: of the results; neither it nor what it is in need be there.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    results = next(f for f in (fold_folder, *fold_folder.parents) if f.is_dir())
+    places = [(results, "results", "nnUNet_results")]
+    if not holds(file, plans):
+        places.insert(0, (file.parent, "the plans of this config", "nnUNet_preprocessed"))
+    for folder, what, variable in places:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{shorten(folder, 200)} cannot be written, where {what} go; let it be written, or "
+                f"set {variable} to a folder that can be"
+            )
 
 
 def write_json(content: dict[str, Any], file: Path) -> None:

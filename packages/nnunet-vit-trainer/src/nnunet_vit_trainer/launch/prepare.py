@@ -38,7 +38,14 @@ from .checks import (
     check_stop_file,
     check_tile,
 )
-from .claim import check_plans_file, claim_results, owned_plans, write_json
+from .claim import (
+    check_places,
+    check_plans_file,
+    claim_results,
+    holds,
+    owned_plans,
+    write_json,
+)
 from .locks import hold_fold
 from .request import Prepared, Request
 
@@ -84,6 +91,7 @@ def prepare(request: Request) -> Prepared:
     if existing is not None:
         leave_unnamed(derived, existing, set(config.model.decoder.options()))
         refuse_other_model(derived, existing, results)
+    check_places(derived, dataset_folder / f"{derived['plans_name']}.json", fold_folder)
     if derived["configurations"] != tried:
         try_to_build(planned, allow_hybrid=resumes)
     return Prepared(dataset, derived, str(results))
@@ -111,7 +119,8 @@ def claimed(prepared: Prepared, request: Request) -> Iterator[None]:
         claim_results(Path(folder), plans) if trains else contextlib.nullcontext(),
         hold_fold(Path(folder, f"fold_{request.fold}")),
     ):
-        write_json(plans, file)
+        if not holds(file, plans):  # its folder may be read-only then
+            write_json(plans, file)
         yield
 
 

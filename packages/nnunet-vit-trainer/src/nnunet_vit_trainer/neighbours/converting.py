@@ -94,6 +94,7 @@ def convert_dataset(
                 on_case()
             content = _description(dataset, source.name, of)
             (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
+            free_name(number, name, source.parent)  # another data set may have taken it meanwhile
             if fingerprint is not None:
                 write_fingerprint(fingerprint, preprocessed / target.name)
     except OSError as error:

@@ -1,6 +1,7 @@
 """A volume's slices, shifted along the axis that nnU-Net cuts slices from."""
 
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import SimpleITK
 
 from nnunet_vit_trainer.plans.neighbours import Neighbours
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, reason_of, shorten
 
 READERS = ("SimpleITKIO", "NibabelIO")
 """nnU-Net's readers that keep the axes of the files."""
@@ -19,8 +20,17 @@ def axis_of(plans: dict[str, Any]) -> int:
 
     Args:
         plans: the data set's own: what they transpose to the front is cut.
+
+    Raises:
+        UserError: they name no order of the three axes.
     """
-    return int(plans["transpose_forward"][0])
+    order = plans["transpose_forward"]
+    if not (isinstance(order, list) and tuple(order) in permutations(range(3))):
+        raise UserError(
+            f"the plans' transpose_forward {shorten(order, 60)}: 0, 1 and 2 in some order are "
+            "expected; plan the data set anew"
+        )
+    return int(order[0])
 
 
 def shifted(values: np.ndarray, offset: int, axis: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from nnunet_vit_trainer.config.schema import ViTTrainConfig
 from vit_backbone import UserError
 
 from .choice import Choice, Given, choose
-from .memory import GIB, Line, countable, line_of
+from .memory import CUDA, GIB, Line, countable, line_of
 from .reasons import Reasons, reasons_of_choice, reasons_of_memory, reasons_of_unseen
 from .tiles import Size
 
@@ -110,10 +110,15 @@ def fit(
         pixels *= _LESS
     asked = [f"train.patch_size {list(given.tile)}"] if given.tile else []
     asked += [f"train.batch_size {given.batch}"] if given.batch else []
+    short = f"memory is not enough for {' and '.join(asked) or 'a batch of two tiles'}"
+    if memory <= 0:
+        raise UserError(
+            f"{short}: CUDA's own {CUDA / GIB:.1f} GiB leave nothing of it; give more "
+            "(-gpu_memory_target)"
+        )
     raise UserError(
-        f"memory is not enough for {' and '.join(asked) or 'a batch of two tiles'}: "
-        f"{memory / GIB:.1f} GiB may be counted, {line.fixed / GIB:.1f} of them for the network; "
-        "give more (-gpu_memory_target), or use a smaller model.backbone_size, or "
+        f"{short}: {memory / GIB:.1f} GiB may be counted, {line.fixed / GIB:.1f} of them for the "
+        "network; give more (-gpu_memory_target), or use a smaller model.backbone_size, or "
         "train.grad_checkpointing: true" + (", or smaller ones" if asked else "")
     )
 

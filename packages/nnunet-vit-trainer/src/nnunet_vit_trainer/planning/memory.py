@@ -27,8 +27,8 @@ GIB = 2**30
 _NOT_COUNTED = 1.25
 """So much more than what is counted a step took at most, on a GPU (docs/gpu.md)."""
 
-_CUDA = 1.5 * GIB
-"""What CUDA itself takes."""
+CUDA = 1.5 * GIB
+"""What CUDA itself takes, in bytes."""
 
 _ROWS = (32, 64)
 """Sides, in patches, of the two tiles that the line is drawn through; sizes cost nothing here."""
@@ -43,7 +43,7 @@ def countable(memory: float) -> float:
     Args:
         memory: of the device, in bytes.
     """
-    return max(0.0, (memory - _CUDA) / _NOT_COUNTED)
+    return max(0.0, (memory - CUDA) / _NOT_COUNTED)
 
 
 class Line(NamedTuple):

@@ -1,16 +1,11 @@
 """Plan a raw data set for a config: everything between the command and nnU-Net's planner."""
 
-import contextlib
-import importlib
-import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import count
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
@@ -23,6 +18,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_vit_trainer.config.reading import find_config, load_config
 from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.launch.backbones import asked_backbone
+from nnunet_vit_trainer.launch.checks import first_fold
 from nnunet_vit_trainer.plans.datasets import (
     environment,
     find_dataset,
@@ -31,16 +27,15 @@ from nnunet_vit_trainer.plans.datasets import (
 )
 from nnunet_vit_trainer.plans.derive import PLANNED_KEY, PLANS_KEY, derive_plans
 from nnunet_vit_trainer.plans.json_file import read_json
-from vit_backbone import UserError, quoted, reason_of
+from vit_backbone import UserError, quoted
 
 from .adapting import Adapter
 from .memory import GIB, build, counter_of
+from .nnunet import nnunet_in_one_line
 from .objects import classes_of
 from .planner import ViTPlanner
 from .reasons import Reasons
 from .sampling import typical_widths
-
-LISTS_FILES = importlib.import_module("nnunetv2.utilities.utils")
 
 NNUNETS_MEMORY = 8
 """GiB that nnU-Net plans for."""
@@ -54,12 +49,14 @@ class Planned(NamedTuple):
         file: the plans.
         reasons: why they are as they are.
         preprocessed: whether the data that they name are there already.
+        fold: to train first.
     """
 
     dataset: str
     file: Path
     reasons: Reasons
     preprocessed: bool
+    fold: str
 
 
 def plan(
@@ -96,7 +93,8 @@ def plan(
         on_progress("extracting the fingerprint ...")
         _extract_fingerprint(name, folder, processes)
         on_progress("looking at masks ...")
-        widths = _widths(ExperimentPlanner(name), dataset["labels"])
+        planner = ExperimentPlanner(name)
+        widths = _widths(planner, dataset["labels"])
     on_progress("counting memory ...")
     channels = len(dataset["channel_names"])
     adapter = _adapter(config, labels, channels, widths, *device_memory(memory))
@@ -106,14 +104,15 @@ def plan(
             name, plans_name, adapter, partial(_finish, config, config_name, adapter, kept)
         ).plan_experiment()
     data = folder / plans["configurations"]["2d"]["data_identifier"]
-    return Planned(name, file, _reasons(adapter, plans), has_cases(data))
+    fold = first_fold(folder, len(planner.dataset))
+    return Planned(name, file, _reasons(adapter, plans), has_cases(data), fold)
 
 
 def _kept_configurations(file: Path, config_name: str) -> dict[str, Any]:
     """Return the configurations that a user added to the plans that are written over.
 
     Raises:
-        UserError: the plans are nnU-Net's, or were planned for another config.
+        UserError: the plans are nnU-Net's, planned for another config, or broken.
     """
     if not os.path.isfile(file):
         return {}
@@ -130,8 +129,10 @@ def _kept_configurations(file: Path, config_name: str) -> dict[str, Any]:
             f"{file} was planned for config {quoted(str(planned.get('config')))}; {another}, or "
             "move it away"
         )
-    configurations = plans.get("configurations")
-    return {n: c for n, c in configurations.items() if n != "2d"} if configurations else {}
+    configurations = plans.get("configurations") or {}
+    if not isinstance(configurations, dict):
+        raise UserError(f"{file}: its configurations are no mapping; {another}")
+    return {n: c for n, c in configurations.items() if n != "2d"}
 
 
 def _extract_fingerprint(name: str, folder: Path, processes: int) -> None:
@@ -203,11 +204,7 @@ def _finish(
     reasons = [f"{name}: {text}" for name, text in _reasons(adapter, plans)]
     return plans | {
         "configurations": {"2d": configuration, **kept},
-        PLANNED_KEY: {
-            "config": config_name,
-            "plans_name": plans["plans_name"],
-            "reasons": reasons,
-        },
+        PLANNED_KEY: {"config": config_name, "plans_name": plans["plans_name"], "reasons": reasons},
     }
 
 
@@ -218,34 +215,3 @@ def _reasons(adapter: Adapter, plans: dict[str, Any]) -> Reasons:
         *adapter.reasons,
         ("volumes", "3D configurations are left out: ViTs here segment slices"),
     ]
-
-
-@contextlib.contextmanager
-def nnunet_in_one_line(dataset: str) -> Iterator[None]:
-    """Send what nnU-Net prints nowhere, tracebacks too, and say in one line what it runs into.
-
-    It lists files by a pool of forked processes: such a child may wait for ever for a lock that
-    another thread of this process held. Threads list them here. And it takes the number of data
-    workers for one of threads, which may not be 0.
-
-    Args:
-        dataset: its name.
-
-    Raises:
-        UserError: for whatever nnU-Net's own code raises.
-    """
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            mock.patch("traceback.print_exc"),  # of a reader that fails, though the next may not
-            mock.patch.object(LISTS_FILES, "Pool", ThreadPool),
-            mock.patch.dict(os.environ, {"nnUNet_n_proc_DA": "1"}),
-        ):
-            yield
-    except UserError:
-        raise
-    except Exception as error:  # asserts and lookups among them: it checks little beforehand
-        raise UserError(
-            f"nnU-Net cannot plan {dataset}: {type(error).__name__}: {reason_of(error)}; "
-            f"nnUNetv2_extract_fingerprint -d {dataset[7:10]} --verify_dataset_integrity says more"
-        ) from error

@@ -87,7 +87,7 @@ def candidates_of(words: Sequence[str]) -> list[Candidate]:
         raise UserError("no backbone to try; give weight files, a folder of them, or names")
     names = [candidate.name for candidate in found]
     by_folder = [
-        replace(of, name=f"{of.file.parent.name}/{of.name}")
+        replace(of, name=f"{_folder_of(of.file)}/{of.name}")
         if of.file and names.count(of.name) > 1
         else of
         for of in found
@@ -141,6 +141,10 @@ def _files_in(path: Path) -> list[Path]:
 
 def _is_model(folder: Path) -> bool:
     return folder.is_dir() and any((folder / name).is_file() for name in _OF_A_MODEL)
+
+
+def _folder_of(file: Path) -> str:
+    return Path(os.path.abspath(file)).parent.name  # noqa: PTH100 - resolve follows links
 
 
 def _shown(file: Path) -> str:

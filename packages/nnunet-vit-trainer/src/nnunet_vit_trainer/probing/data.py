@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
-from nnunet_vit_trainer.launch.checks import check_channels
+from nnunet_vit_trainer.launch.checks import check_channels, first_fold
 from nnunet_vit_trainer.pictures.classes import ShownClass, classes_of, ignored_value
 from nnunet_vit_trainer.plans.datasets import find_dataset, read_dataset_json, read_plans
-from nnunet_vit_trainer.plans.derive import settings_of
+from nnunet_vit_trainer.plans.derive import PLANS_KEY, settings_of
 from nnunet_vit_trainer.plans.neighbours import shown_channel
 from vit_backbone import UserError
 
@@ -37,6 +37,7 @@ class Data:
         notes: what to know of the sample.
         plans_name: of the plans.
         shown: the channel that is drawn where they are no colours.
+        first_fold: to train first.
     """
 
     dataset: str
@@ -51,7 +52,8 @@ class Data:
     channels: list[str]
     notes: list[str]
     plans_name: str
-    shown: int = 0
+    shown: int
+    first_fold: str
 
 
 def read_data(
@@ -73,10 +75,13 @@ def read_data(
         on_case: called after each case.
 
     Raises:
-        UserError: it is not preprocessed, cannot be cross-validated, or cannot be read.
+        UserError: it is not preprocessed, cannot be cross-validated, or cannot be read; or the
+            plans are ones that a training derived, which no other takes.
     """
     dataset, folder = find_dataset(name_or_id)
     plans = read_plans(folder, plans_name, configuration)
+    if PLANS_KEY in plans:
+        raise UserError(f"plans {plans_name!r} are derived already; give the dataset's own with -p")
     settings = settings_of(plans, configuration)
     content = read_dataset_json(folder)
     channels = {str(key): str(name) for key, name in content["channel_names"].items()}
@@ -112,6 +117,7 @@ def read_data(
         _notes(tiles, len(cases), folds, counted, positions),
         plans_name,
         shown_channel(content),
+        first_fold(folder, len(cases)),
     )
 
 
@@ -139,15 +145,19 @@ def _notes(
     """Say what was drawn, and what cannot be scored."""
     drawn = len({tile.case for tile in tiles})
     height, width = tiles[0].labels.shape
+    scored = sum(map(bool, counted))
+    told = f"{len(folds)} folds" if len(folds) > 1 else "1 fold"
+    if scored < len(folds):
+        told = f"{scored} of {told} scored"
     notes = [
-        f"{len(tiles)} tiles of {height}x{width} px, of {drawn} of {cases} cases; "
-        f"{len(folds)} {'folds' if len(folds) > 1 else 'fold, so no spread'}"
+        f"{len(tiles)} tiles of {height}x{width} px, of {drawn} of {cases} cases; {told}"
+        + (", so no spread" if scored == 1 else "")
     ]
     notes += [
         f"class {name} is not in both parts of any fold, so it is not scored"
         for name in positions
         if not any(name in names for names in counted)
     ]
-    if partly := [n for n in positions if 0 < sum(n in c for c in counted) < len(counted)]:
+    if partly := [n for n in positions if 0 < sum(n in c for c in counted) < scored]:
         notes.append(f"not scored in every fold: {', '.join(partly)}")
     return notes

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -12,7 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from nnunet_vit_trainer.checkpoints.model_folder import CHECKPOINT_KEY, FINAL, FOLD_NAME
 from nnunet_vit_trainer.plans.json_file import parse_json
-from vit_backbone import UserError, quoted
+from vit_backbone import UserError, quoted, shorten
 
 SUMMARY = "validation/summary.json"
 ALL = "all"
@@ -145,8 +146,9 @@ def read_summary(text: str | bytes, source: str) -> tuple[Dice, str]:
 
 
 def _number(value: Any) -> float:
-    """Return a Dice; nnU-Net writes NaN, and other writers of JSON null."""
-    return float(value) if isinstance(value, int | float) else math.nan
+    """Return a Dice, NaN of what is none: nnU-Net writes NaN, others null or what JSON lacks."""
+    is_finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return float(value) if is_finite else math.nan
 
 
 def class_keys(dataset: dict[str, Any]) -> dict[str, str]:
@@ -154,8 +156,17 @@ def class_keys(dataset: dict[str, Any]) -> dict[str, str]:
 
     Args:
         dataset: the content of ``dataset.json``.
+
+    Raises:
+        UserError: its labels are no mapping.
     """
-    labels = {n: v for n, v in dataset.get("labels", {}).items() if n != "ignore" and v != 0}
+    named = dataset.get("labels", {})
+    if not isinstance(named, dict):
+        raise UserError(
+            f"dataset.json: labels {shorten(named, 60)}: a mapping is expected, such as "
+            '{"background": 0, "tumour": 1}'
+        )
+    labels = {n: v for n, v in named.items() if n != "ignore" and v != 0}
     regions = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
     keys = {}
     for name, value in labels.items():

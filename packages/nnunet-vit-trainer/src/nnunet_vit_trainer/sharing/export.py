@@ -3,14 +3,14 @@
 import copy
 import json
 import zipfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 import torch
 
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, frozen_names
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import network_of, read_model
+from nnunet_vit_trainer.checkpoints.model_folder import named_folder, network_of, read_model
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.plans.json_file import read_json
@@ -69,7 +69,7 @@ def export_vit(
         UserError: no such results, or broken ones; nothing to merge or to leave out; a missing
             weight file; a zip that is there or cannot be written.
     """
-    folder, zip_file = Path(folder).resolve(), Path(zip_file)
+    folder, zip_file = named_folder(folder), Path(zip_file)
     plans, dataset = read_model(folder)
     _check_form(form, plans)
     fold_folders = find_folds(folder, folds, checkpoint_name)
@@ -176,7 +176,17 @@ def _add_other_files(
     for name in names:
         file = folder / name
         if file.suffix == ".json" and file.is_file():
-            tree = without_paths(read_json(file))
+            tree = without_paths(_without_folders(read_json(file)))
             archive.writestr(f"{model}/{name}", json.dumps(tree, indent=4))
         elif file.is_file():
             archive.write(file, f"{model}/{name}")
+
+
+def _without_folders(tree: dict[str, Any]) -> dict[str, Any]:
+    """Cut the masks' paths of a summary to their names: they may be relative, and still be told."""
+    cases = tree.get("metric_per_case")
+    for case in cases if isinstance(cases, list) else []:
+        for key in ("prediction_file", "reference_file"):
+            if isinstance(case, dict) and isinstance(case.get(key), str):
+                case[key] = PureWindowsPath(case[key]).name
+    return tree

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
+from nnunet_vit_trainer.checkpoints.model_folder import named_folder
 from nnunet_vit_trainer.checkpoints.private_paths import command_without_paths, without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, RECORDED_VERSIONS
 from nnunet_vit_trainer.plans.json_file import parse_json
@@ -71,7 +72,7 @@ class Manifest:
         self.run = {
             "model": {
                 "dataset": plans.get("dataset_name"),
-                "name": model.resolve().name,
+                "name": named_folder(model).name,
                 "checkpoints": [_described(file) for file in checkpoints],
                 "trained_with": plans.get(PLANS_KEY, {}).get("versions"),
             },

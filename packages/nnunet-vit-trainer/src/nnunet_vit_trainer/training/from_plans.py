@@ -226,18 +226,19 @@ class BuiltFromPlans(nnUNetTrainer):
     # nnU-Net's takes a checkpoint's content too, which nobody gives it.
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:  # ty: ignore[incompatible-method-override]
         """Read what nnU-Net reads; what an adapter checkpoint leaves out comes from its file."""
+        file = Path(filename_or_checkpoint)
+        state = state_of(file)  # first: it says in one line that a file was cut off
         if not self.was_initialized:
             with weights_follow():  # nnU-Net loads strictly
                 self.initialize()
         weights = self.plans_manager.plans[PLANS_KEY]["weights"]
-        file = self.resumed_from = Path(filename_or_checkpoint)
+        self.resumed_from = file
         with (
             misfit_in_one_line(file),
             completed(unwrap(self.network), weights, self.holds_base_weights),
         ):
             super().load_checkpoint(filename_or_checkpoint)
         self.holds_base_weights = True
-        state = state_of(file)
         self.split = state.get("split")
         self.steps.losses = state.get("losses", [])
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nnunet_vit_trainer.checkpoints.model_folder import read_model
+from nnunet_vit_trainer.checkpoints.model_folder import named_folder, read_model
 from nnunet_vit_trainer.results.folds import FINAL, SUMMARY, Dice, Fold, folds_in, read_dice
 from vit_backbone import UserError, reason_of
 
@@ -19,7 +19,7 @@ def card_of_folder(folder: Path) -> ModelCard:
     Raises:
         UserError: no such results, or broken ones.
     """
-    folder = folder.resolve()
+    folder = named_folder(folder)
     plans, dataset = read_model(folder)
     folds = folds_in(folder)
     found, notes = read_validations(folds)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import network_of, read_model
+from nnunet_vit_trainer.checkpoints.model_folder import named_folder, network_of, read_model
 from nnunet_vit_trainer.sharing.exported import (
     check_target,
     disk_in_one_line,
@@ -64,7 +64,7 @@ def export_onnx_vit(
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {quoted(precision)}: expected {', '.join(PRECISIONS)}")
-    folder, file = Path(folder).resolve(), Path(file)
+    folder, file = named_folder(folder), Path(file)
     _check_installed()
     plans, dataset = read_model(folder)
     checkpoint = _the_fold(folder, fold, checkpoint_name) / checkpoint_name
