@@ -37,16 +37,23 @@ def trained(monkeypatch):
     return train_nothing(monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("final", "holds a finished training, which this new one replaces"),
+        ("best", "holds a training that did not end (checkpoint_best.pth), which this new one"),
+    ],
+)
 @pytest.mark.parametrize(("mode", "lines"), [("new", 1), ("validate", 0)])
-def test_a_finished_training_is_not_replaced_without_a_word(mode, lines, tmp_path):
+def test_a_training_is_not_replaced_without_a_word(mode, lines, name, what, tmp_path):
     said = []
     trainer = SimpleNamespace(output_folder=str(tmp_path), print_to_log_file=said.append)
     trainer.load_checkpoint = lambda file: None
     request = SimpleNamespace(mode=mode)
     _load_checkpoint(trainer, request)
-    (tmp_path / "checkpoint_final.pth").touch()
+    (tmp_path / f"checkpoint_{name}.pth").touch()
     _load_checkpoint(trainer, request)
-    assert sum("holds a finished training, which this new one replaces" in s for s in said) == lines
+    assert sum(what in line for line in said) == len(said) == lines
 
 
 @pytest.mark.parametrize("kept", [0, 20_000, -30])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from nnunet_vit_trainer.checkpoints.model_folder import BEST
+from nnunet_vit_trainer.checkpoints.model_folder import BEST, FINAL
 from nnunet_vit_trainer.plans.datasets import environment
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.plans.json_file import read_json
@@ -82,19 +82,31 @@ def _load_checkpoint(trainer: "nnUNetTrainer_vit", request: Request) -> None:
     from nnunet_vit_trainer.training.shortage.memory import within_memory
 
     file = None
-    final = Path(trainer.output_folder, "checkpoint_final.pth")
-    if request.mode == "new" and final.is_file():
-        trainer.print_to_log_file(
-            f"WARNING: {final.parent} holds a finished training, which this new one replaces; to "
-            "keep it, Ctrl-C twice now, and copy the config to another name"
-        )
+    if request.mode == "new":
+        _warn_of_replaced(trainer)
     if request.mode == "validate":
-        file = final
+        file = Path(trainer.output_folder, FINAL)
     if request.mode == "continue":
         file = newest_checkpoint(Path(trainer.output_folder))
         trainer.print_to_log_file(f"--c: from {file.name if file else 'the start, no checkpoint'}")
     if file is not None:
         within_memory(trainer, lambda: trainer.load_checkpoint(str(file)))
+
+
+def _warn_of_replaced(trainer: "nnUNetTrainer_vit") -> None:
+    from nnunet_vit_trainer.checkpoints.newest import NAMES
+
+    folder = Path(trainer.output_folder)
+    there = [name for name in NAMES if (folder / name).is_file()]
+    if not there:
+        return
+    what, remedy = f"a training that did not end ({there[0]})", "go on with it, add --c"
+    if FINAL in there:
+        what, remedy = "a finished training", "keep it, copy the config to another name"
+    trainer.print_to_log_file(
+        f"WARNING: {folder} holds {what}, which this new one replaces; Ctrl-C twice now, and to "
+        f"{remedy}"
+    )
 
 
 def _load_best(trainer: "nnUNetTrainer_vit") -> None:
