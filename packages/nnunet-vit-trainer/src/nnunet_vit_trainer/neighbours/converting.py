@@ -15,11 +15,11 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_vit_trainer.checkpoints.files import folder_written_whole
 from nnunet_vit_trainer.plans.datasets import free_name, read_dataset_json
 from nnunet_vit_trainer.plans.json_file import read_json
-from nnunet_vit_trainer.plans.neighbours import KEY, Neighbours, neighbours_of
+from nnunet_vit_trainer.plans.neighbours import KEY, Neighbours, axis_of, neighbours_of
 from vit_backbone import UserError, quoted, reason_of, shorten
 
 from .fingerprint import repeated_fingerprint, write_fingerprint
-from .volumes import READERS, axis_of, write_shifted
+from .volumes import READERS, write_shifted
 
 MOST = 5
 """Neighbours on either side: eleven channels of each."""

@@ -1,36 +1,16 @@
 """A volume's slices, shifted along the axis that nnU-Net cuts slices from."""
 
 from collections.abc import Callable
-from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK
 
 from nnunet_vit_trainer.plans.neighbours import Neighbours
-from vit_backbone import UserError, reason_of, shorten
+from vit_backbone import UserError, reason_of
 
 READERS = ("SimpleITKIO", "NibabelIO")
 """nnU-Net's readers that keep the axes of the files."""
-
-
-def axis_of(plans: dict[str, Any]) -> int:
-    """Return the axis of the files' arrays (z, y, x) that nnU-Net's 2D configurations cut.
-
-    Args:
-        plans: the data set's own: what they transpose to the front is cut.
-
-    Raises:
-        UserError: they name no order of the three axes.
-    """
-    order = plans["transpose_forward"]
-    if not (isinstance(order, list) and tuple(order) in permutations(range(3))):
-        raise UserError(
-            f"the plans' transpose_forward {shorten(order, 60)}: 0, 1 and 2 in some order are "
-            "expected; plan the data set anew"
-        )
-    return int(order[0])
 
 
 def shifted(values: np.ndarray, offset: int, axis: int) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from vit_backbone import UserError, quoted
+from vit_backbone import UserError, quoted, shorten
 
 KEY = "neighbours"
 """Of a converted data set's dataset.json, which every trained model's folder holds too."""
@@ -51,6 +52,24 @@ def neighbours_of(dataset: Mapping[str, Any], source: str | Path) -> Neighbours 
     return found
 
 
+def axis_of(plans: Mapping[str, Any]) -> int:
+    """Return the axis of the files' arrays (z, y, x) that nnU-Net's 2D configurations cut.
+
+    Args:
+        plans: the data set's own: what they transpose to the front is cut.
+
+    Raises:
+        UserError: they name no order of the three axes.
+    """
+    order = plans.get("transpose_forward")
+    if not (isinstance(order, list) and tuple(order) in permutations(range(3))):
+        raise UserError(
+            f"the plans' transpose_forward {shorten(order, 60)}: 0, 1 and 2 in some order are "
+            "expected; plan the data set anew"
+        )
+    return int(order[0])
+
+
 def shown_channel(dataset: Mapping[str, Any]) -> int:
     """Return the number of the first channel that is a slice itself, and no neighbour of it.
 
@@ -76,8 +95,7 @@ def check_axis(dataset: Mapping[str, Any], plans: Mapping[str, Any], source: Pat
         UserError: they do; the neighbours would be shifts within a slice.
     """
     found = neighbours_of(dataset, source)
-    cut = plans["transpose_forward"][0]
-    if found and found.axis != cut:
+    if found and found.axis != (cut := axis_of(plans)):
         raise UserError(
             f"{source}: channels are neighbours along axis {found.axis} of (z, y, x), and "
             f"{plans['plans_name']} cuts along axis {cut}; convert the first data set by plans "
