@@ -17,6 +17,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
 
+from nnunet_vit_trainer.checkpoints.model_folder import FINAL
 from nnunet_vit_trainer.training import compiling
 from nnunet_vit_trainer.training import trainer as trainers
 from nnunet_vit_trainer.training.averaging import WeightAverage
@@ -141,7 +142,7 @@ def test_the_final_validation_needs_no_graph_of_its_own(monkeypatch, tmp_path):
     trainer = nnUNetTrainer_vit.__new__(nnUNetTrainer_vit)
     trainer.network = compiled = torch.compile(network)
     trainer.output_folder, trainer.local_rank, trainer.split = str(tmp_path), 1, None
-    trainer.do_split = lambda: ([], [])
+    trainer.do_split, trainer.validated = lambda: ([], []), FINAL
     monkeypatch.setattr(trainers, "warn_of_bad_cases", lambda *_: None)
     monkeypatch.setattr(
         nnUNetTrainer, "perform_actual_validation", lambda self, _: seen.append(self.network)

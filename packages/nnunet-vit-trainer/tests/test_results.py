@@ -167,5 +167,5 @@ def test_labels_that_are_no_mapping_are_one_line():
 def test_a_dice_that_is_no_finite_number_is_none(dice):
     """JSON has no infinity, but Python reads some numbers as one."""
     text = '{"metric_per_case": [{"reference_file": "a.png", "metrics": {"1": {"Dice": HERE}}}]}'
-    found = read_dice(text.replace("HERE", dice), "summary.json")
+    found, _ = read_summary(text.replace("HERE", dice), "summary.json")
     assert math.isnan(found["a.png"]["1"])

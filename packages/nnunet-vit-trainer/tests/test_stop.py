@@ -400,7 +400,7 @@ def test_the_command_that_goes_on(monkeypatch):
         (["-pretrained_weights=w.pth"], "w.pth"),
     ):
         monkeypatch.setattr(sys, "argv", ["/bin/nnUNetv2_train_vit", *words, *more])
-        stopped = Stopped(signal.SIGTERM, saved=True, has_checkpoint=True)
+        stopped = Stopped(signal.SIGTERM, saved=True)
         line = command._how_to_go_on(stopped, weights)
         assert line == f"\nEnded by SIGTERM, what was trained is saved. Go on with\n  {said}"
     after_the_end = Stopped(signal.SIGUSR1, saved=False, has_checkpoint=True)

@@ -53,7 +53,7 @@ def take_steps(folder, number, target):
         asked = largest_of_ranks(asked_by(), torch.device("cpu"))
         if asked:
             (Path(folder) / f"{dist.get_rank()}_in_step_{step}").touch()
-            raise Stopped(asked, saved=True, has_checkpoint=True)
+            raise Stopped(asked, saved=True)
 
 
 def lose_rank_1(folder):

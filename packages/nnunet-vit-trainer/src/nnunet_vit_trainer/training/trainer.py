@@ -172,7 +172,7 @@ class nnUNetTrainer_vit(BuiltFromPlans):
             self.average.swap()  # for the final validation
         signals_wait(False)
         if number := largest_of_ranks(asked_by(), self.device):
-            self._stop(number)
+            raise Stopped(number, saved=not self.disable_checkpointing)
 
     def _end_if_asked(self) -> None:
         """End with this step, all ranks together, if a signal asked one of them to.
@@ -188,11 +188,7 @@ class nnUNetTrainer_vit(BuiltFromPlans):
         self.current_epoch -= 1  # nnU-Net counts on as it saves
         self.save_checkpoint(str(Path(self.output_folder, "checkpoint_latest.pth")))
         largest_of_ranks(0, self.device)  # the first to end takes the others along
-        self._stop(number)
-
-    def _stop(self, number: int) -> None:
-        saves = not self.disable_checkpointing
-        raise Stopped(number, saved=saves, has_checkpoint=saves)
+        raise Stopped(number, saved=not self.disable_checkpointing)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate as nnU-Net does, and say what makes its figures say nothing.

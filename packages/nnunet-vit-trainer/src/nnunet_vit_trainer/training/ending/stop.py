@@ -25,15 +25,15 @@ class Stopped(SystemExit):
     Args:
         number: the signal's.
         saved: whether a checkpoint of this moment was written.
-        has_checkpoint: whether one of this training was at any moment; until then a fold's
-            checkpoints are those of an earlier training.
+        has_checkpoint: whether one of this training was at an earlier moment; until one is, a
+            fold's checkpoints are those of a training before.
     """
 
-    def __init__(self, number: int, saved: bool, has_checkpoint: bool) -> None:
+    def __init__(self, number: int, saved: bool, has_checkpoint: bool = False) -> None:
         super().__init__(EXIT_CODES[number])
         self.number = number
         self.saved = saved
-        self.has_checkpoint = has_checkpoint
+        self.has_checkpoint = saved or has_checkpoint
 
 
 class LastEpoch(Exception):  # noqa: N818 - not an error
