@@ -71,6 +71,7 @@ SET_ATTRIBUTES = {
     "enable_deep_supervision": "decided by the class",
     "disable_checkpointing": "--disable_checkpointing",
     "_best_ema": PRIVATE["_best_ema"],
+    "probabilistic_oversampling": "one tile in three, where a batch is of one tile",
     "current_epoch": "a checkpoint in the midst of an epoch counts it as not finished",
 }
 """Of nnU-Net's trainer, that we set: under another name nobody would read them."""

@@ -1,6 +1,7 @@
 """One step of a training: clipping, precision, what is not finite, and what stops a bad run."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -32,6 +33,27 @@ def test_a_step_clips_the_gradient_to_what_was_asked_and_moves_the_weights():
     moved = {n for n, p in model.state_dict().items() if not torch.equal(p, before[n])}
     assert "head.seg_layers.0.weight" in moved
     assert all(".lora_" in n or n.startswith("head.") for n in moved)
+
+
+def test_what_sleeps_does_not_shorten_the_step_of_the_others():
+    """Its gradient is there, and its rate is 0 (``head_first_epochs``)."""
+
+    def steep(output, target):
+        return 1e3 * nn.functional.cross_entropy(output, target)
+
+    model = network()
+    head = [*model.head.parameters()]
+    others = [p for p in model.backbone.parameters() if p.requires_grad]
+    groups = [{"params": head, "lr": 0.1}, {"params": others, "lr": 0.0}]
+    _, taken = take_step(model, torch.optim.SGD(groups), loss=steep, gradient_clip=0.25)
+    assert taken
+    assert nn.utils.get_total_norm([p.grad for p in head]) == pytest.approx(0.25, rel=1e-3)
+    assert any(p.grad.any() for p in others)
+    others[0].register_hook(lambda gradient: gradient * math.nan)
+    before = copy.deepcopy(model.state_dict())
+    _, taken = take_step(model, torch.optim.SGD(groups), loss=steep, gradient_clip=0.25)
+    assert not taken
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_accumulated_batches_give_the_gradient_of_the_whole():

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from in_the_air import in_the_air, make_trainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
@@ -130,6 +131,15 @@ def test_what_a_weight_file_decides_reaches_the_network_through_the_plans(tmp_pa
 def test_the_network_is_found_inside_of_torch_compile():
     model = nn.Linear(1, 1)
     assert unwrap(torch.compile(model)) is model
+
+
+@pytest.mark.parametrize(("batch_size", "by_chance"), [(1, True), (2, False)])
+def test_a_batch_of_one_tile_is_of_foreground_too(batch_size, by_chance, tmp_path):
+    """nnU-Net takes the last third of a batch, rounded: none of one."""
+    with in_the_air(tmp_path):
+        trainer = make_trainer(batch_size=batch_size, accumulate_steps=2)
+    assert trainer.probabilistic_oversampling == by_chance
+    assert trainer.oversample_foreground_percent == 0.33
 
 
 def test_plans_that_carry_no_vit_are_refused():

@@ -96,6 +96,8 @@ class BuiltFromPlans(nnUNetTrainer):
         if self.is_ddp:  # nnU-Net takes CUDA, and the global rank as the device's number
             self.device = local_device(device.type)
         self.enable_deep_supervision = self.deep_supervised
+        # By tiles' numbers in a batch nnU-Net looks for foreground in none of one.
+        self.probabilistic_oversampling |= self.configuration_manager.batch_size == 1
         train = plans[PLANS_KEY]["train"]
         self.recipe = train
         for name in ATTRIBUTES:

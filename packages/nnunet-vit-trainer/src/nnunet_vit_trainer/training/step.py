@@ -60,7 +60,7 @@ def training_step(
         optimizer: of the network's trainable parameters.
         batches: (image, target) pairs on the network's device, at least one; image (B, C, H, W),
             target (B, 1 or regions, H, W), or one per output.
-        gradient_clip: the gradient's norm is cut to this.
+        gradient_clip: the gradient's norm is cut to this, of all whose rate is not 0.
         amp_dtype: of autocast; ``None`` is float32.
         grad_scaler: for float16.
 
@@ -81,9 +81,16 @@ def training_step(
         values.append(value.detach())
     if grad_scaler is not None:
         grad_scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(network.parameters(), gradient_clip)
+    # What sleeps has gradients too, which would shorten the others' steps.
+    sleeping = {p for group in optimizer.param_groups if not group["lr"] for p in group["params"]}
+    moving = [p for p in network.parameters() if p not in sleeping]
+    norm = nn.utils.clip_grad_norm_(moving, gradient_clip)
     total = torch.stack(values).sum()
-    finite = _on_every_rank(torch.isfinite(norm) & torch.isfinite(total))
+    finite = torch.isfinite(norm) & torch.isfinite(total)
+    if sleeping:  # their moments are kept
+        asleep = [p.grad for p in sleeping if p.grad is not None]
+        finite &= torch.isfinite(nn.utils.get_total_norm(asleep))
+    finite = _on_every_rank(finite)
     _step_if(finite, optimizer, grad_scaler)
     for tensor, before in statistics:  # what is not finite would stay in them for ever
         tensor.copy_(torch.where(finite, tensor, before))
