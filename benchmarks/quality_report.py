@@ -16,6 +16,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from document import put
 from heads import HEADS
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from quality import RECORD, ROOT, RUNS, TRAIN, recorded
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -139,7 +141,7 @@ def curve_table(runs: list[str]) -> list[str]:
 
 def draw_curves(runs: list[str], file: Path) -> None:
     """Draw the pseudo Dice over iterations: means, and the range of the seeds."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharex=True, layout="constrained")
     for axis, (dataset, name) in zip(axes, NAMES.items(), strict=True):
         for i, run in enumerate(runs):
             curves = [r["curve"] for r in found(run, dataset)]
@@ -152,14 +154,13 @@ def draw_curves(runs: list[str], file: Path) -> None:
             axis.fill_between(iterations, low, high, alpha=0.12, color=style["color"], lw=0)
         axis.set(title=name, xlabel="iterations", ylabel="pseudo Dice", ylim=0)
         axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=7.5, loc="lower right")
-    figure.tight_layout()
+    put_legend(figure, axes[1])
     figure.savefig(file, dpi=110)
 
 
 def draw_costs(runs: list[str], file: Path) -> None:
     """Draw the validation's Dice over the head's GFLOP; the line is stock's Dice."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for axis, (dataset, name) in zip(axes, NAMES.items(), strict=True):
         for i, run in enumerate(runs):
             dices = [r["dice"] for r in found(run, dataset)]
@@ -176,9 +177,14 @@ def draw_costs(runs: list[str], file: Path) -> None:
         axis.set(title=name, xlabel="GFLOP of the head, 256 px, ViT-S", ylabel="Dice", xscale="log")
         axis.set_ylim(min(axis.get_ylim()[0], 0.3), max(axis.get_ylim()[1], 0.8))
         axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=7.5, loc="center left")
-    figure.tight_layout()
+    put_legend(figure, axes[1])
     figure.savefig(file, dpi=110)
+
+
+def put_legend(figure: Figure, axis: Axes) -> None:
+    """Put an axis' legend below the figure, where it covers nothing."""
+    lines, labels = axis.get_legend_handles_labels()
+    figure.legend(lines, labels, fontsize=7.5, loc="outside lower center", ncols=5)
 
 
 if __name__ == "__main__":
