@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 
@@ -100,6 +101,21 @@ def test_a_program_answers_any_batch_and_size_in_whole_patches(name, options):
         torch.testing.assert_close(got, model(image), rtol=0, atol=1e-5)
 
 
+def test_a_program_of_a_backbone_that_timm_alone_has_built_answers_any_size_too():
+    torch.manual_seed(0)
+    name = "vit_small_patch16_dinov3"
+    backbone = timm.create_model(name, num_classes=0, depth=2, dynamic_img_size=True)
+    for block in backbone.blocks:  # random weights would hardly look at positions
+        torch.nn.init.normal_(block.attn.qkv.weight, std=0.2)
+        torch.nn.init.ones_(block.gamma_1)
+    model = ViTSegmentationModel(backbone, LinearHead(384, 2), [0, 1, 1, 1]).eval()
+    program = export_program(model)
+    for rows, columns in ((3, 4), (6, 6)):
+        image = torch.randn(1, 3, rows * 16, columns * 16)
+        torch.testing.assert_close(program.module()(image), model(image), rtol=0, atol=1e-5)
+    assert type(backbone.rope) is RotaryEmbeddingDinoV3  # the model is left as it is
+
+
 @pytest.mark.parametrize("normalize", ["separate", "max", "min"])
 def test_the_traceable_rope_is_timms_bit_for_bit(normalize):
     options = {"dim": 64, "normalize_coords": normalize, "grid_offset": 0.25}
@@ -154,8 +170,12 @@ def test_lora_is_merged_in_a_copy(variant, tmp_path):
 
 def test_a_file_that_differs_is_not_kept(tmp_path):
     """The trap: timm's RoPE keeps the example's size as a number, and ONNX says nothing."""
+
+    class SomebodysRope(RotaryEmbeddingDinoV3):
+        """Of a stranger's, which is left as it is."""
+
     model = build("vit_small_patch16_dinov3")
-    model.backbone.rope.__class__ = RotaryEmbeddingDinoV3
+    model.backbone.rope.__class__ = SomebodysRope
     with pytest.raises(UserError, match=r"(differs from|does not run at) .* with size="):
         export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -23,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_patch_embed
 
 from vit_backbone import WeightsError, create_backbone, get_vit_features
+from vit_backbone.vits.families import likeliest_backbone
+from vit_backbone.weights.checkpoint import Checkpoint
 from vit_backbone.weights.recognition import recognise
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -114,6 +116,36 @@ def test_a_file_for_another_backbone_is_named(asked, message, tmp_path):
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match=message):
         create_backbone(*asked, tmp_path / "weights.pth")
+
+
+def file_of(width, depth, patch, **others):
+    shape = (width, 3, patch, patch)
+    blocks = {f"blocks.{n}.norm1.weight": torch.zeros(()).expand(width) for n in range(depth)}
+    tensors = {"patch_embed.proj.weight": torch.zeros(()).expand(shape)} | blocks
+    return Checkpoint("unknown", tensors | others, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "said"),
+    [
+        (file_of(768, 12, 14), None),  # EVA's and CLIP's have patches of 14 px too
+        (file_of(768, 12, 16), "backbone 'vit_base_patch16_224'"),
+        (file_of(1536, 40, 16), None),
+        (file_of(4096, 40, 16), None),
+        (
+            file_of(768, 12, 14, **{"blocks.0.ls1.gamma": torch.ones(768)}),
+            "backbone 'dinov2' with size 'base'",
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_file_is_taken_for_is_a_backbone_that_there_is(checkpoint, said):
+    assert likeliest_backbone(checkpoint) == said
+
+
+def test_the_backbone_that_was_refused_is_not_advised():
+    checkpoint = file_of(768, 12, 14, **{"blocks.0.ls1.gamma": torch.ones(768)})
+    assert likeliest_backbone(checkpoint, "vit_base_patch14_dinov2") is None
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What an adapter means: only it trains, and merging it changes nothing."""
 
 import pytest
+import timm
 import torch
 
 from vit_backbone import (
@@ -27,6 +28,14 @@ def backbone(request):
 def features(model):
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     return get_vit_features(model, image)[-1]
+
+
+def wake_blocks(model):
+    """LayerScale begins at 1e-5, so that blocks would hardly matter."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".gamma_" in name:
+                parameter.fill_(1)
 
 
 def train_one_step(model):
@@ -126,3 +135,38 @@ def test_impossible_lora_is_refused():
     enable_lora(backbone)
     with pytest.raises(UserError, match="enabled already"):
         enable_lora(backbone)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3_qkvb", "eva02_tiny_patch14_224"])
+def test_adapters_on_a_vit_that_timm_alone_has_built_train_and_merge(name):
+    """Its attention multiplies by qkv's weight itself, around an adapter, where not told else."""
+    torch.manual_seed(0)
+    backbone = timm.create_model(name, num_classes=0, depth=2, dynamic_img_size=True)
+    wake_blocks(backbone)
+    image = torch.randn(1, 3, *(2 * side for side in backbone.patch_embed.patch_size))
+    before = backbone(image)
+    enable_lora(backbone, rank=2, lora_dropout=0.0)
+    torch.testing.assert_close(backbone(image), before)
+    backbone(image).square().sum().backward()
+    adapters = [(n, p) for n, p in backbone.named_parameters() if ".lora_" in n]
+    assert all(p.grad is not None for _, p in adapters)
+    for _, adapter in adapters:
+        torch.nn.init.normal_(adapter, std=0.1)
+    adapted = backbone(image)
+    assert (adapted - before).abs().max() > 1e-3
+    disable_lora(backbone)
+    torch.testing.assert_close(backbone(image), adapted, rtol=1e-4, atol=1e-4)
+
+
+def test_adapters_of_which_one_is_broken_are_left_as_they_are():
+    backbone = create_backbone("test_vit", pretrained=False)[0]
+    enable_lora(backbone)
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if ".lora_B" in name:
+                parameter.fill_(torch.nan if "blocks.3" in name else 1.0)
+    before = {n: p.clone() for n, p in backbone.state_dict().items()}
+    with pytest.raises(UserError, match=r"blocks\.3\.attn\.qkv has NaN.*nothing is merged"):
+        disable_lora(backbone)
+    assert before.keys() == backbone.state_dict().keys()
+    assert torch.equal(backbone.state_dict()[f := "blocks.0.attn.qkv.base_layer.weight"], before[f])

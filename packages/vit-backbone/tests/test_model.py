@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ from vit_backbone import (
     ViTSegmentationModel,
     build_segmentation_model,
     create_backbone,
+    get_vit_features,
 )
 from vit_backbone.segmentation.geometry import fit_to_image, pad_to_patches
 from vit_backbone.testing import FakeBackbone, HeadConformance, response_center
@@ -52,6 +54,29 @@ def test_the_alignment_check_sees_the_14_percent_zoom():
     model = Zooms(FakeBackbone(8, patch_size=14), SmallHead(8, 3)).eval()
     center = response_center(model, (250, 260), (190, 60))
     assert center[0] < 190 - 14
+
+
+def test_a_vit_whose_tokens_are_not_normed_is_refused():
+    """timm norms after pooling there: the taps would come as they are, at any scale."""
+    backbone = timm.create_model("vit_base_patch16_rope_reg1_gap_256", num_classes=0, depth=1)
+    with pytest.raises(UserError, match=r"norms after pooling \(fc_norm\).*create_backbone"):
+        ViTSegmentationModel(backbone, SmallHead(768, 2))
+    with pytest.raises(UserError, match=r"norms after pooling"):
+        get_vit_features(backbone, torch.randn(1, 3, 32, 32), [0])
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (torch.zeros(3, 16, 16), "an image of 3 dimensions came"),
+        (torch.zeros(1, 3, 1, 16, 16), "an image of 5 dimensions came"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "an image of torch.uint8 came; normalise"),
+    ],
+    ids=["one image", "a batch of volumes", "bytes"],
+)
+def test_what_is_no_batch_of_images_is_refused(image, said):
+    with pytest.raises(UserError, match=said):
+        ViTSegmentationModel(FakeBackbone(8), SmallHead(8, 2))(image)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 
 from vit_backbone import UserError, ViTSegmentationModel, find_head, head_options
 from vit_backbone.heads.linear_head import LinearHead
-from vit_backbone.heads.parts import ImageStem, Shortcut
+from vit_backbone.heads.parts import ImageStem, Shortcut, check_taps
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.testing import FakeBackbone, HeadConformance, response_center
 from vit_backbone.testing.tools import wake
@@ -44,6 +44,15 @@ def test_a_stem_without_an_image_says_so():
     head = LinearHead(8, 2, image_stem=True)
     with pytest.raises(UserError, match="no image came, and the head looks at its pixels"):
         head([torch.randn(1, 8, 2, 2)] * 4, None)
+
+
+def test_images_and_taps_of_several_batches_are_refused():
+    """Broadcasting would make one image's features speak of all."""
+    head, taps = LinearHead(8, 2, image_stem=True), [torch.randn(1, 8, 2, 2)] * 4
+    with pytest.raises(UserError, match="3 images came with taps of 1"):
+        head(taps, torch.randn(3, 3, 32, 32))
+    with pytest.raises(UserError, match=r"taps of the batches \[2, 2, 2, 1\]"):
+        check_taps([torch.randn(2, 8, 2, 2)] * 3 + taps[:1], 4)
 
 
 def test_the_stem_has_under_40k_parameters_on_a_large_vit():

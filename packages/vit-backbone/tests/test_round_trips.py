@@ -123,6 +123,19 @@ def test_q_k_and_v_of_a_model_that_keeps_them_apart(how, tmp_path):
             load_weights(model, save(state, tmp_path / "nonzero.pth"))
 
 
+def test_the_tables_of_eva02s_rope_are_no_weights(tmp_path):
+    """Original files hold them as buffers; what timm leaves out besides is counted."""
+    state = build("eva02_tiny_patch14_224").state_dict()
+    state |= {"rope.freqs_cos": torch.ones(4), "blocks.0.attn.rope.freqs_sin": torch.ones(4)}
+    model = create_backbone("eva02_tiny_patch14_224", pretrained=False)[0]
+    report = load_weights(model, save(state, tmp_path / "tables.pth"))
+    assert "2 others left out" in report.notes
+    tower = {f"visual.{name}": tensor for name, tensor in state.items()}
+    tower["visual.blocks.1.attn.rope_q"] = torch.ones(4)
+    report = load_weights(model, save(tower, tmp_path / "tower.pth"))
+    assert "1 that timm leaves out" in report.notes
+
+
 CLIP_NAMES = (
     ("patch_embed.proj.", "conv1."), ("norm_pre.", "ln_pre."),
     ("blocks.", "transformer.resblocks."), (".norm1.", ".ln_1."), (".norm2.", ".ln_2."),

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -107,6 +108,28 @@ def test_what_to_save_instead_is_said(content, said, model, tmp_path):
 def test_what_is_not_whole_is_to_be_copied_anew(start, model, tmp_path):
     (tmp_path / "weights.pth").write_bytes(start)
     assert "copy or download it anew" in refused(load_weights, model, tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed, np.save], ids=lambda f: f.__name__)
+def test_numpys_files_are_called_so(save, model, tmp_path):
+    """They are whole, and copying them anew would mend nothing."""
+    with (tmp_path / "weights.pth").open("wb") as stream:
+        save(stream, np.zeros(3))
+    message = refused(load_weights, model, tmp_path / "weights.pth")
+    assert "is in NumPy's format; save the model's state_dict()" in message
+    assert "anew" not in message
+
+
+def test_a_torch_file_called_safetensors_is_read(model, tensors, tmp_path):
+    torch.save(tensors, tmp_path / "weights.safetensors")
+    assert load_weights(model, tmp_path / "weights.safetensors").tensors == len(tensors)
+
+
+def test_a_prefix_of_all_names_is_said(model, tensors, tmp_path):
+    save_file({f"tower.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "w.st")
+    assert "begin with 'tower': save the state dict of" in refused(
+        load_weights, model, tmp_path / "w.st"
+    )
 
 
 def write_shards(folder, tensors, index, names=("a.safetensors", "b.safetensors")):

@@ -127,3 +127,24 @@ def test_with_shortcut_and_stem_the_head_begins_as_a_linear_probe(neck):
     torch.testing.assert_close(coarse, probe)
     wake(head)
     assert not torch.allclose(head(taps, image)[0], finest)
+
+
+@pytest.mark.parametrize("name", ["neck.up4.3", "neck.up2", "projections.1", "fuse.0"])
+def test_a_layer_that_was_replaced_is_called(name):
+    """An adapter, or a parametrized layer, does more than its weight says."""
+
+    class Doubled(torch.nn.Module):
+        def __init__(self, plain):
+            super().__init__()
+            self.plain = plain
+
+        def forward(self, x):
+            return 2 * self.plain(x)
+
+    torch.manual_seed(0)
+    head = SegFormerHead([8] * 4, 3, hidden_size=16, neck="pyramid").eval()
+    taps = [torch.randn(2, 8, 3, 5) for _ in range(4)]
+    before = head(taps, taps[0])
+    head.set_submodule(name, Doubled(head.get_submodule(name)))
+    torch.testing.assert_close(head(taps, taps[0]), plain_form(head, taps))
+    assert not torch.allclose(head(taps, taps[0]), before)

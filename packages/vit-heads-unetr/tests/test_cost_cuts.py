@@ -92,3 +92,22 @@ def test_recomputing_compiles_in_one_graph():
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_that_was_replaced_is_called(layer):
+    """An adapter, or a parametrized layer, does more than its weight says."""
+
+    class Doubled(torch.nn.Module):
+        def __init__(self, plain):
+            super().__init__()
+            self.plain = plain
+
+        def forward(self, x):
+            return 2 * self.plain(x)
+
+    torch.manual_seed(0)
+    block, x = DeconvBlock(6, 6), torch.randn(1, 6, 3, 3)
+    block[layer] = Doubled(block[layer])
+    assert not block.folds
+    torch.testing.assert_close(block(x), plain_form(block, x))

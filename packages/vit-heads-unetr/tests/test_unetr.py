@@ -49,6 +49,12 @@ def test_another_number_of_taps_is_refused(taps):
         UNETRHead(8, 2, CHANNELS)([torch.randn(1, 8, 4, 4)] * taps, torch.randn(1, 3, 64, 64))
 
 
+def test_taps_of_several_sizes_are_refused():
+    taps = [torch.randn(1, 8, side, side) for side in (8, 4, 4, 4)]
+    with pytest.raises(UserError, match=r"taps of the sizes \[\(8, 8\), \(4, 4\)"):
+        UNETRHead(8, 2, CHANNELS)(taps, torch.randn(1, 3, 64, 64))
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
 def test_groups_are_the_largest_of_8_4_2_1_that_divides(channels, groups):
     assert ConvBlock(3, channels)[1].num_groups == groups
@@ -85,13 +91,15 @@ def test_the_default_head_has_the_specified_size():
         ({"decoder_channels": [8.0] * 5}, "whole numbers"),
         ({"negative_slope": -1}, "at least 0"),
         ({"negative_slope": None}, "negative_slope None: it must be at least 0"),
+        ({"num_classes": 0}, "num_classes 0: a whole number of at least 1"),
+        ({"embed_dim": 8.5}, "embed_dim 8.5: a whole number of at least 1"),
         ({"upsample": "nearest"}, "there is bilinear, deconv"),
         ({"norm": "batch"}, "there is group, instance, layer"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        UNETRHead(8, 2, **options)
+        UNETRHead(**{"embed_dim": 8, "num_classes": 2, **options})
 
 
 # Position embedding and patch 14, the same resampled to 16, RoPE and 16, position embedding and 16.

@@ -10,6 +10,7 @@ import timm
 from timm.layers import HybridEmbed, PatchEmbed
 from torch import nn
 
+from vit_backbone.vits.attention import call_qkv
 from vit_backbone.vits.families import fit_to_checkpoint, resolve_backbone
 from vit_backbone.vits.patches import make_patches_traceable
 from vit_backbone.vits.plain import PlainViT, plain_vit
@@ -20,7 +21,7 @@ from vit_backbone.vits.unfilled import build_unfilled, is_filled_next, refuse_un
 from vit_backbone.weights.files import find_weights, read_checkpoint
 from vit_backbone.weights.loading import load_weights
 
-from .errors import UserError, check_count, is_count
+from .errors import UserError, check_count, is_count, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -148,13 +149,7 @@ def _build(
     make_rope_traceable(backbone)
     make_patches_traceable(backbone)
     use_resampling(backbone, pos_embed_resampling)
-    for block in backbone.blocks:
-        # Parallel blocks have no ``attn``.
-        attention: Any = getattr(block, "attn", None)
-        # timm's EVA attention (DINOv3 qkvb) calls F.linear with qkv.weight, which goes around an
-        # adapter on qkv: LoRA would train nothing. With the bias apart, qkv is called as a module.
-        if hasattr(attention, "qkv_bias_separate"):
-            attention.qkv_bias_separate = True
+    call_qkv(backbone)
     _set_geometry(backbone, patch_size, img_size)
     return backbone
 
@@ -171,10 +166,12 @@ def _check_options(
     for name, value in (("patch_size", patch_size), ("img_size", img_size)):
         if value is not None:
             check_count(name, value)
-    if norm_eps is not None and not 0 < norm_eps < math.inf:
-        raise UserError(f"norm_eps {norm_eps!r}: it must be above 0")
-    if not 0 <= drop_path_rate < 1:
-        raise UserError(f"drop_path_rate {drop_path_rate!r}: it must be at least 0 and below 1")
+    if norm_eps is not None and not (is_number(norm_eps) and 0 < norm_eps < math.inf):
+        raise UserError(f"norm_eps {norm_eps!r}: a number above 0 is expected")
+    if not (is_number(drop_path_rate) and 0 <= drop_path_rate < 1):
+        raise UserError(
+            f"drop_path_rate {drop_path_rate!r}: a number of at least 0 and below 1 is expected"
+        )
 
 
 def _refuse_unplain(

@@ -1,6 +1,6 @@
 """Errors that a user can mend."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 _LONGEST = 500
 
@@ -53,6 +53,11 @@ class UserError(ValueError):
 def is_count(value: object) -> bool:
     """Say whether it is a whole number of at least 1; truth values are none."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def is_number(value: object) -> bool:
+    """Say whether it is a number; truth values are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_count(name: str, value: object) -> None:

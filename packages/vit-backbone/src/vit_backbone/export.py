@@ -14,6 +14,8 @@ from torch.export import Dim, ExportedProgram
 
 from vit_backbone.segmentation.model import ViTSegmentationModel
 from vit_backbone.vits.packed import refuse_packed
+from vit_backbone.vits.patches import make_patches_traceable
+from vit_backbone.vits.rope import make_rope_traceable
 
 from .errors import UserError, is_count
 
@@ -232,6 +234,8 @@ def _plain_copy(model: ViTSegmentationModel) -> ViTSegmentationModel:
         )
     refuse_packed(model)
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    make_rope_traceable(plain.backbone)  # one that timm alone has built
+    make_patches_traceable(plain.backbone)
     if getattr(plain.head, "deep_supervision", False):
         plain.head.deep_supervision = False
     return plain

@@ -55,6 +55,11 @@ class PyramidNeck(nn.Module):
         f1, f2, f3, f4 = _made_even(features)
         return [self.up4(f1), self.up2(f2), f3, F.max_pool2d(f4, 2)]
 
+    @property
+    def mixes(self) -> bool:
+        """Whether channels can be mixed first: its last layers are those that it was built with."""
+        return all(type(layer) is nn.ConvTranspose2d for layer in (self.up4[-1], self.up2))
+
     def mixed(
         self, features: Sequence[torch.Tensor], mixers: Sequence[torch.Tensor], bias: torch.Tensor
     ) -> torch.Tensor:
@@ -63,7 +68,8 @@ class PyramidNeck(nn.Module):
         What `forward` gives, each level multiplied by its mixer, resampled and added up. Between a
         level's last transposed convolution and the sum everything is linear, so channels are mixed
         first, inside of that convolution, and only D of them are resampled: a fifth of the
-        operations (4.28 to 0.82 GFLOP for ViT-S at 256 px).
+        operations (4.28 to 0.82 GFLOP for ViT-S at 256 px). Forward hooks of what is mixed are not
+        called; where a layer was replaced, by an adapter or the like, take `forward` (`mixes`).
 
         Args:
             features: four (B, C, h, w) taps.

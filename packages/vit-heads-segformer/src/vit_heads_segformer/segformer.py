@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit_backbone import UserError, ViTSegmentationModel
+from vit_backbone import UserError, ViTSegmentationModel, quoted
+from vit_backbone.errors import check_count, is_count
 from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero, check_taps
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.segmentation.precision import without_autocast
@@ -68,6 +69,7 @@ class SegFormerHead(nn.Module):
     ) -> None:
         super().__init__()
         check_options(hidden_size, dropout, norm, neck, upsample)
+        check_count("num_classes", num_classes)
         _check_taps_to_come(embed_dims, neck)
         self.deep_supervision = False
         self.deep_supervision_scales = (1.0, 1 / 16) if auxiliary_outputs else (1.0,)
@@ -117,13 +119,10 @@ class SegFormerHead(nn.Module):
             with (B, K, h, w) behind it, where the head has it.
 
         Raises:
-            UserError: another number of taps than the head was built for, or with a neck taps of
-                several sizes.
+            UserError: another number of taps than the head was built for, taps or images of
+                several batches, or with a neck taps of several sizes.
         """
-        check_taps(features, len(self.projections))
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # sides are no numbers
-        if self.neck is not None and not traced:
-            _refuse_a_pyramid(features)
+        check_taps(features, len(self.projections), one_size=self.neck is not None)
         fused = self.upsample(self._fused(features))
         if self.neck is not None:
             # It made an odd grid even. By padding with less than nothing: torch.export fixes the
@@ -142,13 +141,17 @@ class SegFormerHead(nn.Module):
     def _fused(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Project and fuse the taps, or the levels that the neck makes of them."""
         fuse, norm, activation, dropout = self.fuse
-        if self.neck is None:
-            size = features[0].shape[-2:]
-            projected = (p(tap) for p, tap in zip(self.projections, features, strict=True))
-            mixed = fuse(torch.cat([resized(p, size) for p in projected], dim=1))
-        else:
-            mixed = self.neck.mixed(features, *self._mixers())
+        if self.neck is not None and self.neck.mixes and self._mixes():
+            return dropout(activation(norm(self.neck.mixed(features, *self._mixers()))))
+        levels = features if self.neck is None else self.neck(features)
+        size = levels[0].shape[-2:]
+        projected = (p(level) for p, level in zip(self.projections, levels, strict=True))
+        mixed = fuse(torch.cat([resized(p, size) for p in projected], dim=1))
         return dropout(activation(norm(mixed)))
+
+    def _mixes(self) -> bool:
+        """Say whether projection and fusion are matrices, and no adapters or the like."""
+        return all(type(layer) is nn.Conv2d for layer in (self.fuse[0], *self.projections))
 
     def _mixers(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return projection and fusion as one matrix (D, C) per level, and the bias (D,) of all."""
@@ -163,6 +166,8 @@ class SegFormerHead(nn.Module):
 
 
 def _check_taps_to_come(embed_dims: Sequence[int], neck: str) -> None:
+    if not isinstance(embed_dims, Sequence) or not all(map(is_count, embed_dims)):
+        raise UserError(f"embed_dims {quoted(embed_dims)}: a list of channels is expected, per tap")
     alike = len(embed_dims) == 4 and len(set(embed_dims)) == 1 and embed_dims[0] >= 2
     if neck == "pyramid" and not alike:
         raise UserError(
@@ -171,15 +176,6 @@ def _check_taps_to_come(embed_dims: Sequence[int], neck: str) -> None:
         )
     if not embed_dims:
         raise UserError("embed_dims []: at least one tap is needed")
-
-
-def _refuse_a_pyramid(features: Sequence[torch.Tensor]) -> None:
-    sizes = [tuple(tap.shape[-2:]) for tap in features]
-    if len(set(sizes)) > 1:
-        raise UserError(
-            f"taps of the sizes {sizes}: a neck makes a pyramid of taps of one size; taps that "
-            "are one already need neck='none'"
-        )
 
 
 class SegFormerSegmentationModel(ViTSegmentationModel):

@@ -28,7 +28,7 @@ class DeconvBlock(nn.Sequential):
     """Double the size: ConvTranspose2d x2, Conv 3x3 without bias, norm, LeakyReLU.
 
     The two convolutions are one transposed convolution of 4x4, and are computed so where that is
-    less work and pays (`folds`).
+    less work and pays (`folds`); forward hooks of the two are not called then.
 
     Args:
         in_channels: channels in.
@@ -56,10 +56,12 @@ class DeconvBlock(nn.Sequential):
         """Whether both convolutions are computed as one: for narrow blocks behind narrow maps.
 
         It takes 4 instead of 1 + 9 W / C products per pixel and channel; composing the kernels
-        takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/cost_cuts.py).
+        takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/cost_cuts.py). Where one
+        was replaced, by an adapter or a parametrized layer, both are called.
         """
-        double = self[0]
-        assert isinstance(double, nn.ConvTranspose2d)
+        double, conv = self[:2]
+        if type(double) is not nn.ConvTranspose2d or type(conv) is not nn.Conv2d:
+            return False
         channels, width = double.weight.shape[:2]
         return channels < 3 * width and width <= 64
 

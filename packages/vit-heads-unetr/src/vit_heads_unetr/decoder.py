@@ -93,7 +93,7 @@ class UNETRDecoder(nn.Module):
             x = run(partial(_merged, upsample, merge), x, skip)
             coarser.insert(0, x)
         if self.z0 is not None:
-            check_image(image)
+            check_image(image, x)
             # A patch-14 grid decodes to 16/14 of the image: the skip must lie where it lies.
             fitted = F.interpolate(image, x.shape[-2:], mode="bilinear", align_corners=False)
             x = torch.cat([x, run(self.z0, fitted)], dim=1)

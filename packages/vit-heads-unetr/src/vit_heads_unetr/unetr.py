@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vit_backbone import ViTSegmentationModel
+from vit_backbone.errors import check_count
 from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero, check_taps
 from vit_backbone.heads.recompute import Run, kept, recomputed
 from vit_backbone.vits.plain import plain_vit
@@ -114,6 +115,8 @@ class UNETRHead(nn.Module):
     ) -> None:
         super().__init__()
         check_options(decoder_channels, negative_slope, image_skip, upsample, norm)
+        check_count("embed_dim", embed_dim)
+        check_count("num_classes", num_classes)
         self.deep_supervision = False
         self.recompute = False
         self.deep_supervision_scales = (1.0, 0.5, 0.25, 0.125) if auxiliary_outputs else (1.0,)
@@ -147,9 +150,10 @@ class UNETRHead(nn.Module):
             with the coarser outputs behind them, where the head has them.
 
         Raises:
-            UserError: another number of taps than four, or no image where the head looks at it.
+            UserError: another number of taps than four, taps of several sizes, taps or images of
+                several batches, or no image where the head looks at it.
         """
-        check_taps(features, 4)
+        check_taps(features, 4, one_size=True)
         run = recomputed if self.recompute else kept
         maps = self.encoder(features, run)
         outputs, finest = self.decoder(maps, image, self.deep_supervision, run)

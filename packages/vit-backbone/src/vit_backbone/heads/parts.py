@@ -28,31 +28,50 @@ def begin_at_zero(classifiers: nn.ModuleList) -> None:
         nn.init.zeros_(parameter)
 
 
-def check_taps(features: Sequence[torch.Tensor], number: int) -> None:
-    """Refuse another number of taps than a head was built for.
+def check_taps(features: Sequence[torch.Tensor], number: int, *, one_size: bool = False) -> None:
+    """Refuse other taps than a head was built for.
+
+    While something is traced or compiled, where sides are no numbers, they are counted alone.
 
     Args:
         features: the taps.
         number: that the head takes.
+        one_size: whether all are to be of one height and width.
 
     Raises:
-        UserError: fewer or more of them.
+        UserError: fewer or more of them, of several batches, or of several sizes.
     """
     if len(features) != number:
         raise UserError(f"{len(features)} taps came, and the head takes {number}")
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    if len({len(tap) for tap in features}) > 1:
+        batches = [len(tap) for tap in features]
+        raise UserError(f"taps of the batches {batches}: they are to be of the same images")
+    sizes = [tuple(tap.shape[-2:]) for tap in features]
+    if one_size and len(set(sizes)) > 1:
+        raise UserError(
+            f"taps of the sizes {sizes}: the head takes taps of one size; those that are a pyramid "
+            "already need one that makes none (SegFormer: neck='none')"
+        )
 
 
-def check_image(image: torch.Tensor | None) -> None:
-    """Refuse to go on without the image where a head looks at it.
+def check_image(image: torch.Tensor | None, beside: torch.Tensor) -> None:
+    """Refuse to go on without the image, or with other ones, where a head looks at it.
 
     Args:
         image: what came for it.
+        beside: a map of the same images.
 
     Raises:
-        UserError: nothing came.
+        UserError: nothing came, or another batch.
     """
     if image is None:
         raise UserError("no image came, and the head looks at its pixels; give it behind the taps")
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    if len(image) != len(beside):
+        raise UserError(f"{len(image)} images came with taps of {len(beside)}")
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -130,9 +149,9 @@ class ImageStem(nn.Module):
             logits: likewise.
 
         Raises:
-            UserError: no image.
+            UserError: no image, or another number of images.
         """
-        check_image(image)
+        check_image(image, guide)
         size = image.shape[-2:]
         half_size = [(side + 1) // 2 for side in size]
         run = recomputed if self.recompute else kept

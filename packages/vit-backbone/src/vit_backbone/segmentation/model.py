@@ -11,7 +11,7 @@ from torch import nn
 
 from vit_backbone.errors import UserError
 from vit_backbone.tuning.patch_embedding import set_patch_embedding
-from vit_backbone.vits.features import get_vit_features
+from vit_backbone.vits.features import get_vit_features, refuse_unnormed
 from vit_backbone.vits.plain import PlainViT, plain_vit
 from vit_backbone.vits.taps import resolve_taps
 
@@ -50,6 +50,9 @@ class ViTSegmentationModel(nn.Module):
             others later calls `freeze_behind_last_tap`.
         input_norm: applied to the image first; ``None`` takes it as it is.
         float16_as: the precision under float16 autocast; see `instead_of_float16`.
+
+    Raises:
+        UserError: a timm ViT that norms after pooling alone, or another precision.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ViTSegmentationModel(nn.Module):
         float16_as: str = "bfloat16",
     ) -> None:
         super().__init__()
+        refuse_unnormed(backbone)
         self.backbone: PlainViT = plain_vit(backbone)
         self.head: Head = cast("Head", head)  # of any class
         self.indices = indices
@@ -77,7 +81,17 @@ class ViTSegmentationModel(nn.Module):
             Logits (B, K, H, W) of the image's dtype, under autocast too. With deep supervision on,
             a list, the i-th at the head's i-th scale of H and W, rounded as nnU-Net rounds its
             targets.
+
+        Raises:
+            UserError: no batch of images, or whole numbers where no ``input_norm`` takes them.
         """
+        if image.ndim != 4:
+            raise UserError(
+                f"an image of {image.ndim} dimensions came; (batch, channels, height, width) is "
+                "expected"
+            )
+        if self.input_norm is None and not image.is_floating_point():
+            raise UserError(f"an image of {image.dtype} came; normalise it, to floating point")
         height, width = image.shape[-2:]
         if self.input_norm is not None:
             image = self.input_norm(image)

@@ -10,6 +10,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from vit_backbone.errors import UserError
+from vit_backbone.vits.attention import call_qkv
 from vit_backbone.vits.plain import plain_vit, refuse_wrapped
 
 from .lora_options import check_lora_options
@@ -59,6 +60,7 @@ def enable_lora(
             f"LoRA target_modules {unknown} match no linear layer of the blocks; "
             f"there are {sorted(linear)}"
         )
+    call_qkv(backbone)
     names = "|".join(re.escape(name) for name in targets)
     config = LoraConfig(
         r=rank,
@@ -96,16 +98,23 @@ def disable_lora(backbone: nn.Module) -> None:
     The merged weights stay frozen, and a patch embedding that trained beside the adapters is too.
 
     Raises:
-        UserError: a model or wrapper instead of the backbone in it.
+        UserError: a model or wrapper instead of the backbone in it, or an adapter with NaN or
+            infinite values; nothing is merged then.
     """
     if not has_lora(backbone):
         return
     if not hasattr(backbone, "patch_embed"):  # torch.compile's wrapper shows what is in it
         refuse_wrapped(backbone)
-    for name, module in list(backbone.named_modules()):
-        if isinstance(module, LoraLayer):
-            module.merge(safe_merge=True)
-            backbone.set_submodule(name, module.get_base_layer())
+    adapted = [(n, m) for n, m in backbone.named_modules() if isinstance(m, LoraLayer)]
+    for name, module in adapted:
+        if not all(parameter.isfinite().all() for parameter in module.parameters()):
+            raise UserError(
+                f"{name} has NaN or infinite values, in its adapter or below it; nothing is "
+                "merged: take an earlier checkpoint"
+            )
+    for name, module in adapted:
+        module.merge(safe_merge=True)
+        backbone.set_submodule(name, module.get_base_layer())
     set_patch_embedding(backbone, frozen=True)
 
 

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 
-from vit_backbone.errors import UserError, check_count
+from vit_backbone.errors import UserError, check_count, is_number
 
 
 def check_lora_options(
@@ -23,9 +22,9 @@ def check_lora_options(
             or targets that are not a list of names.
     """
     check_count("LoRA rank", rank)
-    if not isinstance(lora_alpha, Real) or not 0 < lora_alpha < math.inf:
+    if not is_number(lora_alpha) or not 0 < lora_alpha < math.inf:
         raise UserError(f"lora_alpha {lora_alpha!r}: it must be above 0")
-    if not isinstance(lora_dropout, Real) or not 0 <= lora_dropout < 1:
+    if not is_number(lora_dropout) or not 0 <= lora_dropout < 1:
         raise UserError(f"lora_dropout {lora_dropout!r}: it must be at least 0 and below 1")
     if isinstance(target_modules, str):
         raise UserError(

@@ -139,22 +139,33 @@ def likely_backbone(checkpoint: "Checkpoint") -> tuple[str, str | None] | None:
     if "pos_embed" not in names and "reg_token" in names:
         gated = any(name.startswith("blocks.0.mlp.w1.") for name in names)
         return _known("dinov3", "small_plus" if size == "small" and gated else size)
-    if checkpoint.patch_size == 14:
+    if checkpoint.patch_size == 14 and checkpoint.has_layer_scale:
         return _known("dinov2", f"{size}_reg4" if "reg_token" in names else size)
     if checkpoint.layout == "MAE" and size == "large":
         return _known("retfound", size)
     if checkpoint.layout == "iBOT" and size == "base":
         return _known("visionfm", size)
-    return f"vit_{size}_patch{checkpoint.patch_size}_224", None
+    return _of_timm(f"vit_{size}_patch{checkpoint.patch_size}_224")
 
 
-def likeliest_backbone(checkpoint: "Checkpoint") -> str | None:
-    """Name, for a message, the backbone that a file is most likely for; see `likely_backbone`."""
+def likeliest_backbone(checkpoint: "Checkpoint", refused: str | None = None) -> str | None:
+    """Name, for a message, the backbone that a file is most likely for; see `likely_backbone`.
+
+    Args:
+        checkpoint: the file's content.
+        refused: timm's name of an architecture that it does not fit, which is not named.
+    """
     found = likely_backbone(checkpoint)
-    if found is None:
+    if found is None or resolve_backbone(*found).partition(".")[0] == refused:
         return None
     name, size = found
     return f"backbone {name!r} with size {size!r}" if size else f"backbone {name!r}"
+
+
+def _of_timm(name: str) -> tuple[str, None] | None:
+    import timm
+
+    return (name, None) if timm.is_model(name) else None
 
 
 def _known(family: str, size: str) -> tuple[str, str] | None:

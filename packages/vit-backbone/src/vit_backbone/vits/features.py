@@ -28,7 +28,8 @@ def get_vit_features(
         One (B, C, H/p, W/p) per index.
 
     Raises:
-        UserError: an index outside the model, no index, or no image.
+        UserError: an index outside the model, no index, no image, or a model that norms after
+            pooling alone.
         ValueError: H or W is no multiple of the patch size.
     """
     vit = plain_vit(model)
@@ -36,6 +37,7 @@ def get_vit_features(
     wanted = resolve_taps(indices, depth)
     if input_tensor.shape[0] == 0:
         raise UserError("a batch of no images came; at least one image is expected")
+    refuse_unnormed(model)
     refuse_broken_patches(input_tensor, vit.patch_embed.patch_size)
     # timm ignores the order of indices and drops repeated ones, so ask for the sorted set and
     # deal the maps out again.
@@ -45,6 +47,23 @@ def get_vit_features(
     )
     map_of = dict(zip(blocks, maps, strict=True))
     return [map_of[i % depth] for i in wanted]
+
+
+def refuse_unnormed(model: nn.Module) -> None:
+    """Refuse a timm ViT that norms what it pools, so that its tokens would come as they are.
+
+    Args:
+        model: taken for a backbone.
+
+    Raises:
+        UserError: it has a norm behind the pooling and none before it.
+    """
+    before, behind = getattr(model, "norm", None), getattr(model, "fc_norm", None)
+    if isinstance(before, nn.Identity) and not isinstance(behind, (nn.Identity, type(None))):
+        raise UserError(
+            f"this {type(model).__name__} norms after pooling (fc_norm), and not its tokens; "
+            "vit_backbone.create_backbone(its timm name) norms them"
+        )
 
 
 def refuse_broken_patches(image: torch.Tensor, patch_size: tuple[int, int]) -> None:

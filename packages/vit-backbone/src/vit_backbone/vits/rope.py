@@ -37,5 +37,5 @@ class TraceableRope(RotaryEmbeddingDinoV3):
 def make_rope_traceable(backbone: nn.Module) -> None:
     """Give a backbone with DINOv3's RoPE the traceable form, in place; leave any other alone."""
     rope = getattr(backbone, "rope", None)
-    if isinstance(rope, RotaryEmbeddingDinoV3) and not rope.aug_active:
+    if type(rope) is RotaryEmbeddingDinoV3 and not rope.aug_active:
         rope.__class__ = TraceableRope

@@ -50,6 +50,8 @@ def adapt_tensors(
         whole = {name: as_tensor(value) for name, value in found.items()}
         converted = _rename_by_timm(whole, backbone)
         notes += ["renamed by timm"] if converted.keys() != found.keys() else []
+        lost = len(found) - len(converted)
+        notes += [f"{lost} that timm leaves out"] if lost > 0 else []
         found = dict(converted)
     # Pooling of the whole image, of which a dense backbone has none.
     found = {n: v for n, v in found.items() if n in target or not n.startswith("attn_pool.")}

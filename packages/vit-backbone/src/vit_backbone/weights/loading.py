@@ -78,7 +78,7 @@ def load_weights(
         found, changes = adapt_tensors(checkpoint, backbone, target)
     except (ValueError, RuntimeError) as error:  # torch's, of shapes that no backbone has
         raise WeightsError(f"{file} does not fit: {reason_of(error)}") from error
-    _refuse_partial(found, target, checkpoint, file)
+    _refuse_partial(found, target, checkpoint, file, backbone)
     _refuse_other_periods(checkpoint, backbone, file)
     _refuse_overflow(found, target, file)
     notes = [f"{checkpoint.dropped} others left out"] if checkpoint.dropped else []
@@ -157,7 +157,11 @@ def _refuse_overflow(found: Tensors, target: dict[str, torch.Tensor], file: Path
 
 
 def _refuse_partial(
-    found: Tensors, target: dict[str, torch.Tensor], checkpoint: Checkpoint, file: Path
+    found: Tensors,
+    target: dict[str, torch.Tensor],
+    checkpoint: Checkpoint,
+    file: Path,
+    backbone: nn.Module,
 ) -> None:
     missing = [key for key in target if key not in found]
     unexpected = [key for key in found if key not in target]
@@ -184,6 +188,15 @@ def _refuse_partial(
             f"{len(misshapen)} differ in shape (first {key}: file {tuple(found[key].shape)}, "
             f"backbone {tuple(target[key].shape)})"
         )
-    likely = likeliest_backbone(checkpoint)
-    parts.append(f"the file fits {likely}" if likely else "name the backbone that it is for")
+    parts.append(_remedy(found, checkpoint, backbone))
     raise WeightsError("; ".join(parts))
+
+
+def _remedy(found: Tensors, checkpoint: Checkpoint, backbone: nn.Module) -> str:
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    if likely := likeliest_backbone(checkpoint, config.get("architecture")):
+        return f"the file fits {likely}"
+    first, *others = {name.partition(".")[0] for name in found}
+    if not others and first != "blocks":
+        return f"all its names begin with {shorten(first, 60)!r}: save the state dict of that alone"
+    return "name the backbone that it is for"

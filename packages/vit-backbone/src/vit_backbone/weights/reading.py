@@ -26,6 +26,7 @@ _SAFE: list[Any] = [
     *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
 ]
 _ZIP = b"PK\x03\x04"
+_OTHERS = {b"\x93NUMPY": "NumPy's", b"\x89HDF": "HDF5's", b"GGUF": "llama.cpp's"}
 _LEGACY_PICKLES = 5  # a magic number, a version, the machine, the content, the storages' keys
 
 
@@ -46,12 +47,15 @@ def read_file(file: Path) -> Any:
             start = stream.read(9)
         if start[8:] == b"{":  # a length of 8 bytes, then JSON
             return load_file(file)
+        _refuse_other_formats(file, start)
         is_zip = start.startswith(_ZIP)
         if is_zip:
             _check_records(file)
         else:
             _check_pickles(file)
-        with torch.serialization.safe_globals(_SAFE):
+        with torch.serialization.safe_globals(_SAFE), file.open("rb") as stream:
+            if file.suffix == ".safetensors":  # torch 2.15 would go by the name, not the content
+                return torch.load(stream, map_location="cpu", weights_only=True)
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except WeightsError:
         raise
@@ -73,8 +77,27 @@ def _reason(error: Exception) -> str:
             f"it holds more than data ({shorten(code[1], 80)}); where it comes from, save the "
             "model's state_dict() and give that file"
         )
-    remedy = "" if isinstance(error, OSError) else "; copy or download it anew, whole"
+    remedy = (
+        ""
+        if isinstance(error, OSError)
+        else "; copy or download it anew, whole, as a torch or safetensors file"
+    )
     return reason_of(error) + remedy
+
+
+def _refuse_other_formats(file: Path, start: bytes) -> None:
+    """Refuse whole files of formats that no downloading anew would mend."""
+    kind = next((kind for mark, kind in _OTHERS.items() if start.startswith(mark)), None)
+    if start.startswith(_ZIP) and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+        if names and all(name.endswith(".npy") for name in names):
+            kind = "NumPy's"
+    if kind is not None:
+        raise WeightsError(
+            f"{file} is in {kind} format; save the model's state_dict() by torch.save or "
+            "safetensors and give that file"
+        )
 
 
 def _check_records(file: Path) -> None:

@@ -20,6 +20,7 @@ Value = TypeVar("Value", bound=torch.Tensor | Joined)
 DROPPABLE = re.compile(
     r"mask_token$|masked_embed$|decoder_|dino_head\.|ibot_head\.|head\.|head_dist\.|classifier\."
     r"|fc_norm\.|local_cls_norm\.|rope_embed\.periods$|rope_embeddings\.|.*\.attn\.qkv\.bias_mask$"
+    r"|(.*\.)?rope\.freqs_(cos|sin)$"
 )
 # A class token and a position embedding; some authors keep them without the batch dimension.
 _TOKENS = ("cls_token", "pos_embed")
