@@ -231,11 +231,13 @@ def test_pixels_that_are_vectors_are_one_line(trained_folder, tmp_path):
         preprocessed("a", [file], plans, dataset)
 
 
-@pytest.mark.filterwarnings("default")  # of skimage, of a size of nothing
 def test_what_a_model_cannot_preprocess_is_one_line_with_its_name(trained_folder, image, tmp_path):
     plans, dataset = read_model(trained_folder)
     (settings,) = plans["configurations"].values()
-    cases = (("ZScore", [1e9, 1e9], ""), ("RGBTo01", [1.0, 1.0], "RGB images are uint 8"))
+    cases = (
+        ("ZScore", [1e9, 1e9], "nothing of it is left"),
+        ("RGBTo01", [1.0, 1.0], "RGB images are uint 8"),
+    )
     Image.fromarray(np.full((30, 40), 60000, np.uint16)).save(tmp_path / "b_0000.png")
     for scheme, spacing, said in cases:
         settings |= {"normalization_schemes": [f"{scheme}Normalization"], "spacing": spacing}

@@ -209,10 +209,7 @@ def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
         )
     said = f"configuration {configuration!r} of plans {plans['plans_name']!r}"
     if (stage := settings.get("previous_stage")) is not None:
-        raise UserError(
-            f"{said} is of a cascade: it takes the masks of {quoted(stage)} too, and networks here "
-            "take images alone; use one without previous_stage, such as 2d"
-        )
+        raise UserError(f"{said}, of a cascade: it takes the masks of {quoted(stage)} too; use 2d")
     missing = {"batch_size", "normalization_schemes"} - settings.keys()
     if missing:
         raise UserError(f"{said} lacks {', '.join(sorted(missing))}")

@@ -102,17 +102,20 @@ def _check_size(
 
     Raises:
         MemoryError: naming the size.
+        ValueError: it has none.
     """
-    memory = physical_memory()
+    memory, wanted = physical_memory(), quoted([*configuration.spacing])
     size = _resampled(image.shape, spacing, plans, configuration)
+    if 0 in size:
+        raise ValueError(f"at the model's spacing {wanted} nothing of it is left")
     if math.prod(size) * _FLOAT32 > memory:  # nnU-Net cuts off zeros first; to look takes a while
         size = _resampled(crop_to_nonzero(image)[0].shape, spacing, plans, configuration)
     needed = math.prod(size) * _FLOAT32
     if needed > memory:
         raise MemoryError(
-            f"at the model's spacing {quoted([*configuration.spacing])} it has "
-            f"{' x '.join(map(str, size[1:]))} pixels, {needed / 2**30:.0f} GiB; this machine has "
-            f"{memory / 2**30:.0f} GiB. Spacing is in the units of the training's images"
+            f"at the model's spacing {wanted} it has {' x '.join(f'{n:g}' for n in size[1:])} "
+            f"pixels, {needed / 2**30:.3g} GiB; this machine has {memory / 2**30:.3g} GiB. Spacing "
+            "is in the units of the training's images"
         )
 
 

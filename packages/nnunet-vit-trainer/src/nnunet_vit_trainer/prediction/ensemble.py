@@ -122,8 +122,9 @@ def _refuse_left_out(checkpoints: Sequence[Path]) -> None:
     else:
         return
     raise UserError(
-        f"{file} leaves the base weights out (train.checkpoint: adapter); nnUNetv2_export_vit "
-        f"{file.parents[1]} FILE.zip -chk {file.name} completes it (docs/training.md)"
+        f"{file.parent.name}/{file.name} leaves the base weights out (train.checkpoint: adapter); "
+        f"nnUNetv2_export_vit {file.parents[1]} FILE.zip -chk {file.name} completes it "
+        "(docs/training.md)"
     )
 
 
