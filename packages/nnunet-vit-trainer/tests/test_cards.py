@@ -317,6 +317,13 @@ def test_what_is_none_of_these_is_one_line(what, capsys, tmp_path, monkeypatch):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_of_an_onnx_file_it_is_said_where_to_look(tmp_path, capsys):
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(SystemExit):
+        call(info, tmp_path / "model.onnx")
+    assert "is an ONNX file: what is in it stands in its metadata" in capsys.readouterr().err
+
+
 def test_what_release_0_1_0_exported_has_a_card():
     card = card_of_zip(Path(__file__).parent / "release_0_1_0" / "model.zip")
     assert card.versions["nnunet-vit-trainer"] == "0.1.0"

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 import yaml
 from a_validation import size_of, write
@@ -215,6 +216,35 @@ def test_slices_are_those_of_the_whole_volume_though_the_model_crops_it(trained_
             preprocessed("a", [file], plans, dataset, empty)
     with pytest.raises(UserError, match="has no slice 10; it has 1 to 9"):
         preprocessed("a", [file], plans, dataset, 10)
+
+
+def test_pixels_that_are_vectors_are_one_line(trained_folder, tmp_path):
+    plans, dataset = read_model(trained_folder)
+    plans |= {"image_reader_writer": "SimpleITKIO"}
+    file = tmp_path / "a_0000.nii.gz"
+    colours = SimpleITK.GetImageFromArray(np.ones((8, 9, 3), np.float32), isVector=True)
+    SimpleITK.WriteImage(colours, str(file))
+    said = "it has a spacing of 2 axes for 3: are its pixels vectors"
+    with pytest.raises(UserError, match=f"a_0000.nii.gz: {said}"):
+        normalised(file)
+    with pytest.raises(UserError, match=f"a: {said}"):
+        preprocessed("a", [file], plans, dataset)
+
+
+def test_what_a_model_cannot_preprocess_is_one_line_with_its_name(trained_folder, image, tmp_path):
+    plans, dataset = read_model(trained_folder)
+    (settings,) = plans["configurations"].values()
+    cases = (
+        ("ZScore", [1e9, 1e9], "nothing of it is left"),
+        ("RGBTo01", [1.0, 1.0], "RGB images are uint 8"),
+    )
+    Image.fromarray(np.full((30, 40), 60000, np.uint16)).save(tmp_path / "b_0000.png")
+    for scheme, spacing, said in cases:
+        settings |= {"normalization_schemes": [f"{scheme}Normalization"], "spacing": spacing}
+        with pytest.raises(UserError, match=rf"^b: it cannot be preprocessed .*\): .*{said}"):
+            preprocessed("b", [tmp_path / "b_0000.png"], plans, dataset)
+    with pytest.raises(UserError, match=r"^b: it has 1 channels; the model takes 2"):
+        preprocessed("b", [image], plans, dataset | {"channel_names": {"0": "a", "1": "b"}})
 
 
 def test_of_a_volume_the_middle_or_the_slice_asked_for_is_read(tmp_path):

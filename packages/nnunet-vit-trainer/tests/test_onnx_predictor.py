@@ -151,11 +151,27 @@ def test_an_image_of_nothing_is_predicted_as_nnunet_does(predictor, tmp_path):
 def test_what_it_does_not_cover_is_refused(predictor, tmp_path):
     sessions, _ = session_and_stock(tmp_path, plans_of())
     for shape, spacing in (((2, 1, 40, 40), (999, 1, 1)), ((1, 1, 40, 40), (999, 1, 2))):
-        with pytest.raises(ValueError, match="not of 1 channels, of another spacing"):
+        with pytest.raises(ValueError, match="other channels or spacing"):
             predictor.predict(sessions, np.ones(shape), spacing)
     masked, _ = session_and_stock(tmp_path, plans_of(masked=True))
     with pytest.raises(ValueError, match="masked slices"):
         predictor.predict(masked, np.ones((1, 2, 40, 40)), (1, 1, 1))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1, 256, 65535])
+def test_values_that_nnunet_refuses_are_refused(value, predictor, tmp_path):
+    """Infinity would become the largest value of a CT; the rest a mask of anything."""
+    image = image_of((2, 1, 40, 40)).astype(np.float32)
+    colours, _ = session_and_stock(tmp_path, plans_of(schemes=["CT", "RGBTo01"]))
+    assert predictor.predict(colours, image, (999, 1, 1)).shape == (1, 40, 40)
+    image[1, 0, 5, 5] = value
+    with pytest.raises(ValueError, match="NaN, RGB beyond 0 to 255"):
+        predictor.predict(colours, image, (999, 1, 1))
+    if np.isfinite(value):  # in the CT anything is a value
+        predictor.predict(colours, image[::-1], (999, 1, 1))
+    else:
+        with pytest.raises(ValueError, match="NaN"):
+            predictor.predict(colours, image[::-1], (999, 1, 1))
 
 
 def test_many_labels_are_written_as_nnunet_writes_them(tmp_path):

@@ -38,6 +38,7 @@ PLANS = {
         "2d_small": {"inherits_from": "2d", "batch_size": 2},
         "3d_fullres": {"patch_size": [8, 40, 56], "batch_size": 2},
         "3d_cascade": {"inherits_from": "3d_fullres"},
+        "2d_cascade": {"inherits_from": "2d", "previous_stage": "2d_small"},
     },
 }
 BACKBONE = {"asked": "test_vit", "name": "test_vit", "options": {}}
@@ -124,6 +125,7 @@ def test_a_dice_of_each_sample_that_was_planned_stays(monkeypatch):
     [
         ("3d_fullres", "not 2D"),
         ("3d_cascade", "not 2D"),
+        ("2d_cascade", "it takes the masks of '2d_small' too"),
         ("2D", "no configuration '2D'; they have 2d, 2d_small"),
     ],
 )

@@ -230,6 +230,7 @@ def test_a_model_is_found_by_its_dataset(exporter, model, images, tmp_path, monk
     [
         (["-m", "nowhere"], "there is no trained model in nowhere"),
         (["-d", "900", "-p", "nnUNetPlans_other"], f"no model {TRAINER}__nnUNetPlans_other__2d in"),
+        (["-d", "900", "-p", "nnUNetPlans_x"], "; there are: nnUNetTrainer"),  # and no other folder
         (["-d", "901", "-p", "nnUNetPlans_two_folds"], "dataset 901 is not in"),
         (["-d", "900"], "say which model"),
         (["-m", "MODEL", "-p", "nnUNetPlans_two_folds"], "leave -d and -p away"),
@@ -245,6 +246,7 @@ def test_what_cannot_be_meant_is_one_line(
     arguments, match, exporter, model, images, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("nnUNet_results", str(exporter / "results"))
+    (model.parent / "a_folder_of_masks").mkdir(exist_ok=True)
     given = [str(model) if argument == "MODEL" else argument for argument in arguments]
     with pytest.raises(SystemExit) as stopped:
         call(predict_command, "-i", images, "-o", tmp_path / "o", "-device", "cpu", *given)

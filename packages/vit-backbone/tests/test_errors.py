@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from vit_backbone import UserError, WeightsError, shorten
+from vit_backbone import UserError, WeightsError, reason_of, shorten
 
 
 @pytest.mark.parametrize("kind", [UserError, WeightsError])
@@ -32,3 +32,16 @@ def test_values_are_cut_in_the_middle(longest):
     assert text.startswith(begin)
     assert text.endswith(end)
     assert shorten(text[:longest], longest) == text[:longest]
+
+
+def test_an_error_without_a_text_says_where_it_was_raised():
+    assert reason_of(RuntimeError("  of\nthe disk ")) == "of the disk"
+    assert reason_of(RuntimeError()) == "RuntimeError"
+    with pytest.raises(RuntimeError) as raised:
+        fail()
+    line = fail.__code__.co_firstlineno + 1
+    assert reason_of(raised.value) == f"RuntimeError in test_errors.py, line {line}"
+
+
+def fail():
+    raise RuntimeError

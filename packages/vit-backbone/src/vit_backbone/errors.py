@@ -1,6 +1,8 @@
 """Errors that a user can mend."""
 
 from numbers import Integral, Real
+from pathlib import Path
+from traceback import walk_tb
 
 _LONGEST = 500
 
@@ -30,13 +32,21 @@ def quoted(value: object, longest: int = 100) -> str:
 
 
 def reason_of(error: BaseException, longest: int = 200) -> str:
-    """Return another library's message in one line, or the error's kind where there is none.
+    """Return another library's message in one line, or the error's kind and place without one.
 
     Args:
         error: what was raised.
         longest: in characters, at least 10.
     """
-    return shorten(" ".join(str(error).split()) or type(error).__name__, longest)
+    return shorten(" ".join(str(error).split()) or _kind_and_place(error), longest)
+
+
+def _kind_and_place(error: BaseException) -> str:
+    kind = type(error).__name__
+    if error.__traceback__ is None:
+        return kind
+    *_, (frame, line) = walk_tb(error.__traceback__)
+    return f"{kind} in {Path(frame.f_code.co_filename).name}, line {line}"
 
 
 class UserError(ValueError):

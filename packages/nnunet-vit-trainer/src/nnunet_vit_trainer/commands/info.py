@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vit_backbone import UserError
+
 from .errors import one_line_errors
 from .parser import CommandParser
 
@@ -33,6 +35,11 @@ def _card(what: Path) -> "ModelCard":
         from nnunet_vit_trainer.sharing.look import card_of_zip
 
         return card_of_zip(what)
+    if what.suffix.lower() == ".onnx" and os.path.isfile(what):
+        raise UserError(
+            f"{what} is an ONNX file: what is in it stands in its metadata under 'nnunet_vit' "
+            "(docs/serving.md); give the model's folder or zip"
+        )
     from nnunet_vit_trainer.results.card.config import card_of_config
 
     return card_of_config(what)

@@ -136,7 +136,8 @@ def _model_folder(arguments: argparse.Namespace) -> Path:
     _, folder = find_dataset(arguments.d, "nnUNet_results")
     model = folder / f"{arguments.tr}__{arguments.p}__{arguments.c}"
     if not model.is_dir():
-        there = ", ".join(sorted(f.name for f in folder.iterdir() if f.is_dir())) or "none"
+        models = sorted(file.parent.name for file in folder.glob("*/plans.json"))
+        there = ", ".join(models) or "none"
         raise UserError(f"there is no model {model.name} in {folder}; there are: {there}")
     return model
 

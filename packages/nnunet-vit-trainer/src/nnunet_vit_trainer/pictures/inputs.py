@@ -1,6 +1,7 @@
 """Images as a network takes them, and as they are shown beside its features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
+from nnunet_vit_trainer.plans.preprocessing import check_image, preprocess_image
 from vit_backbone import UserError, reason_of
 
 from .classes import classes_of, ignored_value
@@ -56,18 +58,16 @@ def preprocessed(
         at: which slice of a volume, from 1; ``None`` is the middle one of those that are not empty.
 
     Raises:
-        UserError: it cannot be read, or has other channels or no such slice, or an empty one.
+        UserError: it cannot be read or preprocessed (`preprocess_image`), or has no such slice, or
+            an empty one.
     """
     model = Model(plans, dataset, classes_of(dataset), ignored_value(dataset))
     manager = model.manager
     (configuration,) = plans["configurations"]
     settings = manager.get_configuration(configuration)
     raw, properties = _read(manager.image_reader_writer_class(), name, files)
-    if len(raw) != len(model.channels):
-        raise UserError(f"{name} has {len(raw)} channels; the model takes {len(model.channels)}")
-    data, _, properties = settings.preprocessor_class(verbose=False).run_case_npy(
-        raw, None, properties, manager, settings, dataset
-    )
+    with _named(name):
+        data, properties = preprocess_image(raw, properties, manager, settings, dataset)
     axes = plans["transpose_forward"]
     spacing = [properties["spacing"][axis] for axis in axes]
     raw = raw.transpose(0, *(axis + 1 for axis in axes))
@@ -98,7 +98,8 @@ def normalised(file: Path, at: int | None = None) -> Input:
         at: which slice of a volume; ``None`` is the middle one.
 
     Raises:
-        UserError: it cannot be read, or has no such slice.
+        UserError: it cannot be read, is none that a model takes (`check_image`), or has no such
+            slice.
     """
     name = file.name.lower()
     readers = [
@@ -112,6 +113,8 @@ def normalised(file: Path, at: int | None = None) -> Input:
         known = sorted({e for reader in LIST_OF_IO_CLASSES for e in reader.supported_file_endings})
         raise UserError(f"{file}: images end in {', '.join([*known, *_JPEG])}")
     raw, properties = _read(readers[0](), file.name, [file])
+    with _named(file.name):
+        check_image(raw, properties["spacing"])
     at = _slice_of(raw, at, file.name)
     spacing, piece, said = properties["spacing"], raw[:, at], ""
     photograph = readers[0] is NaturalImage2DIO and len(piece) in (3, 4)
@@ -135,12 +138,18 @@ def normalised(file: Path, at: int | None = None) -> Input:
 
 def _read(reader: Any, name: str, files: Sequence[Path]) -> tuple[np.ndarray, dict[str, Any]]:
     try:
-        image, properties = reader.read_images([str(file) for file in files])
+        return reader.read_images([str(file) for file in files])
     except Exception as error:  # whatever a reader of images raises
         raise UserError(f"{name} cannot be read: {reason_of(error)}") from error
-    if not np.isfinite(image).all():
-        raise UserError(f"{name} has NaN or infinite pixels")
-    return image, properties
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say of what image a mistake is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _slice_of(image: np.ndarray, at: int | None, name: str) -> int:

@@ -197,8 +197,8 @@ def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
         configuration: its name, such as ``2d``.
 
     Raises:
-        UserError: no such configuration, one that inherits from none or from itself, a 3D one, or
-            one that says too little.
+        UserError: no such configuration, one that inherits from none or from itself, a 3D one, a
+            cascade's, or one that says too little.
     """
     settings = _flatten(plans["configurations"], configuration)
     patch = settings.get("patch_size")
@@ -208,6 +208,8 @@ def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
             "vision transformers here segment slices: use 2d"
         )
     said = f"configuration {configuration!r} of plans {plans['plans_name']!r}"
+    if (stage := settings.get("previous_stage")) is not None:
+        raise UserError(f"{said}, of a cascade: it takes the masks of {quoted(stage)} too; use 2d")
     missing = {"batch_size", "normalization_schemes"} - settings.keys()
     if missing:
         raise UserError(f"{said} lacks {', '.join(sorted(missing))}")

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_vit_trainer.checkpoints.content import unwrap
+from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, unwrap
 from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME
 from nnunet_vit_trainer.results.folds import refuse_alike
 from vit_backbone import UserError, pack_linears, reason_of
@@ -47,7 +48,7 @@ class Ensemble:
 
 def load_ensemble(
     folder: Path,
-    folds: Sequence[int | str] | None = None,
+    folds: Sequence[int | str] | int | None = None,
     checkpoint: str = "checkpoint_final.pth",
     device: torch.device | str = "cpu",
 ) -> Ensemble:
@@ -57,12 +58,14 @@ def load_ensemble(
 
     Args:
         folder: ``<trainer>__<plans>__<configuration>``.
-        folds: of those that are there; ``None`` is all of them, if each validated other cases.
+        folds: of those that are there, several or one; ``None`` is all of them, if each validated
+            other cases.
         checkpoint: file name in each fold's folder.
         device: where the networks lie.
 
     Raises:
-        UserError: no such folder or fold, or one that cannot be loaded.
+        UserError: no such folder or fold, or one that cannot be loaded, as a checkpoint that leaves
+            the base weights out.
     """
     if not (folder / "plans.json").is_file():
         raise UserError(f"there is no trained model in {folder}: it has no plans.json")
@@ -74,22 +77,16 @@ def load_ensemble(
         with contextlib.redirect_stdout(io.StringIO()), weights_follow():
             loaded: Any = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
             loaded.initialize_from_trained_model_folder(str(folder), folds, checkpoint)
+        # Ours or stock; nnU-Net wraps it where nnUNet_compile=t.
+        plain: Any = unwrap(loaded.network)
+        networks = [_ready(plain, weights, device) for weights in loaded.list_of_parameters]
     except UserError:
         raise
     except Exception as error:  # whatever nnU-Net or a pickle runs into
+        _refuse_left_out([folder / f"fold_{fold}" / checkpoint for fold in folds])
         raise UserError(
             f"the model in {folder} cannot be loaded: {type(error).__name__}: {reason_of(error)}"
         ) from error
-    networks = []
-    plain: Any = unwrap(loaded.network)  # ours or stock; nnU-Net wraps it where nnUNet_compile=t
-    for weights in loaded.list_of_parameters:
-        network = copy.deepcopy(plain)
-        network.load_state_dict(weights)
-        if isinstance(network, ViTSegmentationModel):
-            network.disable_lora()
-        network = network.to(device).eval().requires_grad_(False)
-        pack_linears(network)
-        networks.append(network)
     return Ensemble(
         networks,
         loaded.plans_manager,
@@ -100,13 +97,46 @@ def load_ensemble(
     )
 
 
-def folds_of(folder: Path, asked: Sequence[int | str] | None, checkpoint: str) -> list[int | str]:
+def _ready(plain: nn.Module, weights: dict[str, Any], device: torch.device | str) -> nn.Module:
+    """Return a copy of a network with the weights of a fold, as it predicts."""
+    network = copy.deepcopy(plain)
+    network.load_state_dict(weights)
+    if isinstance(network, ViTSegmentationModel):
+        network.disable_lora()
+    network = network.to(device).eval().requires_grad_(False)
+    pack_linears(network)
+    return network
+
+
+def _refuse_left_out(checkpoints: Sequence[Path]) -> None:
+    """Say which of some checkpoints that cannot be loaded holds what was trained alone.
+
+    Raises:
+        UserError: naming it, and what completes it.
+    """
+    for file in checkpoints:
+        with contextlib.suppress(Exception):  # the broken one says what it is itself
+            content = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+            if content.get(REBUILT_FROM):
+                break
+    else:
+        return
+    raise UserError(
+        f"{file.parent.name}/{file.name} leaves the base weights out (train.checkpoint: adapter); "
+        f"nnUNetv2_export_vit {file.parents[1]} FILE.zip -chk {file.name} completes it "
+        "(docs/training.md)"
+    )
+
+
+def folds_of(
+    folder: Path, asked: Sequence[int | str] | int | None, checkpoint: str
+) -> list[int | str]:
     """Return the folds to load, once it is sure that they are there.
 
     Args:
         folder: see `load_ensemble`, as for the others.
-        asked: see there, each once; ``None`` leaves ``all`` out where there are others, as nnU-Net
-            does.
+        asked: see there, each once; a number or text is one fold; ``None`` leaves ``all`` out where
+            there are others, as nnU-Net does.
         checkpoint: see there.
 
     Raises:
@@ -118,6 +148,8 @@ def folds_of(folder: Path, asked: Sequence[int | str] | None, checkpoint: str) -
         if re.fullmatch(FOLD_NAME, fold.name) and (fold / checkpoint).is_file()
     )
     there = ", ".join(found) or "none"
+    if isinstance(asked, int | Integral | str):
+        asked = [str(asked)]
     if asked is None:
         asked = [fold for fold in found if fold != "all"] or found
     missing = [str(fold) for fold in asked if str(fold) not in found]

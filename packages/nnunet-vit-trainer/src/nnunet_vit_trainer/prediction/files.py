@@ -23,6 +23,9 @@ from .continuing import OPTIONS, begin_anew, options_of, text_of
 from .predictor import Predictor
 from .tiles import Canvas
 
+_AXES_OF_A_MASK = 3
+"""At most, of what nnU-Net's writer takes."""
+
 
 @dataclass
 class Course:
@@ -128,6 +131,11 @@ def _read(predictor: Predictor, course: Course, case: Case) -> tuple[Canvas, dic
     with course.measured("read and preprocess"):
         reader = predictor.ensemble.plans.image_reader_writer_class()
         image, properties = reader.read_images([str(file) for file in case.files])
+        axes = len(properties.get("sitk_stuff", {}).get("spacing", ()))
+        if axes > _AXES_OF_A_MASK:  # nnU-Net's writer fails of it, after all the work
+            raise UserError(
+                f"a file of {axes} axes: its mask could not be written; write one file a channel"
+            )
         return predictor.preprocess(image, properties)
 
 

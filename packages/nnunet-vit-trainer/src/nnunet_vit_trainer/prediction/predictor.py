@@ -9,11 +9,11 @@ import torch
 from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
 )
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-from nnunet_vit_trainer.plans.neighbours import KEY
-from vit_backbone import UserError, reason_of
+from nnunet_vit_trainer.plans.preprocessing import preprocess_image
+from vit_backbone import UserError
 
+from .arguments import check_array, check_options, device_of, spacing_of
 from .batches import predicted
 from .ensemble import load_ensemble
 from .tiles import Canvas, mirrors_of
@@ -29,7 +29,7 @@ class Predictor:
 
     Args:
         folder: the model's, ``<trainer>__<plans>__<configuration>``, of a 2D configuration.
-        folds: whose mean predicts; ``None`` is all that are there.
+        folds: whose mean predicts, or a single one; ``None`` is all that are there.
         checkpoint: file name in each fold's folder.
         device: where the networks run.
         step: distance of tiles as a share of their size, above 0, at most 1; nnU-Net's is 0.5.
@@ -39,14 +39,14 @@ class Predictor:
         sum_on_device: whether logits are put together on the device (faster, needs its memory).
 
     Raises:
-        UserError: no such model or fold, one that cannot be loaded, a 3D one, or options beyond
-            their range.
+        UserError: no such model or fold, one that cannot be loaded, a 3D one or a cascade's, no
+            such device, or options beyond their range.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        folds: Sequence[int | str] | None = None,
+        folds: Sequence[int | str] | int | None = None,
         checkpoint: str = "checkpoint_final.pth",
         device: torch.device | str = "cpu",
         *,
@@ -55,12 +55,14 @@ class Predictor:
         batch_size: int | None = None,
         sum_on_device: bool = True,
     ) -> None:
-        if not 0 < step <= 1:
-            raise UserError(f"step size {step}: above 0 and at most 1 is expected")
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"batch size {batch_size}: at least 1 is expected")
-        self.device = torch.device(device)
+        check_options(step, batch_size)
+        self.device = device_of(device)
         self.ensemble = load_ensemble(Path(folder), folds, checkpoint, self.device)
+        if (stage := self.ensemble.configuration.previous_stage_name) is not None:
+            raise UserError(
+                f"{folder} is of a cascade: it takes the masks of {stage!r} too; use "
+                "nnUNetv2_predict"
+            )
         self.tile_size = self.ensemble.configuration.patch_size
         if len(self.tile_size) != 2:
             raise UserError(f"{folder} is not of a 2D configuration; use nnUNetv2_predict")
@@ -82,31 +84,12 @@ class Predictor:
             The canvas, and what nnU-Net needs to undo the preprocessing.
 
         Raises:
-            UserError: another number of channels than the model takes, no pixels, NaN or infinite
-                ones, or a size that the model's spacing leaves nothing of.
+            UserError: see `preprocess_image`.
         """
         of = self.ensemble
-        channels = determine_num_input_channels(of.plans, of.configuration, of.dataset)
-        if image.shape[0] != channels:
-            remedy = (
-                "of files, each CASE_0000, CASE_0001, ... is a channel; nnUNetv2_import_images_vit "
-                "-o names them"
-            )
-            if KEY in of.dataset:
-                remedy = "slices and their neighbours, which nnUNetv2_neighbours_vit -i -o -m makes"
-            raise UserError(
-                f"it has {image.shape[0]} channels; the model takes {channels} ({remedy})"
-            )
-        preprocessor = of.configuration.preprocessor_class(verbose=False)
-        try:
-            data, _, properties = preprocessor.run_case_npy(
-                image, None, properties, of.plans, of.configuration, of.dataset
-            )
-        except ValueError as error:
-            sizes = f"shape {image.shape}, spacing {properties['spacing']}"
-            raise UserError(f"it cannot be preprocessed ({sizes}): {reason_of(error)}") from error
-        if not np.isfinite(data).all():  # stock predicts background everywhere then
-            raise UserError("it has NaN or infinite pixels")
+        data, properties = preprocess_image(
+            image, properties, of.plans, of.configuration, of.dataset
+        )
         canvas = Canvas(
             torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32)),
             self.tile_size,
@@ -155,22 +138,14 @@ class Predictor:
             (K, ...), float32.
 
         Raises:
-            UserError: an image or a spacing of another form than that, or see `preprocess`.
+            UserError: an image or a spacing of another form or type than that, or see `preprocess`.
         """
-        flat = image.ndim == 3
-        if image.ndim not in (3, 4):
-            raise UserError(
-                f"an image of shape {image.shape}: (channels, height, width) or (channels, slices, "
-                "height, width) is expected"
-            )
-        axes = image.ndim - 1
-        spacing = [1.0] * axes if spacing is None else [float(distance) for distance in spacing]
-        if len(spacing) != axes or not all(np.isfinite(d) and d > 0 for d in spacing):
-            raise UserError(f"spacing {spacing}: {axes} numbers above 0 are expected")
+        check_array(image)
+        flat, distances = image.ndim == 3, spacing_of(spacing, image.ndim - 1)
         if flat:
-            image, spacing = image[:, None], [_FOR_2D, *spacing]
+            image, distances = image[:, None], [_FOR_2D, *distances]
         of = self.ensemble
-        canvas, properties = self.preprocess(image, {"spacing": spacing})
+        canvas, properties = self.preprocess(image, {"spacing": distances})
         (canvas,) = predicted([canvas], of.networks, self.mirrors, self.batch_size, self.device)
         found = convert_predicted_logits_to_segmentation_with_correct_shape(
             canvas.result().numpy(),
