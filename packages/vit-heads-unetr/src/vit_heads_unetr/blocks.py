@@ -59,7 +59,7 @@ class DeconvBlock(nn.Sequential):
         takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/cost_cuts.py). Where one
         was replaced, by an adapter or a parametrized layer, both are called.
         """
-        double, conv = self[:2]
+        double, conv, *_ = self
         if type(double) is not nn.ConvTranspose2d or type(conv) is not nn.Conv2d:
             return False
         channels, width = double.weight.shape[:2]
