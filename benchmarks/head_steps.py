@@ -5,7 +5,8 @@
 All heads stand on the same random ViT-S/16 (DINOv3) in one process and take a step in turn, batch
 2 in float32, all of the backbone training (or LoRA); a round's ratios are to the linear head's step
 of that round, so that what else the machine does falls on all of them. Medians, with quartiles;
-forward is without gradients, in evaluation mode. Written to benchmarks/results/steps.json, too.
+forward is without gradients, in evaluation mode. Written to benchmarks/results/steps.json, too,
+where heads that were left away keep what was measured before.
 """
 
 import argparse
@@ -63,7 +64,9 @@ def main(rounds: int, heads: list[str], side: int, lora: bool) -> None:
         record["step"][head], record["forward"][head] = cells
         print(f"| {head} | {cells[0]} | {cells[1]} | {statistics.median(steps[head]):.2f} |")
     if not lora and side == 256:
-        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        before = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+        merged = {kind: before.get(kind, {}) | rows for kind, rows in record.items()}
+        RECORD.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
 
 
 def ratios(times: list[float], linear: list[float]) -> str:

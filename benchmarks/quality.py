@@ -32,7 +32,6 @@ from typing import Any
 import torch
 import yaml
 from heads import HEADS
-from surfaces import surface_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "benchmarks" / "results" / "quality.json"
@@ -177,6 +176,8 @@ def variant_of(name: str, *, patch_size: int | None, last_tap: bool) -> str:
 
 def scores_of(fold: Path, preprocessed: Path) -> dict[str, Any]:
     """Return what a finished run reached."""
+    from surfaces import surface_scores  # of a package that those who read the record do not need
+
     validation = fold / "validation"
     summary = json.loads((validation / "summary.json").read_text())
     log = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
