@@ -25,6 +25,8 @@ from document import put
 
 RUN = "segformer_pyramid_shortcut_stem_lora"
 PLANS, PREPARED = "nnUNetViTPlans", "prepared_nnUNetViTPlans"
+OF_NNUNET = {101: "256 x 256, 3", 102: "224 x 192, 3"}
+"""The tile and batch that nnU-Net plans."""
 TILES: dict[int, list[int] | None] = {101: [378, 378], 102: None}
 RECORD = quality.RECORD.with_name("vit_plans.json")
 DOCUMENT = quality.ROOT / "docs" / "planning.md"
@@ -92,7 +94,7 @@ def table() -> list[str]:
         tile = " x ".join(map(str, planned[keys[0]]["patch_size"]))
         held = ", held down" if TILES[dataset] else ""
         ours = f"{tile}{held}, {planned[keys[0]]['batch_size']}"
-        lines.append(f"| nnU-Net's | {data} | as nnU-Net's | {scores(stock, keys)} |")
+        lines.append(f"| nnU-Net's | {data} | {OF_NNUNET[dataset]} | {scores(stock, keys)} |")
         lines.append(f"| for a ViT | {data} | {ours} | {scores(planned, keys)} |")
     return lines
 
