@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vit_backbone import UserError
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.testing import HeadConformance
-from vit_backbone.testing.tools import wake
+from vit_backbone.testing.tools import Doubled, wake
 from vit_heads_segformer import SegFormerHead
 
 
@@ -132,15 +132,6 @@ def test_with_shortcut_and_stem_the_head_begins_as_a_linear_probe(neck):
 @pytest.mark.parametrize("name", ["neck.up4.3", "neck.up2", "projections.1", "fuse.0"])
 def test_a_layer_that_was_replaced_is_called(name):
     """An adapter, or a parametrized layer, does more than its weight says."""
-
-    class Doubled(torch.nn.Module):
-        def __init__(self, plain):
-            super().__init__()
-            self.plain = plain
-
-        def forward(self, x):
-            return 2 * self.plain(x)
-
     torch.manual_seed(0)
     head = SegFormerHead([8] * 4, 3, hidden_size=16, neck="pyramid").eval()
     taps = [torch.randn(2, 8, 3, 5) for _ in range(4)]

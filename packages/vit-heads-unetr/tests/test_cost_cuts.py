@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from vit_backbone.testing.tools import wake
+from vit_backbone.testing.tools import Doubled, wake
 from vit_heads_unetr import DeconvBlock, UNETRHead
 
 CHANNELS = (12, 8, 6, 4, 4)
@@ -97,15 +97,6 @@ def test_recomputing_compiles_in_one_graph():
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_layer_that_was_replaced_is_called(layer):
     """An adapter, or a parametrized layer, does more than its weight says."""
-
-    class Doubled(torch.nn.Module):
-        def __init__(self, plain):
-            super().__init__()
-            self.plain = plain
-
-        def forward(self, x):
-            return 2 * self.plain(x)
-
     torch.manual_seed(0)
     block, x = DeconvBlock(6, 6), torch.randn(1, 6, 3, 3)
     block[layer] = Doubled(block[layer])

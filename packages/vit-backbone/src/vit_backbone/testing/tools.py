@@ -98,6 +98,22 @@ def wake(module: nn.Module) -> None:
             layer.reset_parameters()
 
 
+class Doubled(nn.Module):
+    """What came in the place of a layer, as an adapter does: twice the layer's answer.
+
+    Args:
+        layer: the one that stood there.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Answer as the layer, doubled."""
+        return 2 * self.layer(x)
+
+
 class CountingCompiler:
     """A backend for `torch.compile` that runs what it is given, and counts it.
 
