@@ -31,12 +31,11 @@ from typing import Any
 import yaml
 from quality import (
     ALL_RUNS,
-    DATA,
     DATASETS,
     OURS,
     ROOT,
-    WEIGHTS,
     config_of,
+    parser_of,
     prepare,
     recorded,
     scores_of,
@@ -115,19 +114,15 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     add = parser.add_argument
-    add("work", type=Path)
     add("--shares", nargs="+", type=float, default=SHARES, metavar="PERCENT")
     add("--runs", nargs="+", choices=ALL_RUNS, default=RUNS, metavar="NAME")
     add("--datasets", nargs="+", type=int, choices=DATASETS, default=[*DATASETS])
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--iterations", type=int, default=400, help="of each run: below 50, or a multiple of 25")
     add("--device", default="cpu")
     add("--jobs", type=int, default=2)
     add("--record", type=Path, default=RECORD)
-    add("--data", type=Path, default=DATA)
-    add("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     step = 2 if arguments.iterations < 2 * EVERY else EVERY
     if arguments.iterations < 2 or arguments.iterations % step:

@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from document import put
+from document import put, spread
 from labels import RECORD, RUNS
 from matplotlib.figure import Figure
 from quality import ROOT, recorded
-from quality_report import NAMES, spread
+from quality_report import NAMES
 
 from nnunet_vit_trainer.results.curve.plot import draw_lines
 

@@ -10,17 +10,16 @@ recipe of quality.py. The Dice is the mean over volumes and classes, as nnU-Net 
 benchmarks/results/neighbours.json; recorded runs are not trained again.
 """
 
-import argparse
 import json
 import subprocess
 from itertools import groupby
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import quality
 import SimpleITK as sitk  # noqa: N813
+from document import spread
 from heads import HEADS
 from PIL import Image
 
@@ -35,12 +34,8 @@ STEP = 2
 
 def main() -> None:
     """Train what is not recorded yet, and print the means."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", type=Path)
+    parser = quality.parser_of(__doc__)
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=["linear"], metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--data", type=Path, default=quality.DATA)
-    parser.add_argument("--weights", type=Path, default=quality.WEIGHTS)
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     quality.set_environment(work)
@@ -111,8 +106,7 @@ def summary(run: str, dataset: int) -> str:
     """Write the mean Dice of the recorded seeds, ± their standard deviation (number)."""
     records = quality.recorded(RECORD).items()
     dice = [s["dice"] for key, s in records if key.rpartition("_")[0] == f"{run}_{dataset}"]
-    deviation = f" ± {stdev(dice):.3f}" if len(dice) > 1 else ""
-    return f"{mean(dice):.3f}{deviation} ({len(dice)})"
+    return spread(dice)
 
 
 if __name__ == "__main__":

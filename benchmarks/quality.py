@@ -67,15 +67,11 @@ _recording = threading.Lock()
 
 def main() -> None:
     """Train and record what is not recorded yet, seed by seed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", nargs="+", choices=ALL_RUNS, default=RUNS, metavar="NAME")
     parser.add_argument("--datasets", nargs="+", type=int, default=list(DATASETS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     work, weights = arguments.work.resolve(), arguments.weights.resolve()
     record = record_of(arguments.device)
@@ -93,6 +89,16 @@ def main() -> None:
         common = (arguments.device, weights, record)
         for done in [pool.submit(run, work, *w, *common) for w in wanted]:
             done.result()
+
+
+def parser_of(doc: str) -> argparse.ArgumentParser:
+    """Make the command line that scripts of trainings share: work folder, seeds, data, weights."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    return parser
 
 
 def record_of(device: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-from document import put
+from document import put, spread
 from heads import HEADS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -51,14 +51,6 @@ def found(run: str, dataset: int) -> list[dict[str, Any]]:
     return [
         s for key, s in recorded(RECORD).items() if key.rpartition("_")[0] == f"{run}_{dataset}"
     ]
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    """Write mean ± standard deviation (number)."""
-    if not values:
-        return ""
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{deviation} ({len(values)})"
 
 
 def cost_of(run: str) -> tuple[float, float]:

@@ -10,18 +10,16 @@ are not trained again. The table of docs/planning.md is written from the record,
 recommended head's runs of the same seeds under nnU-Net's plan.
 """
 
-import argparse
 import json
 import os
 import subprocess
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import quality
 import yaml
-from document import put
+from document import put, spread
 
 RUN = "segformer_pyramid_shortcut_stem_lora"
 PLANS, PREPARED = "nnUNetViTPlans", "prepared_nnUNetViTPlans"
@@ -35,12 +33,8 @@ SCORES = ("dice", "pooled_dice", "surface_dice")
 
 def main() -> None:
     """Train what is not recorded yet, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", type=Path)
+    parser = quality.parser_of(__doc__)
     parser.add_argument("--datasets", nargs="*", type=int, choices=TILES, default=[*TILES])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--data", type=Path, default=quality.DATA)
-    parser.add_argument("--weights", type=Path, default=quality.WEIGHTS)
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     quality.set_environment(work)
@@ -101,12 +95,7 @@ def table() -> list[str]:
 
 def scores(record: dict[str, Any], keys: list[str]) -> str:
     """Write the cells of some runs: mean ± standard deviation (number)."""
-    cells = []
-    for score in SCORES:
-        values = [record[key][score] for key in keys]
-        deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-        cells.append(f"{mean(values):.3f}{deviation} ({len(values)})")
-    return " | ".join(cells)
+    return " | ".join(spread([record[key][score] for key in keys]) for score in SCORES)
 
 
 if __name__ == "__main__":
