@@ -77,12 +77,9 @@ def _reason(error: Exception) -> str:
             f"it holds more than data ({shorten(code[1], 80)}); where it comes from, save the "
             "model's state_dict() and give that file"
         )
-    remedy = (
-        ""
-        if isinstance(error, OSError)
-        else "; copy or download it anew, whole, as a torch or safetensors file"
-    )
-    return reason_of(error) + remedy
+    if isinstance(error, OSError):
+        return reason_of(error)
+    return f"{reason_of(error)}; copy or download it anew, whole, as a torch or safetensors file"
 
 
 def _refuse_other_formats(file: Path, start: bytes) -> None:
