@@ -153,6 +153,8 @@ def test_presets_of_taps():
     for taps, depth in (("dinov2", 24), ("dinov3", 13), ([12, 0, 0, 0], 12)):
         with pytest.raises(UserError):
             resolve_taps(taps, depth)
+    resolve_taps("dinov3", 12)[0] = 7  # the caller's own list
+    assert resolve_taps("dinov3", 12) == LAYER_INDICES[12] == [2, 5, 8, 11]
 
 
 def test_layer_indices():

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from vit_backbone import UserError, WeightsError, reason_of, shorten
+from vit_backbone import UserError, WeightsError, quoted, reason_of, shorten
 
 
 @pytest.mark.parametrize("kind", [UserError, WeightsError])
@@ -32,6 +32,14 @@ def test_values_are_cut_in_the_middle(longest):
     assert text.startswith(begin)
     assert text.endswith(end)
     assert shorten(text[:longest], longest) == text[:longest]
+
+
+def test_the_end_of_a_long_text_is_shown():
+    said = quoted("a" * 2000 + "END")
+    assert len(said) <= 100
+    assert said.endswith("aEND'")
+    assert quoted(10**5000) == "a very long int"
+    assert quoted("b" * 50) == repr("b" * 50)
 
 
 def test_an_error_without_a_text_says_where_it_was_raised():

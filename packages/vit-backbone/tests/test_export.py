@@ -225,3 +225,21 @@ def test_a_program_needs_no_onnx_and_no_peft():
         "export_program(find_head('linear')('test_vit', pretrained=False, use_lora=False))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_callers_autocast_defaults_and_random_state_do_not_matter():
+    model, image = build().eval(), torch.randn(1, 2, 48, 48)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        program = export_program(model, (48, 48))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.set_default_dtype(torch.float64)
+    try:
+        wide = export_program(model, (48, 48))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        elsewhere = export_program(model, (48, 48))
+    for exported in (program, wide, elsewhere):
+        torch.testing.assert_close(exported.module()(image), model(image), rtol=0, atol=1e-5)

@@ -21,8 +21,10 @@ def build(in_channels=3, input_norm=None):
 
 
 def test_a_grey_image_does_not_become_a_colour_image():
-    with pytest.raises(UserError, match=r"mean has 3 values and the image 1 channels; give 1 or 1"):
+    with pytest.raises(UserError, match=r"images of 1 channels came; 3 are expected"):
         build()(torch.randn(1, 1, 32, 32))
+    with pytest.raises(UserError, match=r"mean has 3 values and the image 1 channels; give 1 or 1"):
+        InputNorm(**RGB)(torch.randn(1, 1, 32, 32))
     with pytest.raises(UserError, match="mean has 3 values and the image 1 channels"):
         build(in_channels=1)
 
@@ -89,3 +91,12 @@ def test_it_compiles_and_exports():
 def test_impossible_statistics_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         InputNorm(**arguments)
+
+
+@pytest.mark.parametrize("clamp", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+def test_whole_numbers_become_floats(dtype, clamp):
+    image = torch.ones(1, 1, 2, 2, dtype=dtype)
+    normalised = InputNorm([0.5], [0.25], clamp)(image)
+    assert normalised.dtype == torch.float32
+    assert (normalised == 2).all()

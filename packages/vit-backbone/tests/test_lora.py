@@ -158,13 +158,15 @@ def test_adapters_on_a_vit_that_timm_alone_has_built_train_and_merge(name):
     torch.testing.assert_close(backbone(image), adapted, rtol=1e-4, atol=1e-4)
 
 
-def test_adapters_of_which_one_is_broken_are_left_as_they_are():
+@pytest.mark.parametrize("variant", [{}, {"use_dora": True}])
+@pytest.mark.parametrize("broken", [torch.nan, 1e25])  # finite, and infinite once multiplied
+def test_adapters_of_which_one_is_broken_are_left_as_they_are(broken, variant):
     backbone = create_backbone("test_vit", pretrained=False)[0]
-    enable_lora(backbone)
+    enable_lora(backbone, **variant)
     with torch.no_grad():
         for name, parameter in backbone.named_parameters():
-            if ".lora_B" in name:
-                parameter.fill_(torch.nan if "blocks.3" in name else 1.0)
+            if ".lora_A" in name or ".lora_B" in name:
+                parameter.fill_(broken if "blocks.3" in name else 1.0)
     before = {n: p.clone() for n, p in backbone.state_dict().items()}
     with pytest.raises(UserError, match=r"blocks\.3\.attn\.qkv has NaN.*nothing is merged"):
         disable_lora(backbone)

@@ -70,13 +70,32 @@ def test_a_vit_whose_tokens_are_not_normed_is_refused():
     [
         (torch.zeros(3, 16, 16), "an image of 3 dimensions came"),
         (torch.zeros(1, 3, 1, 16, 16), "an image of 5 dimensions came"),
+        (torch.zeros(1, 3, 0, 16), "no pixels came"),
+        (torch.zeros(1, 4, 16, 16), "images of 4 channels came; 3 are expected"),
         (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "an image of torch.uint8 came; normalise"),
     ],
-    ids=["one image", "a batch of volumes", "bytes"],
+    ids=["one image", "a batch of volumes", "no rows", "a channel more", "bytes"],
 )
 def test_what_is_no_batch_of_images_is_refused(image, said):
+    model = ViTSegmentationModel(FakeBackbone(8), SmallHead(8, 2))
     with pytest.raises(UserError, match=said):
-        ViTSegmentationModel(FakeBackbone(8), SmallHead(8, 2))(image)
+        model(image)
+    if image.is_floating_point():  # features of whole numbers are the backbone's own affair
+        with pytest.raises(UserError, match=said):
+            get_vit_features(model.backbone, image)
+
+
+def test_features_are_a_backbones_and_not_a_models():
+    with pytest.raises(UserError, match=r"a ViTSegmentationModel is no backbone; .*\.backbone"):
+        get_vit_features(
+            ViTSegmentationModel(FakeBackbone(8), SmallHead(8, 2)), torch.zeros(1, 3, 16, 16)
+        )
+
+
+@pytest.mark.parametrize("blocks", ["2", 1.0, None, True])
+def test_blocks_that_go_on_training_are_a_number(blocks):
+    with pytest.raises(UserError, match="a whole number is expected"):
+        ViTSegmentationModel(FakeBackbone(8), SmallHead(8, 2)).freeze_backbone(blocks)
 
 
 @pytest.mark.parametrize(

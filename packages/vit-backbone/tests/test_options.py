@@ -22,6 +22,12 @@ IMPOSSIBLE = [
     ({"input_norm": {"mean": [0.5] * 4, "std": [0.5]}}, "mean has 4 values .* 3 channels"),
     ({"input_norm": {"mean": [0.5]}}, r"input_norm lacks \['std'\]"),
     ({"input_norm": {"mean": [0.5], "std": [0.5], "meen": 1}}, r"not \['meen'\]"),
+    ({"input_norm": {}}, "input_norm lacks"),
+    ({"input_norm": "auto"}, "input_norm 'auto': mean, std and clamp are expected"),
+    ({"use_dora": "no"}, "use_dora 'no': True or False"),
+    ({"train_patch_embedding": "no"}, "train_patch_embedding 'no': True or False"),
+    ({"layer_scale": 1}, "layer_scale 1: True or False"),
+    ({"allow_hybrid": "no"}, "allow_hybrid 'no': True or False"),
     ({"drop_path_rate": 1.5}, "drop_path_rate 1.5"),
     ({"drop_path_rate": "0.1"}, "drop_path_rate '0.1': a number"),
     ({"norm_eps": True}, "norm_eps True: a number"),
@@ -34,6 +40,12 @@ IMPOSSIBLE = [
     ({"in_chans": 3}, r"unknown backbone_options \['in_chans'\]"),
     ({"checkpoint_path": "x"}, r"unknown backbone_options \['checkpoint_path'\]"),
 ]
+
+
+@pytest.mark.parametrize("name", ["freeze_backbone", "use_lora", "image_stem"])
+def test_a_text_is_no_truth_value(name):
+    with pytest.raises(UserError, match=f"{name} 'no': True or False is expected"):
+        find_head("linear")("test_vit", pretrained=False, **{name: "no"})
 
 
 @pytest.mark.parametrize(("options", "message"), IMPOSSIBLE)

@@ -1,6 +1,7 @@
 """Linear layers packed for oneDNN answer as torch's own."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -171,3 +172,15 @@ def test_where_nothing_was_measured_nothing_is_packed(monkeypatch):
     module = nn.Sequential(nn.Linear(3, 3))
     pack_linears(module)
     assert type(module[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_copies_and_pickles_are_packed_anew(bias):
+    packed = nn.Sequential(nn.Linear(8, 4, bias=bias)).eval()
+    pack_linears(packed)
+    image = torch.randn(2, 8)
+    for again in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+        assert type(again[0]) is PackedLinear
+        assert not again[0].training
+        assert torch.equal(again(image), packed(image))
+        assert again.state_dict().keys() == packed.state_dict().keys()

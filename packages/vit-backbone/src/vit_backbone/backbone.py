@@ -21,7 +21,7 @@ from vit_backbone.vits.unfilled import build_unfilled, is_filled_next, refuse_un
 from vit_backbone.weights.files import find_weights, read_checkpoint
 from vit_backbone.weights.loading import load_weights
 
-from .errors import UserError, check_count, is_count, is_number
+from .errors import UserError, check_count, check_flag, is_count, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,10 @@ def create_backbone(
         UserError: an unknown name or size, a model that is not a plain ViT, or impossible options.
         WeightsError: weights that are missing or do not fill every tensor of the backbone.
     """
+    check_flag("layer_scale", layer_scale)
+    check_flag("allow_hybrid", allow_hybrid)
+    if train_patch_embedding is not None:
+        check_flag("train_patch_embedding", train_patch_embedding)
     timm_name = resolve_backbone(model_name, model_size)
     refuse_unknown(timm_name)
     file = find_weights(model_name, timm_name, checkpoint_path, pretrained=pretrained)

@@ -28,7 +28,12 @@ def quoted(value: object, longest: int = 100) -> str:
         value: what somebody wrote into a file.
         longest: in characters, at least 10.
     """
-    return shorten(repr(value[: 10 * longest] if isinstance(value, str) else value), longest)
+    if isinstance(value, str) and len(value) > 2 * longest:  # as much as can be seen of it
+        value = value[:longest] + value[-longest:]
+    try:
+        return shorten(repr(value), longest)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return f"a very long {type(value).__name__}"
 
 
 def reason_of(error: BaseException, longest: int = 200) -> str:
@@ -82,6 +87,20 @@ def check_count(name: str, value: object) -> None:
     """
     if not is_count(value):
         raise UserError(f"{name} {quoted(value)}: a whole number of at least 1 is expected")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither ``True`` nor ``False``: as a condition, the text "no" would be true.
+
+    Args:
+        name: of the option, for the message.
+        value: what the user gave for it.
+
+    Raises:
+        UserError: anything else.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{name} {quoted(value)}: True or False is expected")
 
 
 class WeightsError(UserError):

@@ -13,6 +13,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from vit_backbone.segmentation.model import ViTSegmentationModel
+from vit_backbone.segmentation.precision import without_autocast
 from vit_backbone.vits.packed import refuse_packed
 from vit_backbone.vits.patches import make_patches_traceable
 from vit_backbone.vits.rope import make_rope_traceable
@@ -60,7 +61,8 @@ def export_program(
         merged.disable_lora()
     image, shapes = _example(merged, size)
     try:
-        return torch.export.export(merged, (image,), dynamic_shapes=(shapes,), strict=False)
+        with without_autocast("cpu"):
+            return torch.export.export(merged, (image,), dynamic_shapes=(shapes,), strict=False)
     except Exception as error:  # a stranger's head may fail in any way
         raise UserError(
             f"torch.export cannot trace {type(model.head).__name__}: {_first_line(error)}; "
@@ -191,8 +193,9 @@ def _largest_difference(
     hint = "" if size else "; export one size instead, with size=(H, W)"
     worst = 0.0
     for batch, (height, width) in zip((1, 3), [size, size] if size else grids, strict=True):
-        image = torch.randn(batch, embed.proj.in_channels, height, width)
-        expected = model(image)
+        image = _noise(batch, embed.proj.in_channels, height, width)
+        with without_autocast("cpu"):
+            expected = model(image)
         try:
             (got,) = session.run(["logits"], {"image": image.numpy()})
         except Exception as error:  # onnxruntime's have no base class of their own
@@ -253,4 +256,10 @@ def _example(
         shapes |= {2: patch[0] * Dim("rows"), 3: patch[1] * Dim("columns")}
     elif not isinstance(size, Sequence) or len(size) != 2 or not all(map(is_count, size)):
         raise UserError(f"size {size!r}: it must be a height and a width of at least 1 pixel")
-    return torch.randn(2, embed.proj.in_channels, *size), shapes
+    return _noise(2, embed.proj.in_channels, *size), shapes
+
+
+def _noise(*shape: int) -> torch.Tensor:
+    """Return an image of noise; neither the caller's random state nor its defaults matter."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")

@@ -43,7 +43,7 @@ class SegFormerHead(nn.Module):
         upsample: ``bilinear`` (of the logits, left to the model) or ``deconv`` (of the fused map,
             to 16 times the patch grid).
         auxiliary_outputs: have an output at the patch grid too, from the deepest tap, which
-            ``deep_supervision`` switches on.
+            ``deep_supervision`` switches on. Their scales are for taps of one grid of 16 px.
         shortcut: add the answer to a linear classifier's of the deepest tap, see `Shortcut`.
         image_stem: correct the answer by the image's pixels, see `ImageStem`.
         image_channels: channels of the image, for ``image_stem``.
@@ -116,7 +116,7 @@ class SegFormerHead(nn.Module):
         Returns:
             (B, K, h, w) of the first tap's grid, (B, K, 4h, 4w) with a neck, (B, K, 16h, 16w) with
             learned upsampling, (B, K, H, W) with ``image_stem``; with deep supervision on, a list
-            with (B, K, h, w) behind it, where the head has it.
+            with (B, K, ...) of the last tap's grid behind it, where the head has it.
 
         Raises:
             UserError: another number of taps than the head was built for, taps or images of

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, cast
 
+from vit_backbone.errors import check_count, check_flag
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -61,7 +63,6 @@ def standard_factory(
         UserError: an impossible backbone, size, number of classes or LoRA target.
         WeightsError: weights that are missing or do not fill the backbone.
     """
-    from vit_backbone.errors import check_count
     from vit_backbone.segmentation.building import build_segmentation_model
     from vit_backbone.segmentation.model import ViTSegmentationModel
 
@@ -128,7 +129,8 @@ def head_factory(
 
     The factory takes the arguments of `standard_factory`, by name or in their order, and the
     head's options by name. A function ``check_options`` of the same module is called with the
-    options before anything is built; unknown options are warned about and ignored.
+    options before anything is built, and what is annotated as ``bool`` is to be one; unknown
+    options are warned about and ignored.
 
     Args:
         make_head: returns the head, or a whole `ViTSegmentationModel` with it. Its keyword-only
@@ -139,6 +141,7 @@ def head_factory(
         TypeError: a function of another form; it is said where the head is defined.
     """
     options = _options_of(make_head)
+    flags = [name for name, option in options.items() if option.annotation in (bool, "bool")]
     unknown = inspect.Parameter("unknown", inspect.Parameter.VAR_KEYWORD)
     standard = [p for name, p in _STANDARD.parameters.items() if name != "make_head"]
     signature = _STANDARD.replace(parameters=[*standard, *options.values(), unknown])
@@ -153,6 +156,8 @@ def head_factory(
                 f"{make_head.__module__} ignores unknown options {sorted(ignored)}", stacklevel=2
             )
         values = {name: given.pop(name) for name in options}
+        for name in flags:
+            check_flag(name, values[name])
         check = beside(make_head, "check_options")
         if check is not None:
             check(**{name: v for name, v in values.items() if name != "auxiliary_outputs"})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_backbone.backbone import create_backbone
-from vit_backbone.errors import UserError
+from vit_backbone.errors import UserError, check_flag, quoted
 from vit_backbone.tuning.lora_options import check_lora_options
 from vit_backbone.vits.plain import PlainViT
 from vit_backbone.vits.taps import resolve_taps
@@ -63,12 +63,16 @@ def build_segmentation_model(
         UserError: what `create_backbone` and `enable_lora` refuse, or an unknown or impossible
             option.
     """
+    check_flag("freeze_backbone", freeze_backbone)
+    check_flag("use_lora", use_lora)
     options = dict(backbone_options or {})
     taps = options.pop("indices", None)
     input_norm = options.pop("input_norm", None)
     train_last_blocks = options.pop("train_last_blocks", 0)
     float16_as = options.pop("float16_as", "bfloat16")
     variants = {name: options.pop(name, False) for name in ("use_dora", "use_rslora")}
+    for name, value in variants.items():
+        check_flag(name, value)
     if unknown := sorted(set(options) - _BACKBONE_OPTIONS):
         raise UserError(f"unknown backbone_options {unknown}")
     if not isinstance(train_last_blocks, Integral):
@@ -80,7 +84,7 @@ def build_segmentation_model(
     if use_lora and not freeze_backbone:
         check_lora_options(lora_rank, lora_alpha, lora_dropout, lora_target_modules)
     check_float16_as(float16_as)
-    norm = _input_norm(input_norm, in_channels) if input_norm else None
+    norm = None if input_norm is None else _input_norm(input_norm, in_channels)
     backbone, _, _ = create_backbone(
         backbone_name,
         backbone_size,
@@ -105,6 +109,8 @@ def build_segmentation_model(
 
 
 def _input_norm(arguments: Mapping[str, Any], channels: int) -> InputNorm:
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"input_norm {quoted(arguments)}: mean, std and clamp are expected")
     if unknown := sorted(set(arguments) - {"mean", "std", "clamp"}):
         raise UserError(f"input_norm has mean, std and clamp, not {unknown}")
     if missing := sorted({"mean", "std"} - set(arguments)):

@@ -43,11 +43,12 @@ class InputNorm(nn.Module):
             self._refuse_other_channels(channels)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Normalise (B, C, H, W)."""
+        """Normalise (B, C, H, W); whole numbers become torch's default floats."""
         self._refuse_other_channels(image.shape[1])
+        dtype = image.dtype if image.is_floating_point() else torch.get_default_dtype()
+        image = image.to(dtype)
         if self.clamp is not None:
             image = image.clamp(*self.clamp)
-        dtype = image.dtype if image.is_floating_point() else torch.get_default_dtype()
         mean, std = (
             torch.tensor(values, dtype=dtype, device=image.device).view(1, -1, 1, 1)
             for values in (self.mean, self.std)

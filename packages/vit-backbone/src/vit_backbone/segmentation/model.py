@@ -4,14 +4,15 @@ B: batch, C: channels, H, W: image, K: classes, p: patch size.
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import cast
 
 import torch
 from torch import nn
 
-from vit_backbone.errors import UserError
+from vit_backbone.errors import UserError, quoted
 from vit_backbone.tuning.patch_embedding import set_patch_embedding
-from vit_backbone.vits.features import get_vit_features, refuse_unnormed
+from vit_backbone.vits.features import get_vit_features, refuse_no_images, refuse_unnormed
 from vit_backbone.vits.plain import PlainViT, plain_vit
 from vit_backbone.vits.taps import resolve_taps
 
@@ -78,18 +79,16 @@ class ViTSegmentationModel(nn.Module):
             image: (B, C, H, W), any H, W >= 1.
 
         Returns:
-            Logits (B, K, H, W) of the image's dtype, under autocast too. With deep supervision on,
+            Logits (B, K, H, W) of the image's dtype (of whole numbers: torch's default), under
+            autocast too. With deep supervision on,
             a list, the i-th at the head's i-th scale of H and W, rounded as nnU-Net rounds its
             targets.
 
         Raises:
-            UserError: no batch of images, or whole numbers where no ``input_norm`` takes them.
+            UserError: no batch of images, other channels, or whole numbers where no ``input_norm``
+                takes them.
         """
-        if image.ndim != 4:
-            raise UserError(
-                f"an image of {image.ndim} dimensions came; (batch, channels, height, width) is "
-                "expected"
-            )
+        refuse_no_images(image, self.backbone)
         if self.input_norm is None and not image.is_floating_point():
             raise UserError(f"an image of {image.dtype} came; normalise it, to floating point")
         height, width = image.shape[-2:]
@@ -138,9 +137,11 @@ class ViTSegmentationModel(nn.Module):
             except_last_blocks: so many of the last blocks, and the final norm, go on training.
 
         Raises:
-            UserError: more blocks than there are, or none of them is run for a tap.
+            UserError: no number, more blocks than there are, or none of them is run for a tap.
         """
         blocks = self.backbone.blocks
+        if not isinstance(except_last_blocks, Integral) or isinstance(except_last_blocks, bool):
+            raise UserError(f"blocks {quoted(except_last_blocks)}: a whole number is expected")
         if not 0 <= except_last_blocks <= len(blocks):
             raise UserError(
                 f"the last {except_last_blocks} blocks cannot train; there are {len(blocks)}"

@@ -1,5 +1,6 @@
 """LoRA on a ViT's blocks (Hu et al., LoRA, ICLR 2022). The only module that imports peft."""
 
+import copy
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -48,7 +49,14 @@ def enable_lora(
         UserError: impossible options, a model or wrapper instead of the backbone in it, adapters
             are there already, or no layer of the blocks has such a name.
     """
-    check_lora_options(rank, lora_alpha, lora_dropout, target_modules)
+    check_lora_options(
+        rank,
+        lora_alpha,
+        lora_dropout,
+        target_modules,
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+    )
     refuse_wrapped(backbone)
     if has_lora(backbone):
         raise UserError("LoRA is enabled already; call disable_lora first")
@@ -95,11 +103,12 @@ def _linear_names(blocks: nn.Module) -> set[str]:
 def disable_lora(backbone: nn.Module) -> None:
     """Merge the adapters into the weights they adapt and remove them; without any, do nothing.
 
-    The merged weights stay frozen, and a patch embedding that trained beside the adapters is too.
+    The merged weights stay frozen, and a patch embedding that trained beside the adapters is too,
+    unless `create_backbone` was told that it trains (``train_patch_embedding``).
 
     Raises:
         UserError: a model or wrapper instead of the backbone in it, or an adapter with NaN or
-            infinite values; nothing is merged then.
+            infinite values, or whose merged weights have such; nothing is merged then.
     """
     if not has_lora(backbone):
         return
@@ -107,15 +116,24 @@ def disable_lora(backbone: nn.Module) -> None:
         refuse_wrapped(backbone)
     adapted = [(n, m) for n, m in backbone.named_modules() if isinstance(m, LoraLayer)]
     for name, module in adapted:
-        if not all(parameter.isfinite().all() for parameter in module.parameters()):
+        if not _is_finite(module):
             raise UserError(
-                f"{name} has NaN or infinite values, in its adapter or below it; nothing is "
-                "merged: take an earlier checkpoint"
+                f"{name} has NaN or infinite values, in its adapter, below it or merged; nothing "
+                "is merged: take an earlier checkpoint"
             )
     for name, module in adapted:
         module.merge(safe_merge=True)
         backbone.set_submodule(name, module.get_base_layer())
     set_patch_embedding(backbone, frozen=True)
+
+
+def _is_finite(module: Any) -> bool:
+    """Say whether all values are finite, of an adapted layer and of a copy that is merged."""
+    if not all(parameter.isfinite().all() for parameter in module.parameters()):
+        return False
+    merged = copy.deepcopy(module)
+    merged.merge()
+    return all(parameter.isfinite().all() for parameter in merged.parameters())
 
 
 def drop_lora(backbone: nn.Module) -> None:

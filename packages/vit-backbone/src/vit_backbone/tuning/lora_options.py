@@ -3,24 +3,34 @@
 import math
 from collections.abc import Sequence
 
-from vit_backbone.errors import UserError, check_count, is_number
+from vit_backbone.errors import UserError, check_count, check_flag, is_number
 
 
 def check_lora_options(
-    rank: int, lora_alpha: float, lora_dropout: float, target_modules: Sequence[str] | None
+    rank: int,
+    lora_alpha: float,
+    lora_dropout: float,
+    target_modules: Sequence[str] | None,
+    *,
+    use_dora: bool = False,
+    use_rslora: bool = False,
 ) -> None:
     """Refuse options that no adapter can be built, or trained, with.
 
     Args:
-        rank: see `vit_backbone.enable_lora`, as for the next three.
+        rank: see `vit_backbone.enable_lora`, as for the next five.
         lora_alpha: see there.
         lora_dropout: see there.
         target_modules: see there.
+        use_dora: see there.
+        use_rslora: see there.
 
     Raises:
         UserError: a rank below 1, an alpha that is not above 0, a dropout outside of 0 to below 1,
-            or targets that are not a list of names.
+            targets that are not a list of names, or no truth value where one is asked.
     """
+    check_flag("use_dora", use_dora)
+    check_flag("use_rslora", use_rslora)
     check_count("LoRA rank", rank)
     if not is_number(lora_alpha) or not 0 < lora_alpha < math.inf:
         raise UserError(f"lora_alpha {lora_alpha!r}: it must be above 0")

@@ -6,7 +6,7 @@ No torch here: configs are checked against this table before anything heavy is i
 import re
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from vit_backbone.errors import UserError
+from vit_backbone.errors import UserError, quoted
 
 if TYPE_CHECKING:
     from vit_backbone.weights.checkpoint import Checkpoint
@@ -102,8 +102,10 @@ def resolve_backbone(model_name: str, model_size: str | None = None) -> str:
             size in it, so with one ``model_size`` is not looked at.
 
     Raises:
-        UserError: the family does not have that size.
+        UserError: no text, or the family does not have that size.
     """
+    if not isinstance(model_name, str):
+        raise UserError(f"backbone {quoted(model_name)}: the name of a family or model is expected")
     family = MODEL_CONFIGS.get(model_name)
     if family is None:
         return model_name

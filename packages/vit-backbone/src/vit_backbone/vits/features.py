@@ -1,13 +1,14 @@
 """Patch features of a ViT.  B: batch, C: embed_dim, H, W: image, p: patch size."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from vit_backbone.errors import UserError
 
-from .plain import plain_vit
+from .plain import PlainViT, plain_vit, refuse_wrapped
 from .taps import resolve_taps
 
 
@@ -28,15 +29,16 @@ def get_vit_features(
         One (B, C, H/p, W/p) per index.
 
     Raises:
-        UserError: an index outside the model, no index, no image, or a model that norms after
-            pooling alone.
+        UserError: an index outside the model, no index, no image, images of other channels, a
+            model that norms after pooling alone, or what holds a backbone and is none.
         ValueError: H or W is no multiple of the patch size.
     """
+    if not hasattr(model, "patch_embed"):  # torch.compile's wrapper shows what is in it
+        refuse_wrapped(model)
     vit = plain_vit(model)
     depth = len(vit.blocks)
     wanted = resolve_taps(indices, depth)
-    if input_tensor.shape[0] == 0:
-        raise UserError("a batch of no images came; at least one image is expected")
+    refuse_no_images(input_tensor, vit)
     refuse_unnormed(model)
     refuse_broken_patches(input_tensor, vit.patch_embed.patch_size)
     # timm ignores the order of indices and drops repeated ones, so ask for the sorted set and
@@ -47,6 +49,35 @@ def get_vit_features(
     )
     map_of = dict(zip(blocks, maps, strict=True))
     return [map_of[i % depth] for i in wanted]
+
+
+def refuse_no_images(images: torch.Tensor, vit: PlainViT) -> None:
+    """Refuse what is no batch of images that a ViT takes.
+
+    Args:
+        images: what came for them.
+        vit: whose patch embedding says how many channels they have.
+
+    Raises:
+        UserError: other dimensions than (batch, channels, height, width), none of them, or images
+            of other channels.
+    """
+    if images.ndim != 4:
+        raise UserError(
+            f"an image of {images.ndim} dimensions came; (batch, channels, height, width) is "
+            "expected"
+        )
+    if 0 in images.shape:
+        shape = tuple(images.shape)
+        raise UserError(f"no image or no pixels came, {shape}; at least one image is expected")
+    conv: Any = vit.patch_embed.proj
+    # A hybrid's convolution sees the map of its stem, and a stranger's embedding may have none.
+    if not isinstance(conv, nn.Conv2d) or hasattr(vit.patch_embed, "backbone"):
+        return
+    if images.shape[1] != conv.in_channels:
+        raise UserError(
+            f"images of {images.shape[1]} channels came; {conv.in_channels} are expected"
+        )
 
 
 def refuse_unnormed(model: nn.Module) -> None:

@@ -18,9 +18,9 @@ _X86 = ("x86_64", "amd64")  # elsewhere nothing was measured
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that oneDNN computes; not to be trained, filled, copied or moved.
+    """A linear layer that oneDNN computes; not to be trained, filled or moved.
 
-    Its ``state_dict`` is `torch.nn.Linear`'s.
+    Its ``state_dict`` is `torch.nn.Linear`'s. A copy, and one that was pickled, is packed anew.
 
     Under autocast, and where a gradient is asked for or tokens are not float32, it is computed as
     `torch.nn.Linear` is, and slower.
@@ -43,6 +43,10 @@ class PackedLinear(nn.Module):
         """The weights (out, in), in torch's layout: for who computes with them by itself."""
         return self._packed.to_dense()
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Let `copy` and `pickle` take the weights in torch's layout: oneDNN's has no storage."""
+        return _packed_again, (self.weight, self.bias)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., out) of (..., in)."""
         differentiable = x.requires_grad and torch.is_grad_enabled()
@@ -57,6 +61,16 @@ class PackedLinear(nn.Module):
         destination[f"{prefix}weight"] = self.weight
         if self.bias is not None:
             destination[f"{prefix}bias"] = self.bias
+
+
+def _packed_again(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
+    outputs, inputs = weight.shape
+    with torch.device("meta"):
+        linear = nn.Linear(inputs, outputs, bias=bias is not None)
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return PackedLinear(linear).eval() if _can_pack() else linear.eval()
 
 
 def refuse_packed(module: nn.Module) -> None:
@@ -78,8 +92,8 @@ def pack_linears(module: nn.Module) -> None:
     """Lay the weights of all linear layers out for oneDNN, in place, to predict on a CPU.
 
     Outputs change by float32's rounding alone. Elsewhere than on an x86 CPU, and in a torch without
-    oneDNN, nothing is changed. The module cannot be trained, filled, copied or moved afterwards;
-    its ``state_dict`` stays what it was.
+    oneDNN, nothing is changed. The module cannot be trained, filled or moved afterwards; its
+    ``state_dict`` stays what it was.
 
     Args:
         module: in evaluation mode; only layers inside of it, in float32 on a CPU and without hooks,
@@ -90,13 +104,17 @@ def pack_linears(module: nn.Module) -> None:
     """
     if any(".lora_" in name for name, _ in module.named_parameters()):
         raise UserError("the module holds LoRA adapters; merge them (disable_lora) before packing")
-    if not torch.backends.mkldnn.is_available() or platform.machine().lower() not in _X86:
+    if not _can_pack():
         return
     made: dict[nn.Module, PackedLinear] = {}
     for name, layer in list(module.named_modules(remove_duplicate=False)):
         if name and type(layer) is nn.Linear and _is_packable(layer):
             made[layer] = made.get(layer) or PackedLinear(layer)
             module.set_submodule(name, made[layer])
+
+
+def _can_pack() -> bool:
+    return torch.backends.mkldnn.is_available() and platform.machine().lower() in _X86
 
 
 def _is_packable(layer: nn.Linear) -> bool:

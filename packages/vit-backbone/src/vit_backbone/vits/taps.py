@@ -49,7 +49,7 @@ def resolve_taps(taps: Sequence[int] | str | None, depth: int) -> list[int]:
             raise UserError(f"layer_indices {taps!r}: there is {', '.join(LAYER_PRESETS)}")
         if depth not in LAYER_PRESETS[taps]:
             raise UserError(f"layer_indices {taps!r} is not for a backbone of {depth} blocks")
-        return LAYER_PRESETS[taps][depth]
+        return list(LAYER_PRESETS[taps][depth])
     if not isinstance(taps, Sequence) or not all(isinstance(i, Integral) for i in taps):
         raise UserError(f"indices {taps!r}: whole numbers, of blocks, are expected")
     if not taps:
