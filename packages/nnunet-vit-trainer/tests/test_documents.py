@@ -65,6 +65,12 @@ def faults_of(command, arguments):
     return f"{command} has no {sorted(unknown)}" if unknown else None
 
 
+def test_no_document_holds_two_versions_that_a_merge_left():
+    for file in (*DOCUMENTS, *ROOT.glob("packages/*/CHANGELOG.md")):
+        marked = re.search(r"^(<{7}|={7}|>{7})( .*)?$", file.read_text(), re.M)
+        assert marked is None, f"{file}: {marked[0]}"
+
+
 @each_document
 def test_commands_are_taken_by_their_own_parsers(file):
     faults = [

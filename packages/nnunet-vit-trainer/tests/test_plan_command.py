@@ -209,7 +209,7 @@ def test_of_volumes_the_slices_are_planned_alone(home, capsys):
     call(plan, 901, "--config", "tiny.yaml", "-npfp", 1)
     said = capsys.readouterr().out
     assert "core, smallest of 2 classes: 9 px" in said
-    assert "unseen   rim: in none of the masks that were looked at" in said
+    assert "unseen   rim: no whole object in the masks that were looked at" in said
     assert "3D configurations are left out" in said
     plans = plans_in(home / "preprocessed" / folder.name)
     assert [*plans["configurations"]] == ["2d"]

@@ -177,11 +177,28 @@ def test_reasons_fit_a_line_and_say_what_holds():
     asked = given(width=20, pixels=80 * 217 * 181)
     said = dict(reasons_of_choice(asked, choose(asked), {"a": 20, "b": 50}, own))
     assert said["objects"] == "a, smallest of 2 classes: 20 px, 1.4 patches of 14 px"
-    assert said["spacing"].endswith("2 times is the most")
+    assert said["spacing"].endswith("a patch more is over 2 times")
     assert "nnU-Net's 224 x 192: 2.1%, 16 tokens of 224" in said["padding"]
     assert max(map(len, said.values())) <= 72
     none = dict(reasons_of_choice(given(), choose(given()), {}, own))
     assert none["spacing"] == "1 x 1, nnU-Net's own; there are no objects to widen"
+
+
+@pytest.mark.parametrize(
+    ("image", "width", "factor", "bound"),
+    [
+        ((30, 34), 24.6, 64 / 34, "finest"),  # 5 patches are wanted, and more than 2 times
+        ((12, 12), 5, 16 / 12, "finest"),
+        ((15, 15), 30, 1, "finest"),  # one patch is hardly finer, two are too fine
+        ((32, 32), 10, 2, "finest"),
+        ((32, 32), 40, 48 / 32, "width"),
+    ],
+)
+def test_what_keeps_pixels_from_being_finer_is_told(image, width, factor, bound):
+    asked = given(image, 16, width)
+    choice = choose(asked)
+    assert (choice.factor, choice.bound) == (factor, bound)
+    assert choose(given(image, 16, width, memory=2 * 32 * 48)).bound in (bound, "tile")
 
 
 def test_a_class_in_no_mask_is_told():
@@ -194,7 +211,8 @@ def test_a_class_in_no_mask_is_told():
         adapter = Adapter(ViTTrainConfig(), (14, 14), {"a": 30}, count, 8 * GIB, "given", unseen)
         adapter(own, 1e9)
         told = dict(adapter.reasons).get("unseen")
-        assert told == ("b, ü c: in none of the masks that were looked at" if unseen else None)
+        said = "b, ü c: no whole object in the masks that were looked at"
+        assert told == (said if unseen else None)
 
 
 def test_data_of_another_spacing_have_another_name():
@@ -221,6 +239,18 @@ def test_objects_are_what_hangs_together_in_a_slice():
     assert sorted(areas_in(mask, [1])) == [16, 16, 17]
     assert areas_in(mask, [1, 2]).tolist() == [17, 16, 4, 16]
     assert areas_in(mask, [3]).size == 0
+
+
+def test_objects_that_ignored_pixels_cut_have_no_say():
+    mask = np.zeros((2, 12, 12), int)
+    mask[:, 1:5, 1:5] = 1
+    mask[:, 8:11, 8:11] = 1
+    mask[0, 5] = 3  # below the first of them, in one slice of two
+    mask[1, 11, 11] = 3  # by the corner of the other
+    assert sorted(areas_in(mask, [1])) == [9, 9, 16, 16]
+    assert sorted(areas_in(mask, [1], ignore=3)) == [9, 16]
+    mask[:, ::2] = 3
+    assert areas_in(mask, [1], ignore=3).size == 0
 
 
 def test_of_many_slices_some_are_looked_at():

@@ -1,7 +1,9 @@
 """Our predictor against nnU-Net's own on the same model: the same masks, files and sums."""
 
+import copy
 import json
 import os
+import pickle
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -309,6 +311,8 @@ def test_arrays_give_what_files_give_from_several_threads(model, images, stocks)
         assert (labels == read(stocks, name)).all()
         assert probabilities.shape == (3, *SIZES[name])
         assert (predictor.predict(pixels[name]) == labels).all()
+    for again in (copy.deepcopy(predictor), pickle.loads(pickle.dumps(predictor))):
+        assert (again.predict(pixels["small"]) == found["small"][0]).all()
 
 
 def test_a_volume_is_its_slices(model):
@@ -493,6 +497,12 @@ def test_folders_beside_the_folds_are_none(tmp_path):
     with pytest.raises(UserError, match=r"of fold 0_1; there are: 0, 10, 2, all$"):
         folds_of(tmp_path, ["0_1"], "a.pth")
     assert folds_of(tmp_path, ["2", 0, "2", "0"], "a.pth") == ["2", "0"]  # none counts twice
+    for two in (np.array([0, 2]), torch.tensor([0, 2]), (fold for fold in (0, 2)), {0, 2}):
+        assert folds_of(tmp_path, two, "a.pth") == [0, 2]
+    for one in (np.array(2), np.int64(2), torch.tensor(2)):
+        assert folds_of(tmp_path, one, "a.pth") == [2]
+    with pytest.raises(UserError, match=r"folds 0\.0: their numbers, or 'all', are expected"):
+        folds_of(tmp_path, 0.0, "a.pth")
 
 
 def test_folds_on_a_part_of_anothers_cases_are_not_averaged_unasked(model, tmp_path):

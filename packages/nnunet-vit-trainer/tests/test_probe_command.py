@@ -98,6 +98,26 @@ def test_where_nothing_can_be_tried_the_reasons_are_told(home, weights, capsys):
     assert [file.name for file in (home / "out").iterdir()] == ["probe.json"]
 
 
+def test_an_earlier_table_stays_where_nothing_can_be_tried(home, weights, capsys):
+    call(probe, 900, "--backbones", options(weights)[0], "--taps", "last", "-o", "out")
+    before = {file: file.read_bytes() for file in (home / "out").iterdir()}
+    with pytest.raises(SystemExit):
+        call(probe, 900, "--backbones", weights / "resnet.pth", "-o", "out")
+    assert {file: file.read_bytes() for file in (home / "out").iterdir()} == before
+    assert "nothing is written: out/probe.json of an earlier probe stays" in capsys.readouterr().out
+
+
+def test_a_named_backbone_without_its_weights_is_tried_with_random_ones(home, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    call(probe, 900, "--backbones", "test_vit", "no_vit", "--random", "--taps", "last")
+    rows = json.loads((home / f"probe_{DATASET}" / "probe.json").read_text())["rows"]
+    assert (rows[0]["name"], rows[0]["failed"]) == ("test_vit, random", "")
+    failed = {of["name"]: of["failed"] for of in rows[1:]}
+    assert failed.keys() == {"test_vit", "no_vit"}
+    assert failed["test_vit"].endswith("(here: test_vit=FILE)")
+    assert "=FILE" not in failed["no_vit"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

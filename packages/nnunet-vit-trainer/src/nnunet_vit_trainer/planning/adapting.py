@@ -29,7 +29,7 @@ class Adapter:
         count: the bytes of a step, for a batch of tiles.
         memory: the device's, in bytes.
         source: where that is from.
-        unseen: classes in none of the masks that were looked at.
+        unseen: classes of which no mask that was looked at holds a whole object.
 
     Attributes:
         reasons: of the configuration that was made last.

@@ -23,8 +23,8 @@ WORTH = 1.1
 """A smaller factor is not worth the resampling."""
 
 Bound = Literal["width", "finest", "tile"]
-"""What keeps pixels from being finer: objects are wide enough, `FINEST`, or no tile would hold the
-image any more."""
+"""What keeps pixels from being finer: objects are wide enough, a whole patch more along the longer
+side would be beyond `FINEST`, or no tile would hold the image any more."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,18 @@ def _side(given: Given) -> tuple[int, Bound]:
     longest = max(given.image)
     patch = given.patch[list(given.image).index(longest)]
     wanted = wanted_factor(given)
-    most = min(math.ceil(wanted * longest / patch), int(FINEST * longest / patch))
+    enough, finest = math.ceil(wanted * longest / patch), int(FINEST * longest / patch)
     if wanted < WORTH:
         return 0, "width"
-    for patches in range(most, 0, -1):
+    bound: Bound = "width" if wanted < FINEST and enough <= finest else "finest"
+    for patches in range(min(enough, finest), 0, -1):
         factor = patches * patch / longest
-        if factor >= WORTH and _held_by_a_tile(resampled(given.image, factor), given):
-            unhindered: Bound = "width" if wanted < FINEST else "finest"
-            return patches * patch, unhindered if patches == most else "tile"
-    return 0, "tile"
+        if factor < WORTH:
+            break
+        if _held_by_a_tile(resampled(given.image, factor), given):
+            return patches * patch, bound
+        bound = "tile"
+    return 0, bound
 
 
 def _held_by_a_tile(image: Sequence[float], given: Given) -> bool:

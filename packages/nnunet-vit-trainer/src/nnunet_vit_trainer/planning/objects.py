@@ -28,18 +28,24 @@ def classes_of(labels: Mapping[str, Any]) -> dict[str, list[int]]:
     }
 
 
-def areas_in(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
+def areas_in(mask: np.ndarray, values: Sequence[int], ignore: int | None = None) -> np.ndarray:
     """Return the areas in pixels of a class's objects: what hangs together in a slice.
 
     Args:
         mask: (slices, H, W); of many slices with the class, 16 are looked at.
         values: of the class.
+        ignore: value of what is not annotated. An object beside it may be larger than what is seen
+            of it, and is left out.
     """
     of_class = np.isin(mask, values)
     filled = np.flatnonzero(of_class.any(axis=(1, 2)))
     picked = np.linspace(0, len(filled) - 1, min(len(filled), _SLICES)).astype(int)
-    objects, _ = ndimage.label(of_class[filled[picked]], _IN_SLICE)
-    return np.bincount(objects.ravel())[1:]
+    objects, number = ndimage.label(of_class[filled[picked]], _IN_SLICE)
+    areas = np.bincount(objects.ravel(), minlength=number + 1)
+    if ignore is not None:
+        beside = ndimage.binary_dilation(mask[filled[picked]] == ignore, _IN_SLICE)
+        areas[objects[beside]] = 0
+    return areas[1:][areas[1:] > 0]
 
 
 def typical_width(areas: Iterable[float]) -> float | None:

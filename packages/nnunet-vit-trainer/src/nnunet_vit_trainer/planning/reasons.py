@@ -50,18 +50,18 @@ def reasons_of_choice(
 
 
 def reasons_of_unseen(classes: Sequence[str]) -> Reasons:
-    """Say which classes had no say, since no mask that was looked at holds them.
+    """Say which classes had no say, since no mask that was looked at holds one of their objects.
 
     Args:
         classes: their names.
     """
-    said = f"{shorten(', '.join(classes), 200)}: in none of the masks that were looked at"
+    said = f"{shorten(', '.join(classes), 200)}: no whole object in the masks that were looked at"
     return [("unseen", said)] if classes else []
 
 
 def _objects(given: Given, widths: Mapping[str, float]) -> str:
     if not widths:
-        return "none in the masks that were looked at"
+        return "no whole one in the masks that were looked at"
     name, width = min(widths.items(), key=lambda item: item[1])
     patch = max(given.patch)
     smallest = "" if len(widths) == 1 else f", smallest of {len(widths)} classes"
@@ -81,7 +81,7 @@ def _bound(given: Given, choice: Choice) -> str:
     if choice.bound == "tile":
         return f"finer fits {'no tile' if given.tile is None else 'not train.patch_size'}"
     if choice.bound == "finest":
-        return f"{FINEST:g} times is the most"
+        return f"a patch more is over {FINEST:g} times"
     return f"{WIDE} are enough" if given.width else "there are no objects to widen"
 
 

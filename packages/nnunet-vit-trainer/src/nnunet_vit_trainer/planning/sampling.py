@@ -45,6 +45,6 @@ def typical_widths(
         slices = mask[0].transpose(axes)
         picked = np.linspace(0, len(slices) - 1, min(len(slices), _SLICES)).astype(int)
         for of, values in classes.items():
-            found[of] += (areas_in(slices[picked], values) * scale).tolist()
+            found[of] += (areas_in(slices[picked], values, labels.get("ignore")) * scale).tolist()
     widths = {name: typical_width(areas) for name, areas in found.items()}
     return {name: width for name, width in widths.items() if width is not None}

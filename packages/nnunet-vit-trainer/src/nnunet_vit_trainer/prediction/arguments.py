@@ -1,26 +1,25 @@
 """What a predictor is given from Python: checked before any work, each mistake one line."""
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
 from vit_backbone import UserError, quoted, reason_of
-from vit_backbone.errors import check_count
+from vit_backbone.errors import check_count, is_number
 
 _NUMBERS = "buif"
 """numpy's kinds of numbers that an image may hold: truth values, whole numbers, floats."""
 
 
-def check_options(step: object, batch_size: object) -> None:
+def check_options(step: Any, batch_size: object) -> None:
     """Refuse options that cannot be meant; see `Predictor`.
 
     Raises:
         UserError: naming the first.
     """
-    if not isinstance(step, Real) or not 0 < float(step) <= 1:
+    if not is_number(step) or not 0 < float(step) <= 1:
         raise UserError(f"step size {quoted(step)}: above 0 and at most 1 is expected")
     if batch_size is not None:
         check_count("batch size", batch_size)

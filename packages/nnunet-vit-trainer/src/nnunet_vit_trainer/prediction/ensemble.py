@@ -19,7 +19,7 @@ from torch import nn
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, unwrap
 from nnunet_vit_trainer.checkpoints.model_folder import FOLD_NAME
 from nnunet_vit_trainer.results.folds import refuse_alike
-from vit_backbone import UserError, pack_linears, reason_of
+from vit_backbone import UserError, pack_linears, quoted, reason_of
 from vit_backbone.segmentation.model import ViTSegmentationModel
 from vit_backbone.vits.unfilled import weights_follow
 
@@ -148,14 +148,23 @@ def folds_of(
         if re.fullmatch(FOLD_NAME, fold.name) and (fold / checkpoint).is_file()
     )
     there = ", ".join(found) or "none"
-    if isinstance(asked, int | Integral | str):
-        asked = [str(asked)]
-    if asked is None:
-        asked = [fold for fold in found if fold != "all"] or found
-    missing = [str(fold) for fold in asked if str(fold) not in found]
-    if missing or not asked:
+    without_all = [fold for fold in found if fold != "all"]
+    wanted = (without_all or found) if asked is None else _listed(asked)
+    missing = [str(fold) for fold in wanted if str(fold) not in found]
+    if missing or not wanted:
         raise UserError(
             f"{folder} has no {checkpoint} of fold {', '.join(missing) or 'any'}; "
             f"there are: {there}"
         )
-    return list({str(fold): fold for fold in asked}.values())  # none counts twice
+    return list({str(fold): fold for fold in wanted}.values())  # none counts twice
+
+
+def _listed(folds: Any) -> list[int | str]:
+    """List folds that somebody named: one, or several, as arrays and tensors too."""
+    folds = folds.tolist() if hasattr(folds, "tolist") else folds
+    if isinstance(folds, int | Integral | str):
+        return [folds]
+    try:
+        return list(folds)
+    except TypeError:
+        raise UserError(f"folds {quoted(folds)}: their numbers, or 'all', are expected") from None

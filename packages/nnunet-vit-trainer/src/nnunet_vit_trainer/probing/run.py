@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from nnunet_vit_trainer.launch.backbones import find_backbone
 from nnunet_vit_trainer.launch.checks import check_device
 from nnunet_vit_trainer.pictures.features import FeatureRow, Features, draw_features
 from nnunet_vit_trainer.pictures.tones import are_colours, to_rgb
-from vit_backbone import UserError, reason_of, shorten
+from vit_backbone import UserError, WeightsError, reason_of, shorten
 from vit_backbone.weights.once import reading_once
 
 from .candidates import Candidate
@@ -116,17 +117,23 @@ def probe(
 def write(probed: Probed, folder: Path) -> list[Path]:
     """Write the table, and of the best rows a picture and a config; return the files.
 
+    Where nothing could be tried, an earlier table and what belongs to it stay as they are.
+
     Args:
-        probed: see `probe`; a note is added where a config was there.
+        probed: see `probe`; a note is added where a config was there, or nothing is written.
         folder: to write into; it is made where it is not there.
 
     Raises:
         UserError: what the disk says.
     """
     files = []
+    scored = any(row.scores for row in probed.rows)
+    if not scored and os.path.lexists(folder / TABLE):
+        probed.notes.append(f"nothing is written: {folder / TABLE} of an earlier probe stays")
+        return []
     try:
         folder.mkdir(exist_ok=True)
-        if any(row.scores for row in probed.rows):
+        if scored:
             best = probed.rows[0]
             data = probed.data
             of = (data.dataset, data.configuration, data.plans_name)
@@ -169,7 +176,12 @@ def _found(
             model = candidate.model()
             backbone, weights = find_backbone(model, None)
         except UserError as error:
-            rows.append(Row(candidate.name, None, "", "", {}, failed=reason_of(error, 400)))
+            failed = reason_of(error, 400)
+            if candidate.backbone and isinstance(error, WeightsError):
+                failed += f" (here: {candidate.name}=FILE)" if candidate.file is None else ""
+                if with_random:  # the weights are missing, and the ViT is known
+                    waiting.append(candidate.without_weights(candidate.model()))
+            rows.append(Row(candidate.name, None, "", "", {}, failed=failed))
             continue
         key = (backbone["name"], weights["sha256"] if weights else None)
         if key in seen:

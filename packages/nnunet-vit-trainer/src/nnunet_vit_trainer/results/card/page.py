@@ -30,7 +30,7 @@ def facts_of(card: ModelCard) -> list[tuple[str, str]]:
         ("input norm", backbone.input_norm or "not recorded"),
     ]
     if data is not None:
-        labels = (name for name in data.labels if name != "background")
+        labels = (name for name in data.labels if name not in ("background", "ignore"))
         sides = " x ".join(map(str, data.tile))
         facts += [
             ("data", f"{data.dataset}, {'?' if data.cases is None else data.cases} cases"),
