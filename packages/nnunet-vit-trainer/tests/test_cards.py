@@ -97,6 +97,14 @@ def test_a_card_has_the_dice_of_its_own_checkpoint_alone(folder, tmp_path):
         zipped = export_vit(copied, tmp_path / f"{has_dice}.zip", checkpoint_name=checkpoint)
         assert (card_of_zip(zipped).dice is not None) == has_dice
         assert ("0.650" in member(zipped, "README.md")) == has_dice
+        with zipfile.ZipFile(zipped) as archive:
+            files = archive.namelist()
+        assert any(file.endswith("summary.json") for file in files) == has_dice
+        installed, _ = import_vit(zipped, tmp_path / f"{has_dice}")
+        again, of_zip = card_of_folder(installed), card_of_zip(zipped)
+        assert (again.dice, again.predict) == (of_zip.dice, of_zip.predict)
+        assert "not trained to the end: fold 0" not in again.notes
+        assert (f"{best_file} alone: exported so" in "\n".join(again.notes)) == has_dice
 
 
 def test_without_a_finished_fold_there_is_nothing_to_predict_with(folder, tmp_path, capsys):

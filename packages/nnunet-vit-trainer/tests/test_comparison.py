@@ -102,6 +102,26 @@ def test_a_result_without_a_mapping_of_labels_is_left_out(results, tmp_path, mon
     assert any(f"{STOCK} is left out: dataset.json: labels" in note for note in notes_of(found))
 
 
+def test_a_result_of_another_name_is_told(tmp_path, monkeypatch):
+    for name in (STOCK, "nnUNetTrainer__my__plans__2d"):
+        write_fold(write_model(tmp_path, name), 0, of_cases(0.9, 0.9))
+    (tmp_path / DATASET / "masks").mkdir()
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    found = collect("900", tolerance=None)
+    assert [result.name for result in found.results] == [STOCK]
+    (note,) = (note for note in notes_of(found) if "left out" in note)
+    assert note.startswith("nnUNetTrainer__my__plans__2d is left out: its name is not <trainer>__")
+
+
+def test_an_unreadable_validation_is_no_missing_one(tmp_path, monkeypatch):
+    for name in (STOCK, BETTER):
+        write_fold(write_model(tmp_path, name), 0, of_cases(0.9, 0.9))
+    (tmp_path / DATASET / BETTER / "fold_0" / "validation" / "summary.json").write_text("{")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    with pytest.raises(UserError, match=r"summary\.json cannot be read as JSON"):
+        collect("900", against=BETTER, tolerance=None)
+
+
 def test_costs_are_told_for_ours_and_stock_and_are_not_invented(found):
     rows = table(found, "Costs").rows
     assert rows[1][1].endswith(" M")
@@ -117,7 +137,8 @@ def test_what_is_missing_or_left_out_is_told(found):
     assert "1: fold 0: no case has b" in notes
     assert "2: fold all is left out" in notes
     assert "2: missing: fold 2" in notes
-    assert "3: its network is not counted" in notes
+    assert "3: its network is not counted: trainer " in notes
+    assert "/site-packages/" not in notes
     assert "4: not read: fold 0: summary.json" in notes
     assert "2: fold 1 has other cases: not tested" in notes
     assert "nnUNetPlans__failed is left out" in notes
@@ -242,7 +263,7 @@ def test_the_command_writes_reports_over_old_ones(results, tmp_path, capsys):
     [
         (["900", "--against", "nothing"], "names no result"),
         (["900", "--against", "nnUNetPlans"], "names several results"),
-        (["900", "--against", "compared"], "none of its folds has a validation"),
+        (["900", "--against", "compared"], "nothing to compare with: "),
         (["901"], "dataset 901 is not in"),
         (["900", "--plot", "a.txt"], "ends in"),
         (["900", "--csv", "no/such/folder.csv"], "there is no folder"),

@@ -43,11 +43,15 @@ def plans(weights=None, patch_size=(32, 48), epochs=1000, **arguments):
     return {"configurations": {"2d": settings}, "vit": {"weights": weights, "train": train}}
 
 
+FEW_BLOCKS = {"freeze_backbone": True, "backbone_options": {"train_last_blocks": 2}}
+
+
 @pytest.mark.parametrize(
     ("given", "key", "fatal"),
     [
         ({"use_lora": True}, "model.checkpoint_path", True),
         ({"freeze_backbone": True}, "model.checkpoint_path", True),
+        (FEW_BLOCKS, "model.checkpoint_path", True),
         ({"patch_size": (40, 56)}, "train.patch_size", False),
         ({"epochs": 3}, "train.num_epochs", False),
     ],
@@ -56,6 +60,7 @@ def test_what_the_plans_give_away(given, key, fatal):
     (problem,) = foreseeable(plans(**given), (16, 16))
     assert (problem.key, problem.fatal) == (key, fatal)
     assert problem.line().startswith(f"{key}: ")
+    assert ("all but its last 2 blocks" in problem.line()) == (given == FEW_BLOCKS)
 
 
 @pytest.mark.parametrize(

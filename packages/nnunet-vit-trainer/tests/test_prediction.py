@@ -489,6 +489,13 @@ def test_a_model_is_loaded_where_nnunet_compiles(model, images, stocks, tmp_path
     assert not any("lora" in n for n, _ in Predictor(model).ensemble.networks[0].named_modules())
 
 
+def test_another_checkpoint_that_is_there_is_named(tmp_path):
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "fold_0" / "checkpoint_best.pth").touch()
+    with pytest.raises(UserError, match=r"there are: none \(checkpoint_best\.pth is there: -chk\)"):
+        folds_of(tmp_path, None, "checkpoint_final.pth")
+
+
 def test_folders_beside_the_folds_are_none(tmp_path):
     for name in ("fold_0", "fold_10", "fold_2", "fold_0_backup", "fold_0_1", "fold_all"):
         (tmp_path / name).mkdir()

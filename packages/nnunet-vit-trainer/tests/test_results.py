@@ -68,6 +68,9 @@ def test_the_dice_of_one_checkpoint_is_not_taken_for_anothers():
     final, best = "checkpoint_final.pth", "checkpoint_best.pth"
     of_best = json.dumps({"metric_per_case": [], "vit_checkpoint": best})
     assert read_dice('{"metric_per_case": []}', "s", final) == {}
+    cases = [{"reference_file": f"{n}.png", "metrics": {"1": {}} if n else {}} for n in range(2)]
+    with pytest.raises(UserError, match="s is damaged: its cases do not all have the same classes"):
+        read_dice(json.dumps({"metric_per_case": cases}), "s", final)
     assert read_dice(of_best, "s", best) == {}
     with pytest.raises(UserError, match=f"s is of '{best}', not of {final}"):
         read_dice(of_best, "s", final)

@@ -68,6 +68,7 @@ def test_a_second_data_set_of_the_number_is_told(tmp_path, monkeypatch, capsys):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
     folder.mkdir(parents=True)
+    (folder / "dataset.json").write_text("{}")
     (tmp_path / "raw" / DATASET).mkdir()
     call(import_, "some.zip")
     assert "same number" not in capsys.readouterr().out
@@ -75,6 +76,28 @@ def test_a_second_data_set_of_the_number_is_told(tmp_path, monkeypatch, capsys):
     (tmp_path / "preprocessed" / mine).mkdir()
     call(import_, "some.zip")
     assert f"There is '{mine}' of the same number" in capsys.readouterr().out
+
+
+def test_the_commands_for_what_was_installed_name_its_checkpoint_and_stack(
+    tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / DATASET / "T__P l__2d"
+    monkeypatch.setattr(
+        "nnunet_vit_trainer.sharing.install.import_vit", lambda *_, **__: (folder, [])
+    )
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    for fold in ("fold_1", "fold_0"):
+        (folder / fold).mkdir(parents=True)
+        (folder / fold / "checkpoint_best.pth").touch()
+    (folder / "dataset.json").write_text('{"neighbours": {"count": 1, "axis": 0}}')
+    call(import_, "some.zip")
+    stack, predict = capsys.readouterr().out.splitlines()[-2:]
+    assert stack == f"  nnUNetv2_neighbours_vit -i IMAGES -o STACKED -m '{folder}'"
+    of = f"-d {DATASET} -tr T -p 'P l' -c 2d -f 0 1"
+    assert predict == f"  nnUNetv2_predict {of} -i STACKED -o OUTPUT -chk checkpoint_best.pth"
+    (folder / "fold_0" / "checkpoint_final.pth").touch()
+    call(import_, "some.zip")
+    assert "-chk" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("lora", [{}, {"dora": True}, {"rslora": True}])

@@ -2,13 +2,13 @@
 """The command that installs what somebody exported."""
 
 import argparse
-import shlex
 from pathlib import Path
 
 from nnunet_vit_trainer.plans.datasets import environment, others_of_number
 from vit_backbone import quoted
 
 from .errors import one_line_errors
+from .next_steps import lines_to_predict
 from .parser import CommandParser
 
 
@@ -22,7 +22,7 @@ def import_() -> None:
     folder, left_out = import_vit(
         arguments.zip, results, arguments.checkpoint_path, head=arguments.head
     )
-    folds = " ".join(sorted(f.name.removeprefix("fold_") for f in folder.glob("fold_*")))
+    folds = sorted(fold.name.removeprefix("fold_") for fold in folder.glob("fold_*"))
     print(f"Installed: {folder}")
     if left_out:
         more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
@@ -32,14 +32,10 @@ def import_() -> None:
             f"There is {', '.join(map(quoted, others))} of the same number: nnU-Net refuses that "
             "alone now; give the data sets' names"
         )
-    # A stranger chose these names, and a user will paste them into a shell.
-    dataset, trainer, plans, configuration = map(
-        shlex.quote, (folder.parent.name, *folder.name.split("__"))
-    )
-    print(
-        f"Predict with stock nnU-Net:\n  nnUNetv2_predict -d {dataset} -tr {trainer} "
-        f"-p {plans} -c {configuration} -f {folds} -i IMAGES -o OUTPUT"
-    )
+    print("Predict with stock nnU-Net:")
+    # A stranger chose the names in them, and a user will paste them into a shell: they are quoted.
+    for line in lines_to_predict(folder, folder.parent.name, folds):
+        print(f"  {line}")
 
 
 def _import_parser() -> argparse.ArgumentParser:

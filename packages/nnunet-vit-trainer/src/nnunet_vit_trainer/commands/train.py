@@ -8,12 +8,11 @@ import signal
 import sys
 from pathlib import Path
 
-from nnunet_vit_trainer.plans.json_file import read_json
-from nnunet_vit_trainer.plans.neighbours import KEY
 from nnunet_vit_trainer.training.ending.stop import Stopped, signals_stop
 
 from .arguments import DEFAULT_DEVICE, add_what_to_train
 from .errors import one_line_errors
+from .next_steps import lines_to_predict
 from .parser import CommandParser
 
 
@@ -30,17 +29,11 @@ def train() -> None:
         raise
     if os.environ.get("RANK", "0") != "0":
         return  # the first of torchrun's processes says it
-    trainer, plans, configuration = folder.parent.name.split("__")
-    words = ["-d", arguments.dataset_name_or_id, "-tr", trainer, "-p", plans, "-c", configuration]
-    is_stacked = KEY in read_json(folder.parent / "dataset.json")
-    images = "STACKED" if is_stacked else "IMAGES"
-    words += ["-f", folder.name.removeprefix("fold_"), "-i", images, "-o", "OUTPUT"]
-    words += ["-device", arguments.device] if arguments.device != DEFAULT_DEVICE else []
+    device = ["-device", arguments.device] if arguments.device != DEFAULT_DEVICE else []
+    fold = folder.name.removeprefix("fold_")
     print(f"\nResults: {folder}\nPredict with stock nnU-Net:")
-    if is_stacked:
-        stack = ["-i", "IMAGES", "-o", images, "-m", str(folder.parent)]
-        print(f"  nnUNetv2_neighbours_vit {shlex.join(stack)}")
-    print(f"  nnUNetv2_predict {shlex.join(words)}")
+    for line in lines_to_predict(folder.parent, arguments.dataset_name_or_id, [fold], *device):
+        print(f"  {line}")
 
 
 def _run(arguments: argparse.Namespace) -> Path:

@@ -58,6 +58,12 @@ def foreseeable(plans: dict[str, Any], patch: tuple[int, int]) -> list[Problem]:
 def _idle_backbone(arguments: dict[str, Any], weights: dict[str, Any] | None) -> Problem | None:
     if weights is not None or not (arguments["use_lora"] or arguments["freeze_backbone"]):
         return None
+    if blocks := arguments.get("backbone_options", {}).get("train_last_blocks"):
+        return Problem(
+            "model.checkpoint_path",
+            f"the backbone has random weights, and all but its last {blocks} blocks stay so; give "
+            "a weight file, or train all of it (model.tune: full)",
+        )
     how = "under LoRA" if arguments["use_lora"] else "frozen"
     return Problem(
         "model.checkpoint_path",

@@ -152,9 +152,11 @@ def folds_of(
     wanted = (without_all or found) if asked is None else _listed(asked)
     missing = [str(fold) for fold in wanted if str(fold) not in found]
     if missing or not wanted:
+        others = {file.name for file in folder.glob("fold_*/checkpoint_*.pth")} - {checkpoint}
+        another = f" ({', '.join(sorted(others))} is there: -chk)" if others and not found else ""
         raise UserError(
             f"{folder} has no {checkpoint} of fold {', '.join(missing) or 'any'}; "
-            f"there are: {there}"
+            f"there are: {there}{another}"
         )
     return list({str(fold): fold for fold in wanted}.values())  # none counts twice
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_vit_trainer.checkpoints.model_folder import network_of
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, reason_of, shorten
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,13 @@ def _stock_network(
     trainer: str, manager: Any, settings: Any, dataset: dict[str, Any], channels: int
 ) -> nn.Module:
     """Build as nnU-Net's predictor does: by the trainer, in the old form of the call or the new."""
-    with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells where it looks
-        build = recursive_find_trainer_class_by_name(trainer).build_network_architecture
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells where it looks
+            build = recursive_find_trainer_class_by_name(trainer).build_network_architecture
+    except RuntimeError as error:  # its text has paths of this machine
+        raise UserError(
+            f"its network is not counted: trainer {shorten(trainer, 60)} is not installed here"
+        ) from error
     old = (
         settings.network_arch_class_name,
         settings.network_arch_init_kwargs,

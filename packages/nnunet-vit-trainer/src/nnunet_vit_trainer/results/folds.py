@@ -136,6 +136,9 @@ def read_summary(text: str | bytes, source: str) -> tuple[Dice, str]:
         raise UserError(
             f"{source} is no summary of a validation by nnU-Net: {place}: {problem['msg']}"
         ) from error
+    classes = {frozenset(case.metrics) for case in summary.metric_per_case}
+    if len(classes) > 1:
+        raise UserError(f"{source} is damaged: its cases do not all have the same classes")
     dice = {
         PureWindowsPath(case.reference_file).name: {
             key: _number(metrics.get("Dice")) for key, metrics in case.metrics.items()

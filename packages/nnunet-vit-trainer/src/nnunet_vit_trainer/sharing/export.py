@@ -10,11 +10,17 @@ import torch
 
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, frozen_names
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import named_folder, network_of, read_model
+from nnunet_vit_trainer.checkpoints.model_folder import (
+    CHECKPOINT_KEY,
+    FINAL,
+    named_folder,
+    network_of,
+    read_model,
+)
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.plans.json_file import read_json
-from nnunet_vit_trainer.results.folds import refuse_alike
+from nnunet_vit_trainer.results.folds import SUMMARY, refuse_alike
 from vit_backbone import UserError, quoted
 
 from .archive import is_plain_name
@@ -25,7 +31,7 @@ Form = Literal["whole", "merged", "adapter"]
 # What nnU-Net's own export takes beside plans and checkpoints. Not debug.json: it is full of
 # the exporter's paths, and nothing reads it.
 _OF_MODEL = ("dataset_fingerprint.json",)
-_OF_FOLD = ("progress.png", "validation/summary.json")
+_OF_FOLD = ("progress.png", SUMMARY)
 _OF_CROSS_VALIDATION = ("summary.json", "postprocessing.json", "postprocessing.pkl")
 # What prediction reads, and -pretrained_weights.
 _FOR_PREDICTION = (
@@ -96,7 +102,7 @@ def export_vit(
             member = zipfile.ZipInfo(f"{model}/{fold.name}/{checkpoint_name}")
             with archive.open(member, "w", force_zip64=True) as stream:
                 torch.save(content, stream)
-        _add_other_files(archive, folder, fold_folders, model)
+        _add_other_files(archive, folder, fold_folders, model, checkpoint_name)
         for file, tree in (("plans.json", shared), ("dataset.json", shared_dataset)):
             archive.writestr(f"{model}/{file}", json.dumps(tree, indent=4))
         card = card_files(
@@ -164,9 +170,9 @@ def _shared_checkpoint(
 
 
 def _add_other_files(
-    archive: zipfile.ZipFile, folder: Path, fold_folders: list[Path], model: str
+    archive: zipfile.ZipFile, folder: Path, fold_folders: list[Path], model: str, checkpoint: str
 ) -> None:
-    """Add what there is of the files that nothing depends on."""
+    """Add what there is of the files that nothing depends on, and no other checkpoint's scores."""
     folds = "_".join(fold.name.removeprefix("fold_") for fold in fold_folders)
     names = [
         *_OF_MODEL,
@@ -176,7 +182,10 @@ def _add_other_files(
     for name in names:
         file = folder / name
         if file.suffix == ".json" and file.is_file():
-            tree = without_paths(_without_folders(read_json(file)))
+            tree = read_json(file)
+            if name.endswith(SUMMARY) and tree.get(CHECKPOINT_KEY, FINAL) != checkpoint:
+                continue
+            tree = without_paths(_without_folders(tree))
             archive.writestr(f"{model}/{name}", json.dumps(tree, indent=4))
         elif file.is_file():
             archive.write(file, f"{model}/{name}")

@@ -22,10 +22,13 @@ def card_of_folder(folder: Path) -> ModelCard:
     folder = named_folder(folder)
     plans, dataset = read_model(folder)
     folds = folds_in(folder)
-    found, notes = read_validations(folds)
-    finished = [fold.name for fold in folds if fold.is_finished]
+    checkpoint = checkpoint_of(folds)
+    found, notes = read_validations(folds, checkpoint)
+    finished = [fold.name for fold in folds if (fold.folder / checkpoint).is_file()]
     unfinished = [fold.name for fold in folds if not fold.is_finished]
-    if unfinished:
+    if checkpoint != FINAL:
+        notes.append(f"{checkpoint} alone: exported so, or the training is not at its end")
+    elif unfinished:
         notes.append(f"not trained to the end: fold {', '.join(unfinished)}")
     return card_of(
         plans,
@@ -36,8 +39,20 @@ def card_of_folder(folder: Path) -> ModelCard:
         name=folder.name,
         kind="results",
         source=str(folder),
+        checkpoint=checkpoint,
         notes=notes,
     )
+
+
+def checkpoint_of(folds: list[Fold]) -> str:
+    """Return the checkpoint that a prediction takes: the final one, or the only one of all folds.
+
+    Args:
+        folds: of one model.
+    """
+    names = [{file.name for file in fold.folder.glob("checkpoint_*.pth")} for fold in folds]
+    there = set().union(*names)
+    return there.pop() if len(there) == 1 and all(names) else FINAL
 
 
 def read_validations(

@@ -108,7 +108,8 @@ def find_result(results: Sequence[Result], asked: str) -> Result:
         what = "names several results" if found else "names no result"
         raise UserError(f"--against {asked!r} {what}: {names}")
     if not found[0].dice:
-        raise UserError(f"--against {found[0].name}: none of its folds has a validation")
+        why = "; ".join(found[0].notes) or "none of its folds has a validation"
+        raise UserError(f"--against {found[0].name}: nothing to compare with: {why}")
     return found[0]
 
 

@@ -107,9 +107,14 @@ def read_results(
     Raises:
         UserError: there is none.
     """
-    folders = [f for f in dataset_folder.iterdir() if f.is_dir() and _NAME.fullmatch(f.name)]
+    folders = [f for f in dataset_folder.iterdir() if f.is_dir()]
     results, unread = [], []
     for folder in sorted(folders):
+        if not _NAME.fullmatch(folder.name):
+            if (folder / "plans.json").is_file():
+                form = "<trainer>__<plans>__<configuration>"
+                unread.append(f"{shorten(folder.name)} is left out: its name is not {form}")
+            continue
         try:
             results.append(_read(folder, wanted, leave_out))
         except (OSError, UserError) as error:
