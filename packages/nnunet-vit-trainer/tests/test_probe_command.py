@@ -98,6 +98,15 @@ def test_where_nothing_can_be_tried_the_reasons_are_told(home, weights, capsys):
     assert [file.name for file in (home / "out").iterdir()] == ["probe.json"]
 
 
+def test_a_picture_that_no_probe_drew_is_not_replaced(home, weights, capsys):
+    (home / "features.png").write_text("mine")
+    with pytest.raises(SystemExit) as stopped:
+        call(probe, 900, "--backbones", options(weights)[0], "-o", ".")
+    assert stopped.value.code == 2
+    assert "-o . holds a features.png of no probe; give another" in capsys.readouterr().err
+    assert (home / "features.png").read_text() == "mine"
+
+
 def test_an_earlier_table_stays_where_nothing_can_be_tried(home, weights, capsys):
     call(probe, 900, "--backbones", options(weights)[0], "--taps", "last", "-o", "out")
     before = {file: file.read_bytes() for file in (home / "out").iterdir()}

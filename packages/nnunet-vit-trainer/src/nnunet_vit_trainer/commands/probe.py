@@ -41,10 +41,12 @@ def probe() -> None:
     from rich.console import Console
 
     from nnunet_vit_trainer.probing.candidates import candidates_of
+    from nnunet_vit_trainer.probing.run import PICTURE, TABLE, write
     from nnunet_vit_trainer.probing.run import probe as run_probe
-    from nnunet_vit_trainer.probing.run import write
     from nnunet_vit_trainer.probing.trials import Choices
 
+    if os.path.lexists(folder / PICTURE) and not os.path.lexists(folder / TABLE):
+        raise UserError(f"-o {folder} holds a {PICTURE} of no probe; give another folder")
     norms = list(dict.fromkeys(arguments.input_norm))
     choices = Choices(arguments.taps, sizes, norms, arguments.device, arguments.seed)
     candidates = candidates_of(arguments.backbones)
