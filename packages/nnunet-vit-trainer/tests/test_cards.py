@@ -107,6 +107,23 @@ def test_a_card_has_the_dice_of_its_own_checkpoint_alone(folder, tmp_path):
         assert (f"{best_file} alone: exported so" in "\n".join(again.notes)) == has_dice
 
 
+def test_folds_that_validated_anothers_cases_are_no_part_of_its_dice_and_commands(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / NAME)
+    for number, dice in (("1", 0.5), ("3", 0.1), ("10", 0.2), ("all", 0.9)):
+        cases = ("case_3", "case_4") if number == "1" else ("case_1", "case_2")
+        shutil.rmtree(copied / f"fold_{number}", ignore_errors=True)
+        fold = write_fold(copied, number, {case: [dice, dice] for case in cases})
+        shutil.copy(copied / "fold_0" / "checkpoint_final.pth", fold)
+    zipped = export_vit(copied, tmp_path / "model.zip", folds=["0", "1", "3", "10"])
+    for card in (card_of_folder(copied), card_of_zip(zipped)):
+        assert (card.dice.folds, card.dice.cases) == (["0", "1"], 4)
+        assert card.dice.mean.mean == pytest.approx((0.65 + 0.5) / 2)
+        assert all(" -f 0 1 -i " in command for command in card.predict)
+        assert any(
+            note.startswith("fold 3, 10: validated the cases of fold 0,") for note in card.notes
+        )
+
+
 def test_without_a_finished_fold_there_is_nothing_to_predict_with(folder, tmp_path, capsys):
     for name in ("plans.json", "dataset.json"):
         (tmp_path / NAME / "fold_1").mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.doctor import data as looks
 from nnunet_vit_trainer.doctor import examine, print_page
-from nnunet_vit_trainer.doctor.costs import long_run
+from nnunet_vit_trainer.doctor.costs import long_run, say_who_loads
 from nnunet_vit_trainer.doctor.data import look_at_validations
 from nnunet_vit_trainer.doctor.examine import Examination
 from nnunet_vit_trainer.doctor.measure import seconds_of
@@ -306,3 +306,11 @@ def test_a_users_mistake_ends_with_exit_code_2(results, tmp_path, monkeypatch, c
         doctor()
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [(0, "before each step: no worker"), (1, "by one worker"), (3, "shared by 3 workers")],
+)
+def test_it_is_said_who_loads(workers, said):
+    assert said in say_who_loads(workers)

@@ -88,7 +88,10 @@ def test_what_to_do_about_a_broken_checkpoint_is_told_whatever_the_reason(tmp_pa
     ("configuration", "said"),
     [
         ("3d_fullres", "is not 2D"),
-        ("2d_gone", "no preprocessed cases in .*gone; run nnUNetv2_preprocess"),
+        (
+            "2d_gone",
+            r"no preprocessed cases in .*gone; run nnUNetv2_preprocess -d \d{3} -c 2d_gone",
+        ),
         ("2d_empty", "no preprocessed cases in .*empty"),
         ("2d_halved", "no preprocessed cases in .*halved"),
         ("loop", "inherit in a circle: loop from pool from loop"),

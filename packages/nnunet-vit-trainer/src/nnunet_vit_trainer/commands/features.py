@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 def features() -> None:
     """``nnUNetv2_features_vit``: patch features as colours, plain and as trained."""
     arguments = _parser().parse_args()
-    from nnunet_vit_trainer.checkpoints.files import written_whole
-    from nnunet_vit_trainer.launch.checks import check_device
-    from nnunet_vit_trainer.pictures.features import FeatureRow, draw_features, patch_features
-
-    check_device(arguments.device, 1)
     if not arguments.o.parent.is_dir() or arguments.o.is_dir():
         raise UserError(f"-o {arguments.o}: a file in a folder that is there is expected")
     if arguments.o.suffix.lower() != ".png":
@@ -32,6 +27,11 @@ def features() -> None:
         raise UserError(f"-o {arguments.o} would replace an image; use another name")
     if arguments.config and (arguments.f or arguments.chk):
         raise UserError("-f and -chk choose a checkpoint of --results; --config has none")
+    from nnunet_vit_trainer.checkpoints.files import written_whole
+    from nnunet_vit_trainer.launch.checks import check_device
+    from nnunet_vit_trainer.pictures.features import FeatureRow, draw_features, patch_features
+
+    check_device(arguments.device, 1)
     by = _by_results if arguments.results else _by_config
     inputs, views, said = by(arguments)
     for view in views:

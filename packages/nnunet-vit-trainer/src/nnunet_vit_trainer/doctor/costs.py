@@ -69,11 +69,22 @@ def _tell(
         (
             "one step",
             f"{seconds.step:.3g} s on {tiles} tiles; loading them takes {loading:.2g} s, "
-            f"shared by {max(workers, 1)} workers (nnUNet_n_proc_DA)",
+            f"{say_who_loads(workers)} (nnUNet_n_proc_DA)",
         ),
         ("whole run", _say_whole_run(train, hours)),
     ]
     found.problems += long_run(train, hours)
+
+
+def say_who_loads(workers: int) -> str:
+    """Say who loads the data for a step, as a part of a sentence.
+
+    Args:
+        workers: ``nnUNet_n_proc_DA``; with 0 the training loads them itself.
+    """
+    if workers == 0:
+        return "before each step: no worker does it meanwhile"
+    return "by one worker" if workers == 1 else f"shared by {workers} workers"
 
 
 def _tile(trainer: Any, batch: dict[str, Any], found: Examination) -> str:

@@ -141,7 +141,7 @@ def read_plans(dataset_folder: Path, identifier: str, configuration: str) -> dic
     if not has_cases(data):
         raise UserError(
             f"there are no preprocessed cases in {data}; run nnUNetv2_preprocess "
-            f"-d ID -c {configuration} -plans_name {identifier}"
+            f"-d {dataset_folder.name[7:10]} -c {configuration} -plans_name {identifier}"
         )
     _refuse_other_files(data)
     return plans

@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -63,11 +63,23 @@ def order_of(fold: str) -> tuple[bool, int]:
     return fold == ALL, int(fold) if fold != ALL else 0
 
 
+def repeats_in(found: Mapping[str, Dice]) -> dict[str, str]:
+    """Name the folds that validated the cases of an earlier fold, each with that earlier one.
+
+    Such are the parts of a fold that ``nnUNetv2_compare_vit --curve_splits`` makes.
+
+    Args:
+        found: by the validation of each fold, in the order of the folds.
+    """
+    first: dict[frozenset[str], str] = {}
+    earlier = {name: first.setdefault(frozenset(of), name) for name, of in found.items() if of}
+    return {name: other for name, other in earlier.items() if name != other}
+
+
 def refuse_alike(model: Path, names: Sequence[int | str]) -> None:
     """Refuse folds of which two validated the same cases: they are no members of one ensemble.
 
-    Such are the parts of a fold that ``nnUNetv2_compare_vit --curve_splits`` makes. A fold that was
-    not validated, or not readably, passes.
+    A fold that was not validated, or not readably, passes; see `repeats_in`.
 
     Args:
         model: ``<trainer>__<plans>__<configuration>``.
@@ -76,18 +88,18 @@ def refuse_alike(model: Path, names: Sequence[int | str]) -> None:
     Raises:
         UserError: there are such folds.
     """
-    alike: dict[frozenset[str], list[str]] = {}
+    found: dict[str, Dice] = {}
     for name in names:
         file = model / f"fold_{name}" / SUMMARY
         with contextlib.suppress(OSError, UserError):
-            cases = frozenset(read_summary(file.read_bytes(), str(file))[0])
-            alike.setdefault(cases, []).append(str(name))
-    for cases, folds in alike.items():
-        if cases and len(folds) > 1:
-            raise UserError(
-                f"folds {', '.join(folds)} of {model} validated the same cases, as those do that "
-                "train on a part of a fold's cases: they are no ensemble; say with -f which are one"
-            )
+            found[str(name)] = read_summary(file.read_bytes(), str(file))[0]
+    repeats = repeats_in(found)
+    for first in repeats.values():
+        alike = [first, *(name for name, earlier in repeats.items() if earlier == first)]
+        raise UserError(
+            f"folds {', '.join(alike)} of {model} validated the same cases, as those do that "
+            "train on a part of a fold's cases: they are no ensemble; say with -f which are one"
+        )
 
 
 class _Case(BaseModel):

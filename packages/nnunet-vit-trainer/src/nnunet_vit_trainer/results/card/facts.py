@@ -43,7 +43,8 @@ def card_of(
         dataset: the content of ``dataset.json``.
         folds: that are there.
         finished: those of them that a prediction finds.
-        found: by the validation of each fold that has one.
+        found: by the validation of each fold that has one, in the order of the folds; one that
+            validated an earlier one's cases is noted, and left out of Dice and commands.
         name: of the model's folder, ``<trainer>__<plans>__<configuration>``.
         kind: where it lies.
         source: that, for messages.
@@ -72,6 +73,13 @@ def card_of(
         notes.append(_UNKNOWN_LICENCE)
     if of_folds.ALL in found:
         notes.append("fold all is validated on cases that it trained on: its Dice is left out")
+    repeats = of_folds.repeats_in({f: of for f, of in found.items() if f != of_folds.ALL})
+    if repeats:
+        earlier = ", ".join(dict.fromkeys(repeats.values()))
+        notes.append(
+            f"fold {', '.join(repeats)}: validated the cases of fold {earlier}, as the parts of a "
+            "learning curve do: left out of Dice and commands"
+        )
     card = schema.ModelCard(
         kind=kind,
         name=name,
@@ -83,13 +91,14 @@ def card_of(
         weights=weights,
         head=schema.Head(name=arguments.head, options=_options(ours)),
         data=_data(plans["dataset_name"], ours, settings, images),
-        dice=_dice(found, dataset),
+        dice=_dice({f: of for f, of in found.items() if f not in repeats}, dataset),
         recipe=ours.train,
         versions=ours.versions,
         papers=papers_of(release, arguments.head, _options(ours), backbone.lora),
         notes=notes,
     )
-    card.predict = _commands(card, plans["dataset_name"], finished, checkpoint)
+    members = [fold for fold in finished if fold not in repeats]
+    card.predict = _commands(card, plans["dataset_name"], members, checkpoint)
     if card.predict and KEY in dataset:
         stack = "nnUNetv2_neighbours_vit -i IMAGES -o STACKED -m MODEL_FOLDER"
         card.predict = [stack, *(c.replace("-i IMAGES", "-i STACKED") for c in card.predict)]
