@@ -43,6 +43,7 @@ docs/sharing.md) # RESULTS is a model with LoRA, of two folds, which the tutoria
   cp -r "$FIRST_RUN"/nnunet/results/Dataset042_Vessels others_results
   ln -s others_results/*_my__2d RESULTS
   cp -r RESULTS/fold_0 RESULTS/fold_1
+  rm -r RESULTS/fold_1/validation # of the same cases; an export takes no such folds
   ;;
 docs/serving.md) ;; # goes on where sharing ended
 *)
