@@ -73,11 +73,13 @@ def test_create_backbone_says_what_it_built():
         ({"model_name": "vit_huge_of_mine"}, "neither a family nor a timm model"),
         ({"model_name": "resnet18"}, "is not a plain ViT"),
         ({"model_name": "test_vit", "in_chans": 0}, "at least 1 input channel"),
+        ({"model_name": "test_vit", "pretrained": "no"}, "pretrained 'no': True or False"),
+        ({"model_name": "test_vit", "pretrained": 0}, "pretrained 0: True or False"),
     ],
 )
 def test_impossible_backbones_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        create_backbone(**arguments, pretrained=False)
+        create_backbone(**{"pretrained": False} | arguments)
 
 
 @pytest.mark.parametrize("pretrained", [None, False])

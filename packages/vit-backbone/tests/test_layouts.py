@@ -125,11 +125,26 @@ def file_of(width, depth, patch, **others):
     return Checkpoint("unknown", tensors | others, 0, None)
 
 
+PLAIN = {"cls_token": torch.ones(1, 1, 768), "pos_embed": torch.ones(1, 197, 768)}
+DINOV3 = {"cls_token": torch.ones(1, 1, 768), "reg_token": torch.ones(1, 4, 768)}
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "said"),
     [
         (file_of(768, 12, 14), None),  # EVA's and CLIP's have patches of 14 px too
-        (file_of(768, 12, 16), "backbone 'vit_base_patch16_224'"),
+        (file_of(768, 12, 16, **PLAIN), "backbone 'vit_base_patch16_224'"),
+        (file_of(768, 12, 16, cls_token=PLAIN["cls_token"]), None),
+        (file_of(768, 12, 16, pos_embed=torch.ones(1, 196, 768)), None),
+        (file_of(768, 12, 16, **PLAIN, **{"norm_pre.weight": torch.ones(768)}), None),
+        (file_of(768, 12, 16, **PLAIN, **{"blocks.0.attn.norm.weight": torch.ones(768)}), None),
+        (file_of(768, 12, 16, **PLAIN, **{"blocks.0.gamma_1": torch.ones(768)}), None),
+        (file_of(768, 12, 16, **DINOV3), "backbone 'dinov3' with size 'base'"),
+        (file_of(768, 12, 16, reg_token=torch.ones(1, 1, 768)), None),
+        (
+            file_of(384, 12, 16, **DINOV3, **{"blocks.0.mlp.fc1_g.bias": torch.ones(1536)}),
+            "backbone 'dinov3' with size 'small_plus'",
+        ),
         (file_of(1536, 40, 16), None),
         (file_of(4096, 40, 16), None),
         (
@@ -146,6 +161,9 @@ def test_what_a_file_is_taken_for_is_a_backbone_that_there_is(checkpoint, said):
 def test_the_backbone_that_was_refused_is_not_advised():
     checkpoint = file_of(768, 12, 14, **{"blocks.0.ls1.gamma": torch.ones(768)})
     assert likeliest_backbone(checkpoint, "vit_base_patch14_dinov2") is None
+    assert (
+        likeliest_backbone(file_of(768, 12, 16, **DINOV3), "vit_base_patch16_dinov3_qkvb") is None
+    )
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What an adapter means: only it trains, and merging it changes nothing."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -90,6 +92,8 @@ def test_an_adapted_patch_embedding_trains_and_is_saved_with_the_adapters():
     trainable = {n for n, p in backbone.named_parameters() if p.requires_grad}
     assert {"patch_embed.proj.weight", "patch_embed.proj.bias"} < trainable
     assert set(adapter_state_dict(backbone)) == trainable
+    copied = copy.deepcopy(backbone).requires_grad_(False)  # as a moving average is
+    assert set(adapter_state_dict(copied)) == trainable
 
 
 @pytest.mark.parametrize("variant", [{"use_dora": True}, {"use_rslora": True}])

@@ -142,6 +142,8 @@ def test_the_file_decides_and_plans_say_so(tmp_path):
     old = create_backbone(name, pretrained=False, img_size=14 * NATIVE)[0].eval()
     old.load_state_dict(loaded.state_dict())
     assert type(old) is timm.models.VisionTransformer
+    as_timm = create_backbone("dinov2", "small", file, pos_embed_resampling="timm")[0].eval()
+    assert torch.equal(last_map(as_timm, image), last_map(old, image))
     assert not torch.allclose(last_map(old, image), last_map(loaded, image))
 
 

@@ -206,6 +206,14 @@ def test_a_bias_that_is_lost_is_not_taken_for_zero(lost, tiny, tmp_path):
         create_backbone("dinov2", "small", saved(state, tmp_path))
 
 
+def test_the_grid_behind_two_tokens_is_read_off_the_file(tmp_path):
+    distilled = create_backbone("deit_tiny_distilled_patch16_224", pretrained=False, img_size=96)[0]
+    file = saved(distilled.state_dict(), tmp_path)
+    loaded = create_backbone("deit_tiny_distilled_patch16_224", None, file)[0]
+    assert loaded.patch_embed.grid_size == (6, 6)
+    assert torch.equal(loaded.pos_embed, distilled.pos_embed)
+
+
 @pytest.mark.parametrize("beside", ["none", "decoder_embed.weight", "masked_embed"])
 @pytest.mark.parametrize("spelling", ["ls{}.gamma", "gamma_{}"])
 def test_layer_scale_is_read_off_any_file(spelling, beside, tensors, tmp_path):

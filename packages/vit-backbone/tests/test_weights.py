@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from vit_backbone import (
 )
 from vit_backbone.heads.linear_head import LinearHead
 from vit_backbone.weights.files import find_weights, sha256_of
+from vit_backbone.weights.reading import allowed_in_files
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +201,22 @@ def test_numpy_scalars_and_arguments_are_data(original, tensors, image, tmp_path
     assert_same_features(
         create_backbone("test_vit", None, tmp_path / "new.pth")[0].eval(), original, image
     )
+
+
+def test_threads_do_not_take_from_each_other_what_files_may_hold():
+    """torch's list of classes is the process's, and leaving its context empties it."""
+    entered = threading.Event()
+
+    def enter():
+        with allowed_in_files([argparse.Namespace]):
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    with allowed_in_files([argparse.Namespace]):
+        other.start()
+        assert not entered.wait(0.1)
+    other.join()
+    assert entered.is_set()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -139,3 +140,17 @@ def test_a_layer_that_was_replaced_is_called(name):
     head.set_submodule(name, Doubled(head.get_submodule(name)))
     torch.testing.assert_close(head(taps, taps[0]), plain_form(head, taps))
     assert not torch.allclose(head(taps, taps[0]), before)
+
+
+@pytest.mark.parametrize("name", ["neck.up4.3", "neck.up2", "projections.1", "fuse.0"])
+def test_a_layer_whose_weight_a_hook_makes_is_called(name):
+    torch.manual_seed(0)
+    head = SegFormerHead([8] * 4, 3, hidden_size=16, neck="pyramid").eval()
+    taps = [torch.randn(2, 8, 3, 5) for _ in range(4)]
+    layer = head.get_submodule(name)
+    prune.random_unstructured(layer, "weight", 0.5)
+    before = head(taps, taps[0])
+    layer.weight_orig.data.neg_()
+    after = head(taps, taps[0])
+    torch.testing.assert_close(after, plain_form(head, taps))
+    assert not torch.allclose(after, before)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.nn.utils import prune
 
 from vit_backbone.testing.tools import Doubled, wake
 from vit_heads_unetr import DeconvBlock, UNETRHead
@@ -102,3 +103,15 @@ def test_a_layer_that_was_replaced_is_called(layer):
     block[layer] = Doubled(block[layer])
     assert not block.folds
     torch.testing.assert_close(block(x), plain_form(block, x))
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_whose_weight_a_hook_makes_is_called(layer):
+    torch.manual_seed(0)
+    block, x = DeconvBlock(6, 6), torch.randn(1, 6, 3, 3)
+    prune.random_unstructured(block[layer], "weight", 0.5)
+    before = block(x)
+    block[layer].weight_orig.data.neg_()
+    after = block(x)
+    torch.testing.assert_close(after, plain_form(block, x))
+    assert not torch.allclose(after, before)

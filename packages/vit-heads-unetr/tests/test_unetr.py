@@ -90,6 +90,7 @@ def test_the_default_head_has_the_specified_size():
         ({"decoder_channels": None}, "decoder_channels None: five positive widths"),
         ({"decoder_channels": [8.0] * 5}, "whole numbers"),
         ({"negative_slope": -1}, "at least 0"),
+        ({"negative_slope": True}, "negative_slope True: it must be at least 0"),
         ({"negative_slope": None}, "negative_slope None: it must be at least 0"),
         ({"num_classes": 0}, "num_classes 0: a whole number of at least 1"),
         ({"embed_dim": 8.5}, "embed_dim 8.5: a whole number of at least 1"),

@@ -46,7 +46,8 @@ def create_backbone(
 
     The last options describe the model that a weight file is for; what they leave open is read
     off the file (`fit_to_checkpoint`), so they are given only where there is none to read: when
-    a network is rebuilt from plans.
+    a network is rebuilt from plans, or to be filled from a state dict. No state dict holds them:
+    without the file, give what ``fit_to_checkpoint(NAME, SIZE, read_checkpoint(FILE))`` returned.
 
     One that is built on the meta device, emptied (``to_empty``) and filled from a state dict lacks
     what no state dict holds: RoPE's periods and bands (DINOv3, EVA). Build it on a real device.
@@ -66,7 +67,8 @@ def create_backbone(
         norm_eps: epsilon of the layer norms, above 0; ``None`` is timm's.
         layer_scale: add LayerScale where timm's model has none.
         pos_embed_resampling: how the position embedding is brought to other grids than its own:
-            ``None`` is timm's way, ``dinov2`` that of DINOv2 without registers (`pos_embed`).
+            ``None`` is what the file asks for, else timm's way; ``timm`` is timm's way whatever
+            file it is; ``dinov2`` is that of DINOv2 without registers (`pos_embed`).
         drop_path_rate: stochastic depth in training, 0 to below 1.
         train_patch_embedding: whether the patch embedding goes on training under LoRA and
             freezing; ``None`` is `patch_embedding_trains` of the channels.
@@ -82,8 +84,12 @@ def create_backbone(
     """
     check_flag("layer_scale", layer_scale)
     check_flag("allow_hybrid", allow_hybrid)
-    if train_patch_embedding is not None:
-        check_flag("train_patch_embedding", train_patch_embedding)
+    for name, value in (
+        ("pretrained", pretrained),
+        ("train_patch_embedding", train_patch_embedding),
+    ):
+        if value is not None:
+            check_flag(name, value)
     timm_name = resolve_backbone(model_name, model_size)
     refuse_unknown(timm_name)
     file = find_weights(model_name, timm_name, checkpoint_path, pretrained=pretrained)

@@ -14,6 +14,7 @@ from torch import nn
 from vit_backbone.heads.parts import group_norm
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.segmentation.precision import without_autocast
+from vit_backbone.vits.layers import is_untouched
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
@@ -58,7 +59,7 @@ class PyramidNeck(nn.Module):
     @property
     def mixes(self) -> bool:
         """Whether channels can be mixed first: its last layers are those that it was built with."""
-        return all(type(layer) is nn.ConvTranspose2d for layer in (self.up4[-1], self.up2))
+        return all(is_untouched(layer, nn.ConvTranspose2d) for layer in (self.up4[-1], self.up2))
 
     def mixed(
         self, features: Sequence[torch.Tensor], mixers: Sequence[torch.Tensor], bias: torch.Tensor
@@ -68,8 +69,8 @@ class PyramidNeck(nn.Module):
         What `forward` gives, each level multiplied by its mixer, resampled and added up. Between a
         level's last transposed convolution and the sum everything is linear, so channels are mixed
         first, inside of that convolution, and only D of them are resampled: a fifth of the
-        operations (4.28 to 0.82 GFLOP for ViT-S at 256 px). Forward hooks of what is mixed are not
-        called; where a layer was replaced, by an adapter or the like, take `forward` (`mixes`).
+        operations (4.28 to 0.82 GFLOP for ViT-S at 256 px). Where a layer was replaced, by an
+        adapter or the like, or has a hook, take `forward` (`mixes`).
 
         Args:
             features: four (B, C, h, w) taps.

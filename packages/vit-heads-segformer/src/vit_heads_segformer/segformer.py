@@ -22,6 +22,7 @@ from vit_backbone.errors import check_count, is_count
 from vit_backbone.heads.parts import ImageStem, Shortcut, begin_at_zero, check_taps
 from vit_backbone.segmentation.geometry import resized
 from vit_backbone.segmentation.precision import without_autocast
+from vit_backbone.vits.layers import is_untouched
 from vit_backbone.vits.plain import plain_vit
 
 from .options import check_options
@@ -151,7 +152,7 @@ class SegFormerHead(nn.Module):
 
     def _mixes(self) -> bool:
         """Say whether projection and fusion are matrices, and no adapters or the like."""
-        return all(type(layer) is nn.Conv2d for layer in (self.fuse[0], *self.projections))
+        return all(is_untouched(layer, nn.Conv2d) for layer in (self.fuse[0], *self.projections))
 
     def _mixers(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return projection and fusion as one matrix (D, C) per level, and the bias (D,) of all."""

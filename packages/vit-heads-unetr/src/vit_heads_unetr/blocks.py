@@ -9,6 +9,7 @@ from torch import nn
 
 from vit_backbone.heads.parts import group_norm
 from vit_backbone.segmentation.precision import without_autocast
+from vit_backbone.vits.layers import is_untouched
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
@@ -28,7 +29,7 @@ class DeconvBlock(nn.Sequential):
     """Double the size: ConvTranspose2d x2, Conv 3x3 without bias, norm, LeakyReLU.
 
     The two convolutions are one transposed convolution of 4x4, and are computed so where that is
-    less work and pays (`folds`); forward hooks of the two are not called then.
+    less work and pays (`folds`).
 
     Args:
         in_channels: channels in.
@@ -57,11 +58,12 @@ class DeconvBlock(nn.Sequential):
 
         It takes 4 instead of 1 + 9 W / C products per pixel and channel; composing the kernels
         takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/cost_cuts.py). Where one
-        was replaced, by an adapter or a parametrized layer, both are called.
+        was replaced, by an adapter or a parametrized layer, or has a hook, both are called.
         """
         double, conv, *_ = self
-        if type(double) is not nn.ConvTranspose2d or type(conv) is not nn.Conv2d:
+        if not (is_untouched(double, nn.ConvTranspose2d) and is_untouched(conv, nn.Conv2d)):
             return False
+        assert isinstance(double, nn.ConvTranspose2d)
         channels, width = double.weight.shape[:2]
         return channels < 3 * width and width <= 64
 

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 
-from vit_backbone.errors import UserError, is_count, quoted
+from vit_backbone.errors import UserError, is_count, is_number, quoted
 
 DEFAULT_CHANNELS = (512, 256, 128, 64, 32)
 # 6 GFLOP at 256 px on top of a ViT-S or -L, where the default costs 88.
@@ -37,7 +36,7 @@ def check_options(
             f"decoder_channels {quoted(widths)}: five positive widths, whole numbers, "
             f"are needed, coarse to fine, such as {list(DEFAULT_CHANNELS)}"
         )
-    if not isinstance(negative_slope, Real) or not 0 <= negative_slope < math.inf:
+    if not is_number(negative_slope) or not 0 <= negative_slope < math.inf:
         raise UserError(f"negative_slope {negative_slope!r}: it must be at least 0")
     for name, value, known in (("upsample", upsample, UPSAMPLES), ("norm", norm, NORMS)):
         if value not in known:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from vit_backbone import UserError, reason_of
+from vit_backbone.weights.reading import allowed_in_files
 
 from .files import written_whole
 
@@ -159,7 +160,7 @@ def read_safely(file: Path, name: str | None = None, *, mapped: bool = False) ->
         UserError: not a checkpoint, or one that holds more than data.
     """
     try:
-        with torch.serialization.safe_globals(_SAFE):
+        with allowed_in_files(_SAFE):
             mmap = mapped and zipfile.is_zipfile(file)  # torch's older format cannot be mapped
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a junk pickle raises whatever its opcodes run into

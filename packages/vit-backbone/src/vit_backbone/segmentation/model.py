@@ -47,8 +47,9 @@ class ViTSegmentationModel(nn.Module):
             in, (B, K, h, w) over the same area out. A head with auxiliary outputs has
             ``deep_supervision``, which switches them on, and ``deep_supervision_scales``; it
             returns a list of logits then, finest first.
-        indices: the blocks to tap; ``None`` is `layer_indices` of the backbone's depth. Who sets
-            others later calls `freeze_behind_last_tap`.
+        indices: the blocks to tap; ``None`` is `layer_indices` of the backbone's depth. Blocks
+            behind the last one train without a gradient, which DDP does not take: whoever gives
+            others, here or later, calls `freeze_behind_last_tap`.
         input_norm: applied to the image first; ``None`` takes it as it is.
         float16_as: the precision under float16 autocast; see `instead_of_float16`.
 

@@ -15,7 +15,7 @@ from vit_backbone.vits.attention import call_qkv
 from vit_backbone.vits.plain import plain_vit, refuse_wrapped
 
 from .lora_options import check_lora_options
-from .patch_embedding import set_patch_embedding
+from .patch_embedding import set_patch_embedding, trains_by_rule
 
 DEFAULT_TARGETS = ("qkv",)
 
@@ -154,12 +154,16 @@ def has_lora(backbone: nn.Module) -> bool:
 def adapter_state_dict(backbone: nn.Module) -> dict[str, torch.Tensor]:
     """Return what LoRA trained: the adapters and, where it trains too, the patch embedding.
 
+    A copy in which nothing trains (a moving average, a frozen one) has the same.
+
     Raises:
         UserError: a model or wrapper instead of the backbone in it.
     """
     refuse_wrapped(backbone)
     embedding = plain_vit(backbone).patch_embed.parameters()
-    trains = has_lora(backbone) and any(parameter.requires_grad for parameter in embedding)
+    trains = has_lora(backbone) and (
+        trains_by_rule(backbone, frozen=False) or any(p.requires_grad for p in embedding)
+    )
     return {
         name: tensor
         for name, tensor in backbone.state_dict().items()

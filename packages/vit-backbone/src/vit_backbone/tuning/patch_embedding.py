@@ -27,9 +27,19 @@ def set_patch_embedding(backbone: Any, *, frozen: bool) -> None:
             `patch_embedding_trains`, with its ``trained_chans``; without them it was not adapted.
         frozen: see there.
     """
+    backbone.patch_embed.requires_grad_(trains_by_rule(backbone, frozen=frozen))
+
+
+def trains_by_rule(backbone: Any, *, frozen: bool) -> bool:
+    """Say whether `set_patch_embedding` lets a backbone's patch embedding train.
+
+    Args:
+        backbone: see there.
+        frozen: see there.
+    """
     trains = getattr(backbone, "train_patch_embedding", None)
     trained_chans = getattr(backbone, "trained_chans", None)
     if trains is None and trained_chans is not None:
         in_chans = backbone.patch_embed.proj.in_channels
         trains = patch_embedding_trains(in_chans, trained_chans, frozen=frozen)
-    backbone.patch_embed.requires_grad_(bool(trains))
+    return bool(trains)

@@ -138,8 +138,8 @@ def likely_backbone(checkpoint: "Checkpoint") -> tuple[str, str | None] | None:
     names = checkpoint.tensors.keys()
     if size is None or checkpoint.patch_size is None:
         return None
-    if "pos_embed" not in names and "reg_token" in names:
-        gated = any(name.startswith("blocks.0.mlp.w1.") for name in names)
+    if "pos_embed" not in names and "cls_token" in names and checkpoint.registers == 4:
+        gated = any(name.startswith(("blocks.0.mlp.w1.", "blocks.0.mlp.fc1_g.")) for name in names)
         return _known("dinov3", "small_plus" if size == "small" and gated else size)
     if checkpoint.patch_size == 14 and checkpoint.has_layer_scale:
         return _known("dinov2", f"{size}_reg4" if "reg_token" in names else size)
@@ -147,7 +147,7 @@ def likely_backbone(checkpoint: "Checkpoint") -> tuple[str, str | None] | None:
         return _known("retfound", size)
     if checkpoint.layout == "iBOT" and size == "base":
         return _known("visionfm", size)
-    return _of_timm(f"vit_{size}_patch{checkpoint.patch_size}_224")
+    return _of_timm(f"vit_{size}_patch{checkpoint.patch_size}_224") if checkpoint.is_plain else None
 
 
 def likeliest_backbone(checkpoint: "Checkpoint", refused: str | None = None) -> str | None:
@@ -158,7 +158,8 @@ def likeliest_backbone(checkpoint: "Checkpoint", refused: str | None = None) -> 
         refused: timm's name of an architecture that it does not fit, which is not named.
     """
     found = likely_backbone(checkpoint)
-    if found is None or resolve_backbone(*found).partition(".")[0] == refused:
+    # Which of DINOv3's two it is, with biases or without, follows from the file.
+    if found is None or _without_biases(resolve_backbone(*found)) == _without_biases(refused or ""):
         return None
     name, size = found
     return f"backbone {name!r} with size {size!r}" if size else f"backbone {name!r}"
@@ -174,10 +175,13 @@ def _known(family: str, size: str) -> tuple[str, str] | None:
     return (family, size) if size in MODEL_CONFIGS[family]["sizes"] else None
 
 
+def _without_biases(timm_name: str) -> str:
+    return timm_name.partition(".")[0].removesuffix("_qkvb")
+
+
 def _with_or_without_biases(timm_name: str, has_bias: bool) -> str:
     """Name timm's DINOv3 variant for a file: ``_qkvb`` holds q and v biases, the plain one none."""
-    architecture, _, tag = timm_name.partition(".")
-    plain = architecture.removesuffix("_qkvb")
+    plain, tag = _without_biases(timm_name), timm_name.partition(".")[2]
     if "7b" in plain:  # timm has it without biases only
         return timm_name
     return f"{plain}{'_qkvb' if has_bias else ''}.{tag}"

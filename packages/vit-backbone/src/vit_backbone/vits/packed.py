@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from vit_backbone.errors import UserError
+from vit_backbone.vits.layers import is_untouched
 
 _X86 = ("x86_64", "amd64")  # elsewhere nothing was measured
 
@@ -108,7 +109,7 @@ def pack_linears(module: nn.Module) -> None:
         return
     made: dict[nn.Module, PackedLinear] = {}
     for name, layer in list(module.named_modules(remove_duplicate=False)):
-        if name and type(layer) is nn.Linear and _is_packable(layer):
+        if name and is_untouched(layer, nn.Linear) and _is_packable(layer):
             made[layer] = made.get(layer) or PackedLinear(layer)
             module.set_submodule(name, made[layer])
 
@@ -118,6 +119,4 @@ def _can_pack() -> bool:
 
 
 def _is_packable(layer: nn.Linear) -> bool:
-    if layer._forward_pre_hooks or layer._forward_hooks:
-        return False  # a hook may make the weights, as torch's weight_norm does
     return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32

@@ -37,15 +37,15 @@ def use_resampling(backbone: nn.Module, how: str | None) -> None:
 
     Args:
         backbone: a timm ViT.
-        how: ``None`` is timm's way, ``dinov2`` that of DINOv2 without registers.
+        how: ``None`` and ``timm`` are timm's way, ``dinov2`` that of DINOv2 without registers.
 
     Raises:
         UserError: another way, or a backbone that is not of DINOv2's kind.
     """
-    if how is None:
+    if how in (None, "timm"):
         return
     if how != "dinov2":
-        raise UserError(f"pos_embed_resampling {how!r}: it must be 'dinov2', or left out")
+        raise UserError(f"pos_embed_resampling {how!r}: it must be 'dinov2', 'timm' or left out")
     plain = type(backbone) is VisionTransformer and backbone.pos_embed is not None
     if not plain or backbone.num_prefix_tokens != 1 or backbone.no_embed_class:
         raise UserError(

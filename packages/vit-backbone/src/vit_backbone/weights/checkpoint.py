@@ -35,6 +35,12 @@ def as_tensor(value: torch.Tensor | Joined) -> torch.Tensor:
     return torch.cat(value.parts) if isinstance(value, Joined) else value
 
 
+# What plain ViTs have not: tokens, norms, scales, rotary position embeddings.
+_MORE = re.compile(
+    r"dist_token|reg_token|norm_pre\.|rope\.|blocks\.\d+\.(ls1|gamma_1|attn\.(q_)?norm)\b"
+)
+
+
 def tensor_of(tensors: Tensors, name: str) -> torch.Tensor | None:
     """Return the tensor of a name, or ``None`` where there is none."""
     return as_tensor(tensors[name]) if name in tensors else None
@@ -90,11 +96,26 @@ class Checkpoint:
         embedding = tensor_of(self.tensors, "pos_embed")
         if embedding is None or embedding.ndim != 3:
             return None
-        for prefix in (1, 0):
+        # Without a second token of that name: 1 and a grid, or a grid alone.
+        for prefix in (2,) if "dist_token" in self.tensors else (1, 0):
             side = round(max(0, embedding.shape[1] - prefix) ** 0.5)
             if side and side**2 == embedding.shape[1] - prefix:
                 return side
         return None
+
+    @property
+    def registers(self) -> int:
+        """Number of register tokens."""
+        tokens = tensor_of(self.tensors, "reg_token")
+        return 0 if tokens is None or tokens.ndim != 3 else tokens.shape[1]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has what the plainest ViTs have, one class token, and nothing beside."""
+        embedding, grid = tensor_of(self.tensors, "pos_embed"), self.grid
+        if embedding is None or grid is None or embedding.shape[1] != grid**2 + 1:
+            return False
+        return "cls_token" in self.tensors and not any(map(_MORE.match, self.tensors))
 
     @property
     def has_layer_scale(self) -> bool:

@@ -1,9 +1,12 @@
 """Read one weight file without running any code in it, and without holding it in memory twice."""
 
 import argparse
+import contextlib
 import pickle
 import re
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,23 @@ _OTHERS = {b"\x93NUMPY": "NumPy's", b"\x89HDF": "HDF5's", b"GGUF": "llama.cpp's"
 _LEGACY_PICKLES = 5  # a magic number, a version, the machine, the content, the storages' keys
 
 
+_allowing = threading.RLock()
+
+
+@contextlib.contextmanager
+def allowed_in_files(classes: list[Any]) -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` take some classes, in one thread at a time.
+
+    torch's list is the process's: threads that enter and leave its context take the classes from
+    each other, and good files are refused.
+
+    Args:
+        classes: as ``torch.serialization.safe_globals`` takes them.
+    """
+    with _allowing, torch.serialization.safe_globals(classes):
+        yield
+
+
 def read_file(file: Path) -> Any:
     """Return what a file holds; its tensors are mapped from it, not copied.
 
@@ -53,7 +73,7 @@ def read_file(file: Path) -> Any:
             _check_records(file)
         else:
             _check_pickles(file)
-        with torch.serialization.safe_globals(_SAFE), file.open("rb") as stream:
+        with allowed_in_files(_SAFE), file.open("rb") as stream:
             if file.suffix == ".safetensors":  # torch 2.15 would go by the name, not the content
                 return torch.load(stream, map_location="cpu", weights_only=True)
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)

@@ -1,0 +1,16 @@
+"""Whether a layer's weights may be used without calling it: folded into others, or packed."""
+
+from torch import nn
+
+
+def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Say whether calling a layer does what its kind does, with the weights that it shows.
+
+    Not so of an adapter or a parametrized layer (other classes), and not with a hook: it may make
+    the weights, as torch's ``weight_norm``, ``spectral_norm`` and ``prune`` do.
+
+    Args:
+        layer: of a network.
+        kind: its class when it was built.
+    """
+    return type(layer) is kind and not (layer._forward_pre_hooks or layer._forward_hooks)
