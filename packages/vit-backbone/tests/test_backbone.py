@@ -14,6 +14,7 @@ from vit_backbone import (
     create_backbone,
     get_vit_features,
     layer_indices,
+    pretrained_statistics,
     resolve_backbone,
     resolve_taps,
 )
@@ -94,6 +95,13 @@ def test_impossible_backbones_are_refused(arguments, message):
 def test_a_mistyped_name_is_told_before_weights_are_looked_for(name, message, pretrained):
     with pytest.raises(UserError, match=message):
         create_backbone(name, pretrained=pretrained)
+
+
+def test_statistics_are_of_weights_that_there_are():
+    assert len(pretrained_statistics("vit_tiny_patch16_224")["mean"]) == 3
+    assert pretrained_statistics("vit_of_mine") is None
+    with pytest.raises(UserError, match=r"timm has no such weights; there are vit_tiny_"):
+        pretrained_statistics("vit_tiny_patch16_224.nope")
 
 
 def test_features_are_the_normed_patch_tokens(backbone):

@@ -185,6 +185,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))
     with pytest.raises(UserError, match="no folder"):
         export_onnx(model, tmp_path / "missing" / "model.onnx")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder"):
+        export_onnx(model, "~")
     with pytest.raises(UserError, match="is a folder; name the file"):
         export_onnx(model, tmp_path)
     with pytest.raises(UserError, match="opset 11: it must be at least 18"):

@@ -4,6 +4,7 @@ B: batch, C: channels, H, W: image, K: classes, p: patch size.
 """
 
 import copy
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +107,7 @@ def export_onnx(
         raise UserError(
             f"ONNX export needs {error.name}: uv pip install 'vit-backbone[onnx]'"
         ) from error
-    file = Path(file)
+    file = Path(os.path.expanduser(file))
     if not file.parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.parent}; create it")
     if file.is_dir():

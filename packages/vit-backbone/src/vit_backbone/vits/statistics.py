@@ -39,7 +39,12 @@ def pretrained_statistics(timm_name: str) -> dict[str, list[float]] | None:
 
     Returns:
         Three values each, or ``None`` where timm does not know the model.
+
+    Raises:
+        UserError: timm knows the model, and no weights of that tag.
     """
+    if timm.is_model(timm_name):
+        refuse_unknown(timm_name)
     config = get_pretrained_cfg(timm_name)
     if config is None:
         return None
