@@ -18,7 +18,7 @@ from nnunet_vit_trainer.commands.import_ import import_
 from nnunet_vit_trainer.commands.info import info
 from nnunet_vit_trainer.config.reading import shipped_configs
 from nnunet_vit_trainer.results.card.config import card_of_config
-from nnunet_vit_trainer.results.card.folder import card_of_folder
+from nnunet_vit_trainer.results.card.folder import card_of_folder, members_of
 from nnunet_vit_trainer.results.card.papers import bibtex_of, papers_of
 from nnunet_vit_trainer.results.card.reading import Dataset, read_as
 from nnunet_vit_trainer.results.card.schema import ModelCard
@@ -114,7 +114,9 @@ def test_folds_that_validated_anothers_cases_are_no_part_of_its_dice_and_command
         shutil.rmtree(copied / f"fold_{number}", ignore_errors=True)
         fold = write_fold(copied, number, {case: [dice, dice] for case in cases})
         shutil.copy(copied / "fold_0" / "checkpoint_final.pth", fold)
-    zipped = export_vit(copied, tmp_path / "model.zip", folds=["0", "1", "3", "10"])
+    zipped = export_vit(copied, tmp_path / "model.zip", folds=["10", "3", "1", "0"])
+    assert " -f 0 1 -i " in member(zipped, "README.md")
+    assert members_of(copied) == ["0", "1"]
     for card in (card_of_folder(copied), card_of_zip(zipped)):
         assert (card.dice.folds, card.dice.cases) == (["0", "1"], 4)
         assert card.dice.mean.mean == pytest.approx((0.65 + 0.5) / 2)

@@ -194,6 +194,16 @@ def test_a_preprocessing_of_ones_own_is_refused(changed, match, tmp_path):
         metadata_of(plans, DATASET_JSON, {}, tmp_path / "checkpoint_final.pth", "float32")
 
 
+def test_channels_that_are_neighbouring_slices_are_said_to_be(tmp_path):
+    checkpoint = tmp_path / "fold_0" / "checkpoint_final.pth"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    said = {"count": 1, "axis": 0}
+    for more, expected in (({}, None), ({"neighbours": said}, said)):
+        of = metadata_of(plans_of(), DATASET_JSON | more, {}, checkpoint, "float32")
+        assert of["neighbours"] == expected
+
+
 def test_the_document_keeps_its_word():
     assert predictor_of_serving.source().count("\n") <= 60
     assert predictor_of_serving.foreign_imports() == {"numpy", "onnxruntime", "PIL"}

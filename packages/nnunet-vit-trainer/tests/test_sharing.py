@@ -116,6 +116,8 @@ def test_merged_predicts_the_same_without_adapters(lora, exporter, tmp_path):
     unadapted = weights_of(folder)["backbone.blocks.0.attn.qkv.base_layer.weight"]
     merged = content["network_weights"]["backbone.blocks.0.attn.qkv.weight"]
     assert (merged - unadapted).abs().max() > 1e-3
+    with pytest.raises(UserError, match="LoRA is folded into these weights"):
+        export_vit(installed, tmp_path / "again.zip", form="adapter")
 
 
 @pytest.mark.parametrize(

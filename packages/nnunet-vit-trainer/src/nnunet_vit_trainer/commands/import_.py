@@ -17,12 +17,12 @@ def import_() -> None:
     """``nnUNetv2_import_vit``: install an export into nnUNet_results."""
     arguments = _import_parser().parse_args()
     results = environment("nnUNet_results")
+    from nnunet_vit_trainer.results.card.folder import members_of
     from nnunet_vit_trainer.sharing.install import import_vit
 
     folder, left_out = import_vit(
         arguments.zip, results, arguments.checkpoint_path, head=arguments.head
     )
-    folds = sorted(fold.name.removeprefix("fold_") for fold in folder.glob("fold_*"))
     print(f"Installed: {folder}")
     if left_out:
         more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
@@ -34,7 +34,7 @@ def import_() -> None:
         )
     print("Predict with stock nnU-Net:")
     # A stranger chose the names in them, and a user will paste them into a shell: they are quoted.
-    for line in lines_to_predict(folder, folder.parent.name, folds):
+    for line in lines_to_predict(folder, folder.parent.name, members_of(folder)):
         print(f"  {line}")
 
 

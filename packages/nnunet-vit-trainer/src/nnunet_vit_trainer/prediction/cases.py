@@ -61,10 +61,13 @@ def _grouped(files: Sequence[Path], file_ending: str) -> list[Case]:
     for file in files:
         matched = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(file_ending))
         if matched is None:
-            raise UserError(
-                f"{file.name} has no channel number; call it "
-                f"{file.name.removesuffix(file_ending)}_0000{file_ending}; {_REMEDY}"
-            )
+            other = f"{file.name.removesuffix(file_ending)}_0000{file_ending}"
+            if file.with_name(other) in files:
+                raise UserError(
+                    f"{file.name} has no channel number, and {other} is there; if it is a mask, "
+                    "masks belong into another folder than images (-o)"
+                )
+            raise UserError(f"{file.name} has no channel number; call it {other}; {_REMEDY}")
         name, channel = matched.groups()
         of = channels.setdefault(name, {})
         first = next(iter(of.values()), file)

@@ -123,6 +123,12 @@ def _check_form(form: Form, plans: dict[str, Any]) -> None:
     arguments = settings["architecture"]["arch_kwargs"]
     if form == "merged" and not arguments.get("use_lora"):
         raise UserError("these results hold no LoRA to merge; export them without --merged")
+    model = plans[PLANS_KEY].get("model") or {}
+    if form == "adapter" and model.get("tune") == "lora" and not arguments.get("use_lora"):
+        raise UserError(
+            "LoRA is folded into these weights, so they cannot be left out; export the results "
+            "that were not merged"
+        )
     if form == "adapter" and not (arguments.get("use_lora") or arguments.get("freeze_backbone")):
         raise UserError(
             "the whole backbone was trained, so its weights cannot be left out; export without "

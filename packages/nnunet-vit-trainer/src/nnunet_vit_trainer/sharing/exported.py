@@ -10,6 +10,7 @@ from nnunet_vit_trainer.checkpoints.base_weights import load_base_weights
 from nnunet_vit_trainer.checkpoints.content import REBUILT_FROM, fill_up, read_safely
 from nnunet_vit_trainer.checkpoints.model_folder import CHECKPOINT_NAME, FOLD_NAME, network_of
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.results.folds import order_of
 from vit_backbone import UserError, quoted, reason_of
 
 from .foreign.checkpoint import check_fits, check_form
@@ -39,7 +40,7 @@ def check_target(file: Path) -> None:
 
 
 def find_folds(folder: Path, folds: list[str] | None, checkpoint_name: str) -> list[Path]:
-    """Return the folders of the folds to export.
+    """Return the folders of the folds to export, in the order of their numbers, ``all`` last.
 
     Args:
         folder: a trained model's.
@@ -55,16 +56,16 @@ def find_folds(folder: Path, folds: list[str] | None, checkpoint_name: str) -> l
         )
     if folds is None:
         files = folder.glob(f"fold_*/{checkpoint_name}")
-        found = sorted(f.parent for f in files if re.fullmatch(FOLD_NAME, f.parent.name))
-        if not found:
+        found = (f.parent.name for f in files if re.fullmatch(FOLD_NAME, f.parent.name))
+        folds = [name.removeprefix("fold_") for name in found]
+        if not folds:
             raise UserError(f"no fold of {folder} has a {checkpoint_name}; see -chk")
-        return found
     for fold in folds:
         if not re.fullmatch(FOLD_NAME, f"fold_{fold}"):
             raise UserError(f"-f {quoted(fold)}: numbers, or all, are expected")
         if not (folder / f"fold_{fold}" / checkpoint_name).is_file():
             raise UserError(f"there is no {folder}/fold_{fold}/{checkpoint_name}; see -f and -chk")
-    return [folder / f"fold_{fold}" for fold in dict.fromkeys(folds)]
+    return [folder / f"fold_{fold}" for fold in sorted(set(folds), key=order_of)]
 
 
 def read_checkpoint(

@@ -3,7 +3,16 @@
 from pathlib import Path
 
 from nnunet_vit_trainer.checkpoints.model_folder import named_folder, read_model
-from nnunet_vit_trainer.results.folds import FINAL, SUMMARY, Dice, Fold, folds_in, read_dice
+from nnunet_vit_trainer.results.folds import (
+    ALL,
+    FINAL,
+    SUMMARY,
+    Dice,
+    Fold,
+    folds_in,
+    read_dice,
+    repeats_in,
+)
 from vit_backbone import UserError, reason_of
 
 from .facts import card_of
@@ -42,6 +51,21 @@ def card_of_folder(folder: Path) -> ModelCard:
         checkpoint=checkpoint,
         notes=notes,
     )
+
+
+def members_of(folder: Path) -> list[str]:
+    """Name the folds of a model that predict together, as its card's commands do.
+
+    ``all`` beside others is none of them, nor is a fold that validated an earlier one's cases.
+
+    Args:
+        folder: ``<trainer>__<plans>__<configuration>``.
+    """
+    folds = folds_in(folder)
+    numbered = [fold for fold in folds if fold.name != ALL] or folds
+    found, _ = read_validations(numbered, checkpoint_of(folds))
+    repeats = repeats_in(found)
+    return [fold.name for fold in numbered if fold.name not in repeats]
 
 
 def checkpoint_of(folds: list[Fold]) -> str:

@@ -9,6 +9,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_vit_trainer.checkpoints.private_paths import without_paths
 from nnunet_vit_trainer.plans.derive import PLANS_KEY, RECORDED_VERSIONS
+from nnunet_vit_trainer.plans.neighbours import KEY
 from vit_backbone import UserError, quoted, sha256_of
 
 METADATA_KEY = "nnunet_vit"
@@ -60,6 +61,7 @@ def metadata_of(
             "transpose_forward": plans["transpose_forward"],
             "transpose_backward": plans["transpose_backward"],
             "channels": _channels(plans, dataset, settings),
+            "neighbours": dataset.get(KEY),
             "flips": [flip for n in counts for flip in itertools.combinations(axes, n)],
             "labels": dataset["labels"],
             "regions_class_order": labels.regions_class_order if labels.has_regions else None,
