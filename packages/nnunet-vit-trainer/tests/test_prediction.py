@@ -280,9 +280,7 @@ def test_cases_are_found_as_nnunet_names_them(images, tmp_path):
     with pytest.raises(UserError, match=r"call it free_0000\.png"):
         find_cases([tmp_path], ".png")
     (tmp_path / "free_0000.png").touch()
-    with pytest.raises(
-        UserError, match=r"free\.png has no .*, and free_0000\.png is there"
-    ):
+    with pytest.raises(UserError, match=r"free\.png has no .*, and free_0000\.png is there"):
         find_cases([tmp_path], ".png")
     with pytest.raises(UserError, match="no image"):
         find_cases([tmp_path / "not there_0000.png"], ".png")
