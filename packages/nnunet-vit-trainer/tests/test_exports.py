@@ -111,6 +111,16 @@ def test_plans_that_do_not_say_the_base_weights_are_one_line(weights, folder, ca
     refuse(folder, match, "-chk", "checkpoint_best.pth", capsys=capsys)
 
 
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_licence_is_spoken_of_where_the_training_began_with_weights(pretrained, folder, capsys):
+    if not pretrained:
+        (folder / "fold_0" / "checkpoint_best.pth").unlink()  # an adapter: it lacks the weights
+        ours = json.loads((folder / "plans.json").read_text())["vit"]
+        change_json(folder / "plans.json", vit=ours | {"weights": None})
+    call(export_command, folder, folder.parent / "out.zip")
+    assert ("mind their licence" in capsys.readouterr().out) == pretrained
+
+
 def test_other_broken_files_are_one_line(folder, capsys):
     (folder / "fold_0" / "validation" / "summary.json").write_text("{")
     refuse(folder, "summary.json cannot be read", capsys=capsys)

@@ -43,7 +43,7 @@ def _export_zip(arguments: argparse.Namespace) -> None:
         print(f"The receiver installs it with their own copy of the base weights:\n  "
               f"nnUNetv2_import_vit {told} --checkpoint_path FILE")  # fmt: skip
     else:
-        print(f"It holds the base weights too; mind their licence. Install it with\n  "
+        print(f"{_licence_told(arguments.folder)}Install it with\n  "
               f"nnUNetv2_import_vit {told}\nor with stock nnU-Net:\n  "
               f"nnUNetv2_install_pretrained_model_from_zip {told}")  # fmt: skip
 
@@ -64,8 +64,18 @@ def _export_onnx(arguments: argparse.Namespace) -> None:
         precision=arguments.precision or "float32",
     )
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    print("It holds the base weights too; mind their licence. A predictor for it, without PyTorch, "
-          "is in docs/serving.md")  # fmt: skip
+    print(f"{_licence_told(arguments.folder)}A predictor for it, without PyTorch, is in "
+          "docs/serving.md")  # fmt: skip
+
+
+def _licence_told(folder: str) -> str:
+    """Remind of the licence of the base weights, where the training began with any."""
+    from nnunet_vit_trainer.checkpoints.model_folder import named_folder, read_model
+    from nnunet_vit_trainer.plans.derive import PLANS_KEY
+
+    plans, _ = read_model(named_folder(folder))
+    began_with = plans[PLANS_KEY].get("weights")
+    return "It holds the base weights too; mind their licence. " if began_with else ""
 
 
 def _export_parser() -> argparse.ArgumentParser:

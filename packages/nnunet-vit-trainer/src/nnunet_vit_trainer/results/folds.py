@@ -76,6 +76,20 @@ def repeats_in(found: Mapping[str, Dice]) -> dict[str, str]:
     return {name: other for name, other in earlier.items() if name != other}
 
 
+def members_among(folds: Sequence[str], found: Mapping[str, Dice]) -> list[str]:
+    """Name the folds that predict together.
+
+    ``all`` beside others is none of them, nor is a fold that validated an earlier one's cases.
+
+    Args:
+        folds: in their order.
+        found: by the validation of each fold, in the order of the folds.
+    """
+    repeats = repeats_in(found)
+    numbered = [fold for fold in folds if fold != ALL] or folds
+    return [fold for fold in numbered if fold not in repeats]
+
+
 def refuse_alike(model: Path, names: Sequence[int | str]) -> None:
     """Refuse folds of which two validated the same cases: they are no members of one ensemble.
 

@@ -97,7 +97,7 @@ def card_of(
         papers=papers_of(release, arguments.head, _options(ours), backbone.lora),
         notes=notes,
     )
-    members = [fold for fold in finished if fold not in repeats]
+    members = of_folds.members_among(finished, found)
     card.predict = _commands(card, plans["dataset_name"], members, checkpoint)
     if card.predict and KEY in dataset:
         stack = "nnUNetv2_neighbours_vit -i IMAGES -o STACKED -m MODEL_FOLDER"
@@ -121,11 +121,8 @@ def weights_of(release: Release | None, file: str | None, sha256: str | None) ->
     )
 
 
-def _commands(
-    card: schema.ModelCard, dataset: str, finished: list[str], checkpoint: str
-) -> list[str]:
+def _commands(card: schema.ModelCard, dataset: str, folds: list[str], checkpoint: str) -> list[str]:
     """Return the commands that predict with a model, once it is in nnUNet_results."""
-    folds = [fold for fold in finished if fold != of_folds.ALL] or finished
     if not folds:
         return []
     words = [dataset, card.trainer, card.plans, card.configuration]

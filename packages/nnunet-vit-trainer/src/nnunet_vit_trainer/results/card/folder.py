@@ -4,14 +4,13 @@ from pathlib import Path
 
 from nnunet_vit_trainer.checkpoints.model_folder import named_folder, read_model
 from nnunet_vit_trainer.results.folds import (
-    ALL,
     FINAL,
     SUMMARY,
     Dice,
     Fold,
     folds_in,
+    members_among,
     read_dice,
-    repeats_in,
 )
 from vit_backbone import UserError, reason_of
 
@@ -56,16 +55,12 @@ def card_of_folder(folder: Path) -> ModelCard:
 def members_of(folder: Path) -> list[str]:
     """Name the folds of a model that predict together, as its card's commands do.
 
-    ``all`` beside others is none of them, nor is a fold that validated an earlier one's cases.
-
     Args:
         folder: ``<trainer>__<plans>__<configuration>``.
     """
     folds = folds_in(folder)
-    numbered = [fold for fold in folds if fold.name != ALL] or folds
-    found, _ = read_validations(numbered, checkpoint_of(folds))
-    repeats = repeats_in(found)
-    return [fold.name for fold in numbered if fold.name not in repeats]
+    found, _ = read_validations(folds, checkpoint_of(folds))
+    return members_among([fold.name for fold in folds], found)
 
 
 def checkpoint_of(folds: list[Fold]) -> str:
