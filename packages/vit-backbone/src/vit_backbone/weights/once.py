@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 State = tuple[tuple[str, int, int, int, int, int], ...]
-# Large, since each block waits for Python's lock: `hash_ahead` hashes beside imports.
-_BLOCK = 2**25
+# Not small, since each block waits for Python's lock: `hash_ahead` hashes beside imports.
+# Not mapped: who writes the file anew meanwhile would end this process (SIGBUS).
+_BLOCK = 2**22
 
 _kept: "ContextVar[dict[State, Checkpoint] | None]" = ContextVar("kept", default=None)
 _begun: dict[State, threading.Thread] = {}
