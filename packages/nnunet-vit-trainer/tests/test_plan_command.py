@@ -156,6 +156,11 @@ def test_what_cannot_be_planned_is_one_line(pictures, home, capsys):
     said = call_fails(900, "--config", "tiny.yaml", "-gpu_memory_target", 1, capsys=capsys)
     assert "memory is not enough for a batch of two tiles: CUDA's own 1.5 GiB leave nothing" in said
     assert not (pictures / "nnUNetViTPlans.json").exists()
+    stale = json.loads((pictures / "dataset_fingerprint.json").read_text())
+    stale["spacings"].pop()
+    (pictures / "dataset_fingerprint.json").write_text(json.dumps(stale))
+    said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)
+    assert f"is of {len(stale['spacings'])} cases, the data set has" in said
     (pictures / "dataset_fingerprint.json").write_text("{")
     said = call_fails(900, "--config", "tiny.yaml", capsys=capsys)
     assert "dataset_fingerprint.json cannot be read" in said
@@ -190,7 +195,10 @@ def test_labels_that_nnunet_refuses_are_one_line_before_work(more, said, picture
 
 
 def test_of_volumes_the_slices_are_planned_alone(home, capsys):
-    """Slices lie along the last axis here; regions are classes, and what is ignored is none."""
+    """Slices lie along the last axis here; regions are classes, and what is ignored is none.
+
+    Spacings are the images': those of the masks say nothing, as TIFFs' often.
+    """
     folder = home / "raw" / "Dataset901_Volumes"
     rng = np.random.default_rng(0)
     for kind, mark in (("imagesTr", "_0000"), ("labelsTr", "")):
@@ -202,7 +210,7 @@ def test_of_volumes_the_slices_are_planned_alone(home, capsys):
             mask[30:, 40:] = 4
             values = rng.integers(1, 99, mask.shape).astype(np.float32) if mark else mask
             volume = sitk.GetImageFromArray(values)
-            volume.SetSpacing((5.0, 0.5, 0.5))
+            volume.SetSpacing((5.0, 0.5, 0.5) if mark else (1.0, 1.0, 1.0))
             sitk.WriteImage(volume, str(folder / kind / f"v{number}{mark}.nii.gz"))
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2], "rim": [3], "ignore": 4}
     write_json(folder, ".nii.gz", labels=labels, regions_class_order=[1, 2, 3], numTraining=3)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from fake_results import stock_plans, write_fold, write_mask, write_model
 from PIL import Image
 from trained_results import DATASET_JSON
@@ -111,6 +112,22 @@ def test_volumes_are_measured_in_millimetres(tmp_path):
     result, _ = measured(tmp_path)
     assert result.surfaces["0"].hd95 == 8.0  # two slices
     assert unit_of(result) == "mm"
+
+
+def test_the_spacing_of_tiffs_is_that_of_what_was_predicted(tmp_path, capsys):
+    """Beside true masks nnU-Net has no file that says it."""
+    plans = stock_plans() | {"image_reader_writer": "Tiff3DIO"}
+    fold = write_fold(write_model(tmp_path / "results", plans=plans), 0, {"x": [0.7, None]})
+    summary = fold / "validation" / "summary.json"
+    summary.write_text(summary.read_text().replace(".png", ".tif"))
+    for folder, place in ((fold / "validation", 5), (tmp_path / "truth", 3)):
+        volume = np.zeros((12, 12, 12), dtype=np.uint8)
+        volume[place : place + 5, 3:8, 3:8] = 1
+        folder.mkdir(exist_ok=True)
+        tifffile.imwrite(folder / "x.tif", volume)
+    (fold / "validation" / "x.json").write_text('{"spacing": [4.0, 0.5, 0.5]}')
+    assert measured(tmp_path)[0].surfaces["0"].hd95 == 8.0  # two slices
+    assert "spacing" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flat", [0, 1, 2])

@@ -41,6 +41,9 @@ NNUNETS_MEMORY = 8
 """GiB that nnU-Net plans for."""
 
 
+_FINGERPRINT = "dataset_fingerprint.json"
+
+
 class Planned(NamedTuple):
     """What was planned.
 
@@ -94,7 +97,7 @@ def plan(
         _extract_fingerprint(name, folder, processes)
         on_progress("looking at masks ...")
         planner = ExperimentPlanner(name)
-        widths = _widths(planner, dataset["labels"])
+        widths = _widths(planner, dataset["labels"], folder)
     on_progress("counting memory ...")
     channels = len(dataset["channel_names"])
     adapter = _adapter(config, labels, channels, widths, *device_memory(memory))
@@ -137,7 +140,7 @@ def _kept_configurations(file: Path, config_name: str) -> dict[str, Any]:
 
 def _extract_fingerprint(name: str, folder: Path, processes: int) -> None:
     """Extract it where there is none, as nnU-Net's command does."""
-    file = folder / "dataset_fingerprint.json"
+    file = folder / _FINGERPRINT
     if file.exists():
         try:
             read_json(file)
@@ -149,11 +152,18 @@ def _extract_fingerprint(name: str, folder: Path, processes: int) -> None:
     )
 
 
-def _widths(planner: ExperimentPlanner, labels: dict[str, Any]) -> dict[str, float]:
+def _widths(planner: ExperimentPlanner, labels: dict[str, Any], folder: Path) -> dict[str, float]:
+    spacings = planner.dataset_fingerprint["spacings"]
+    if len(spacings) != len(planner.dataset):
+        raise UserError(
+            f"{folder / _FINGERPRINT} is of {len(spacings)} cases, the data set has "
+            f"{len(planner.dataset)}; remove it, and it is extracted anew"
+        )
+    of_cases = dict(zip(planner.dataset, spacings, strict=True))  # nnU-Net's order of both
     axes, _ = planner.determine_transpose()
     spacing = planner.determine_fullres_target_spacing()[axes]
     reader = planner.determine_reader_writer()()
-    return typical_widths(planner.dataset, labels, reader, axes, spacing)
+    return typical_widths(planner.dataset, of_cases, labels, reader, axes, spacing)
 
 
 def device_memory(given: float | None) -> tuple[float, str]:

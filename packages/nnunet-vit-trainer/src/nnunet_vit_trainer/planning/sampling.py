@@ -16,6 +16,7 @@ _SLICES = 64
 
 def typical_widths(
     cases: dict[str, dict[str, Any]],
+    spacings: dict[str, Sequence[float]],
     labels: dict[str, Any],
     reader: Any,
     axes: Sequence[int],
@@ -25,6 +26,8 @@ def typical_widths(
 
     Args:
         cases: nnU-Net's, with the file of each one's mask as ``label``.
+        spacings: of each case's image. That of its mask may be none, as of TIFFs beside which no
+            file says it, or wrong, and nnU-Net takes no notice of it.
         labels: of ``dataset.json``.
         reader: nnU-Net's reader of such files.
         axes: the plans' ``transpose_forward``.
@@ -37,10 +40,10 @@ def typical_widths(
     found: dict[str, list[float]] = {name: [] for name in classes}
     for name in sample_of(sorted(cases)):
         try:
-            mask, properties = reader.read_seg(cases[name]["label"])
+            mask, _ = reader.read_seg(cases[name]["label"])
         except Exception as error:  # whatever a library says of a broken file
             raise UserError(f"{cases[name]['label']} cannot be read: {reason_of(error)}") from error
-        before = np.array(properties["spacing"])[list(axes)][1:]
+        before = np.array(spacings[name])[list(axes)][1:]
         scale = float(np.prod(before / np.array(spacing)[1:]))
         slices = mask[0].transpose(axes)
         picked = np.linspace(0, len(slices) - 1, min(len(slices), _SLICES)).astype(int)

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import math
 import warnings
@@ -108,6 +109,7 @@ def _scores(
         "tolerance": tolerance,
         "library": f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)}",
         "flat": "along any axis",  # a figure of before was of a slab there
+        "spacing": "the prediction's",  # and where the truth says none, by 1 mm
     }
     kept = _read_kept(fold.folder / KEPT)
     if kept is not None and kept.measured == measured:
@@ -154,11 +156,17 @@ def _keep(content: dict[str, Any], file: Path) -> None:
 def _read_masks(
     reader: Any, predicted: Path, truth: Path
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    """Read two masks; a single slice is two-dimensional, whichever of a volume's axes is flat."""
+    """Read two masks; a single slice is two-dimensional, whichever of a volume's axes is flat.
+
+    The spacing is the predicted mask's, which it has of the image: of a TIFF a file beside it says
+    the spacing, and nnU-Net copies true masks without such.
+    """
     for file in (predicted, truth):
         if not file.is_file():
             raise UserError(f"there is no {file}")
-    (found, _), (true, properties) = (reader.read_seg(str(f)) for f in (predicted, truth))
+    with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells what it assumes
+        true, _ = reader.read_seg(str(truth))
+    found, properties = reader.read_seg(str(predicted))
     if found.shape != true.shape:
         raise UserError(
             f"{predicted.name} is of shape {found.shape[1:]}, its true mask of {true.shape[1:]}"
