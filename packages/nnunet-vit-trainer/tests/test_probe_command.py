@@ -10,9 +10,11 @@ from a_validation import size_of
 from probe_data import DATASET, blocks, write_data
 from trained_results import call
 
+from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.commands.probe import probe
 from nnunet_vit_trainer.config.reading import load_config
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
+from nnunet_vit_trainer.probing import run
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,27 @@ def test_where_nothing_can_be_tried_the_reasons_are_told(home, weights, capsys):
     assert stopped.value.code == 1
     assert "failed: resnet: " in capsys.readouterr().out
     assert [file.name for file in (home / "out").iterdir()] == ["probe.json"]
+
+
+def test_a_probe_that_ended_between_its_files_can_be_run_again(home, weights, monkeypatch):
+    """What was written first is not taken for somebody else's."""
+    words = (900, "--backbones", options(weights)[0], "--taps", "last", "-o", "out")
+    written = []
+
+    def whole(file):
+        written.append(file)
+        if len(written) > 1:
+            raise OSError("killed")
+        return written_whole(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "written_whole", whole)
+        with pytest.raises(SystemExit):
+            call(probe, *words)
+    assert len(written) == 2
+    call(probe, *words)
+    names = {file.name for file in (home / "out").iterdir()}
+    assert {"probe.json", "features.png"} < names
 
 
 def test_a_picture_that_no_probe_drew_is_not_replaced(home, weights, capsys):

@@ -139,11 +139,13 @@ def write(probed: Probed, folder: Path) -> list[Path]:
             of = (data.dataset, data.configuration, data.plans_name)
             config, note = write_config(best, *of, folder)
             probed.notes += [note] if note else []
-            with written_whole(folder / PICTURE) as unfinished:
-                unfinished.write_bytes(draw(probed))
             files = [config, folder / PICTURE]
+        # Before the picture: one that lies alone is taken for somebody's.
         with written_whole(folder / TABLE) as unfinished:
             unfinished.write_text(json.dumps(probed.content(), indent=1) + "\n", encoding="utf-8")
+        if scored:
+            with written_whole(folder / PICTURE) as unfinished:
+                unfinished.write_bytes(draw(probed))
     except OSError as error:
         raise UserError(f"not written: {reason_of(error)}") from error
     return [folder / TABLE, *files]
