@@ -109,7 +109,7 @@ def _scores(
         "tolerance": tolerance,
         "library": f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)}",
         "flat": "along any axis",  # a figure of before was of a slab there
-        "spacing": "the prediction's",  # and where the truth says none, by 1 mm
+        "spacing": "the prediction's",  # before it was the truth's, and 1 mm of TIFFs
     }
     kept = _read_kept(fold.folder / KEPT)
     if kept is not None and kept.measured == measured:
