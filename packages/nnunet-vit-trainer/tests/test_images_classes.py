@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 from image_folders import SHAPE, coloured, imported, mask, noise, picture, read, written
+from PIL import Image
 
+from nnunet_vit_trainer.images.notes import counted_labels
 from vit_backbone import UserError
 
 
@@ -50,6 +52,21 @@ def test_background_and_ignore_are_what_they_are(folder):
     assert result.labelling.numbers == {"background": 0, "cup": 1, "optic disc": 2, "ignore": 3}
     truth = read(result.target / "labelsTr" / "b.png")
     np.testing.assert_array_equal(truth, expected(n1=2, n2=1, n3=3))
+
+
+def test_of_a_palette_the_colours_count(folder):
+    for name in "ab":
+        (folder / "masks" / "cup" / f"{name}_mask.png").unlink()
+        image = Image.fromarray((at(2) == 0).astype(np.uint8))  # as PIL's own GIFs may be: 1 black
+        image.putpalette([255, 255, 255, 0, 0, 0])
+        image.save(folder / "masks" / "cup" / f"{name}_mask.gif")
+    for threshold in (None, 128):
+        result = imported(folder, threshold=threshold, check=True)
+        counted = counted_labels(result)
+        assert {name: pixels for name, (pixels, _) in counted.items() if name != "background"} == {
+            "cup": 2 * SHAPE[1],
+            "optic disc": 2 * SHAPE[1],
+        }
 
 
 def test_classes_that_overlap_are_refused(folder):

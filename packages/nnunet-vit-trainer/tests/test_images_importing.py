@@ -20,6 +20,7 @@ from image_folders import (
     volume,
     written,
 )
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
 from nnunet_vit_trainer.checkpoints import files
 from nnunet_vit_trainer.images import importing
@@ -35,6 +36,30 @@ def folder(tmp_path, monkeypatch):
 
 def described(result):
     return json.loads((result.target / "dataset.json").read_text())
+
+
+def test_masks_as_gif_keep_what_their_colours_mean(folder):
+    for file in (folder / "masks").iterdir():
+        file.unlink()
+    for name in ("a", "b (1)"):
+        picture(folder / "masks" / f"{name}.gif", np.dstack([mask()] * 3))
+    result = imported(folder)
+    for name in ("a", "b (1)"):
+        np.testing.assert_array_equal(read(result.target / "labelsTr" / f"{name}.png"), mask(1))
+
+
+def test_colours_beside_grey_are_files_that_nnunet_reads_together(tmp_path):
+    for number, name in enumerate("ab"):
+        case = tmp_path / "in" / name
+        picture(case / "colour.png", noise(*SHAPE, 3, seed=number))
+        picture(case / "depth.png", noise(seed=number + 9))
+        picture(case / "mask.png", mask())
+    result = imported(tmp_path / "in")
+    files = sorted(map(str, (result.target / "imagesTr").glob("a_*")))
+    values, _ = NaturalImage2DIO().read_images(files)
+    np.testing.assert_array_equal(values[:3, 0], np.moveaxis(noise(*SHAPE, 3, seed=0), -1, 0))
+    np.testing.assert_array_equal(values[3:, 0], noise(seed=9)[None])
+    assert len(described(result)["channel_names"]) == 4
 
 
 def test_photos_and_masks_become_a_data_set(folder):

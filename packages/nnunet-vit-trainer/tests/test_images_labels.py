@@ -37,6 +37,10 @@ def decided(*masks, labels=None, threshold=None):
         ([holding(0, 1), holding(0)], {"background": (0,), "foreground": (1,)}),
         ([holding(0, 1), holding(0, 2)], {"background": (0,), "label_1": (1,), "label_2": (2,)}),
         ([holding(0, 0xFF0000, coloured=True)], {"background": (0,), "foreground": (0xFF0000,)}),
+        (
+            [holding(0, 1, palette={0: 0xFFFFFF, 1: 0}), holding(1, palette={1: 0})],
+            {"background": (0,), "foreground": (0xFFFFFF,)},
+        ),
     ],
 )
 def test_what_is_plain_to_see(masks, expected):
@@ -60,6 +64,8 @@ def test_what_is_plain_to_see(masks, expected):
             [holding(0, 1, palette={0: 0, 1: 255}), holding(0, 1, palette={0: 0, 1: 65280})],
             "value 1 is #0000ff in 0.png and #00ff00 in 1.png: each has a palette of its own",
         ),
+        ([holding(0, 1, 2, palette={0: 65280, 1: 255, 2: 0})], "NAME1=#0000ff NAME2=#00ff00"),
+        ([holding(0, 1, palette={0: 0xFFFFFF, 1: 255})], "background=#0000ff NAME1=#ffffff"),
     ],
 )
 def test_what_is_not_plain_is_refused_with_what_to_give(masks, said):
@@ -96,6 +102,11 @@ def test_labels_are_numbered_as_they_were_given_and_ignore_is_the_last():
         ),
         ([holding(0), holding(0)], ["a=1"], "all 2 masks are background everywhere"),
         ([holding(0, 1, 2, 3)], ["a=1"], "0.png has 10 pixels of 2 .*, and 1 other values"),
+        (
+            [holding(0, 1, 2, palette={0: 0, 1: 0x646464, 2: 0xC8C8C8})],
+            ["a=100", "b=200"],
+            "0.png has 10 pixels of 1, shown as #646464, .nearest",
+        ),
     ],
 )
 def test_values_that_nobody_named_are_refused(masks, labels, said):

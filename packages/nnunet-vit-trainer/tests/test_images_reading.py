@@ -105,6 +105,14 @@ def test_one_bit_is_white_as_in_others(tmp_path):
     np.testing.assert_array_equal(pixels.values, mask(255)[None])
 
 
+def test_a_mask_of_one_bit_in_which_white_is_0_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", mask() > 0)
+    with pytest.raises(UserError, match=r"0 is white: .* save it as PNG, or as uint8"):
+        read_picture(tmp_path / "a.tif", mask=True)
+    pixels = read_picture(picture(tmp_path / "b.tif", mask(), mode="1"), mask=True)
+    np.testing.assert_array_equal(pixels.values, mask()[None])
+
+
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_alpha_is_left_out_where_it_is_constant(mode, tmp_path):
     pixels = read_picture(picture(tmp_path / "a.png", mode=mode))

@@ -62,9 +62,11 @@ def _of_labels(imported: Imported) -> list[str]:
     notes += [f"no mask holds {name!r}" for name in others if not labels[name][0]]
     share = labels[others[0]][0] / total
     if len(others) == 1 and share > _HALF:
+        folders = any(case.mask and case.mask.parts for case in imported.found.paired.cases)
+        remedy = "--labels background=... NAME=... says it the other way round"
         notes.append(
-            f"{others[0]!r} is {share:.0%} of all pixels: is it the background? --labels "
-            f"background=... NAME=... says it the other way round"
+            f"{others[0]!r} is {share:.0%} of all pixels: is it the background? "
+            f"{'invert its masks' if folders else remedy}"
         )
     return notes
 

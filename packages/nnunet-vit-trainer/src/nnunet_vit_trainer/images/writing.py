@@ -54,6 +54,8 @@ def write_images(
 ) -> None:
     """Write a case's images, ``<name>_0000`` and so on: a file for RGB of 8 bits, or each channel.
 
+    nnU-Net wants as many channels in each file of a case, so RGB beside grey is taken apart.
+
     Args:
         images: see `examine.read_case`.
         folder: it exists.
@@ -61,7 +63,8 @@ def write_images(
         form: see `form_of`.
         flat: volumes of one slice are 2D images.
     """
-    planes = [plane for image in images for plane in _planes(image, form)]
+    together = form.ending == ".png" and all(map(_is_rgb, images))
+    planes = [plane for image in images for plane in _planes(image, together=together)]
     geometry = images[0].geometry
     for number, plane in enumerate(planes):
         _write(plane, geometry, folder / f"{name}_{number:04d}{form.ending}", flat=flat)
@@ -89,10 +92,12 @@ def write_mask(
     _write(labels, geometry, folder / f"{name}{form.ending}", flat=flat)
 
 
-def _planes(image: Pixels, form: Form) -> list[np.ndarray]:
-    if form.ending == ".png" and len(image.values) == 3 and image.values.dtype == np.uint8:
-        return [np.moveaxis(image.values, 0, -1)]
-    return list(image.values)
+def _is_rgb(image: Pixels) -> bool:
+    return len(image.values) == 3 and image.values.dtype == np.uint8
+
+
+def _planes(image: Pixels, *, together: bool) -> list[np.ndarray]:
+    return [np.moveaxis(image.values, 0, -1)] if together else list(image.values)
 
 
 def _write(values: np.ndarray, geometry: Geometry | None, file: Path, *, flat: bool) -> None:

@@ -78,7 +78,8 @@ def decide(masks: Mapping[str, Values], named: Named | None, threshold: int | No
     """
     _refuse_other_palettes(masks, named)
     if named is None:
-        coloured = any(values.coloured for values in masks.values())
+        # GIFs number colours anew: a palette whose 0 is not black does not say what 0 is.
+        coloured = any(values.coloured or values.palette.get(0) for values in masks.values())
         labelling = Labelling({}, coloured, threshold)
         found = _Found.of(masks, labelling)
         return Labelling(_plain(found, labelling, masks), coloured, threshold)
@@ -169,8 +170,10 @@ def _refuse_unnamed(masks: Mapping[str, Values], labelling: Labelling) -> None:
             label = [*labelling.values][known[near]]
             nearest = ", ".join(map(labelling.say, labelling.values[label]))
             more = f", and {len(unknown) - 1} other values" if len(unknown) > 1 else ""
+            seen = "" if labelling.by_colour else values.palette.get(value)
+            colour = f", shown as {say(seen, by_colour=True)}," if seen else ""
             faults.append(
-                f"{name} has {unknown[value]:,} pixels of {labelling.say(value)} (nearest: "
+                f"{name} has {unknown[value]:,} pixels of {labelling.say(value)}{colour} (nearest: "
                 f"{shorten(label, 40)}, {shorten(nearest, 40)}){more}"
             )
     if faults:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_vit_trainer.images.reading.pixels import Pixels
+from nnunet_vit_trainer.images.reading.pixels import Pixels, shown
 from vit_backbone import UserError
 
 MOST = 256
@@ -40,9 +40,7 @@ def values_of(mask: Pixels, threshold: int | None = None) -> tuple[np.ndarray, b
     Raises:
         UserError: other channels, values that are no whole numbers, or colours with a threshold.
     """
-    values = mask.values
-    if threshold is not None and mask.palette:
-        values = _colours_of(mask.palette, values[0])
+    values = mask.values if threshold is None else shown(mask)
     if len(values) not in (1, 3):
         raise UserError(f"has {len(values)} channels; one is expected in a mask, or a colour")
     noise = 0 if threshold is None else _MOST_NOISE
@@ -113,18 +111,13 @@ def numbers_of(mask: Pixels, threshold: int | None, *, by_colour: bool) -> np.nd
     if coloured or not by_colour:
         return numbers
     if mask.palette:
-        return _packed(_colours_of(mask.palette, numbers))
+        return _packed(shown(mask))
     return numbers.astype(np.int64) * _GREY
 
 
 def say(value: int, *, by_colour: bool) -> str:
     """Say a value, or a colour as ``#rrggbb``."""
     return f"#{value:06x}" if by_colour else str(value)
-
-
-def _colours_of(palette: dict[int, int], indices: np.ndarray) -> np.ndarray:
-    table = np.array([palette.get(index, 0) for index in range(256)], np.int64)[indices]
-    return np.stack([table >> 16 & 255, table >> 8 & 255, table & 255]).astype(np.uint8)
 
 
 def _packed(colours: np.ndarray) -> np.ndarray:

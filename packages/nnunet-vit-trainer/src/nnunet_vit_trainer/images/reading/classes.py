@@ -7,7 +7,7 @@ import numpy as np
 from nnunet_vit_trainer.images.finding.sources import Item
 from vit_backbone import UserError
 
-from .pixels import Pixels
+from .pixels import Pixels, shown
 
 
 def composed(parts: Sequence[tuple[int, Item, Pixels]], threshold: int | None = None) -> Pixels:
@@ -38,12 +38,13 @@ def composed(parts: Sequence[tuple[int, Item, Pixels]], threshold: int | None = 
 
 
 def _foreground(item: Item, mask: Pixels, threshold: int | None) -> np.ndarray:
+    seen = shown(mask)
     if threshold is not None:
-        if mask.palette:
+        if mask.palette and (seen != seen[:1]).any():
             raise UserError(f"{item} has a palette; --threshold is for masks of grey values")
-        return mask.values.mean(axis=0) >= threshold
-    inside = (mask.values != 0).any(axis=0)
-    values = mask.values[:, inside]
+        return seen.mean(axis=0) >= threshold
+    inside = (seen != 0).any(axis=0)
+    values = seen[:, inside]
     if (values != values[:, :1]).any():
         found = len(np.unique(values, axis=1)[0])
         raise UserError(

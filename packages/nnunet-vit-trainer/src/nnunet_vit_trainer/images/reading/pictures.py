@@ -18,8 +18,8 @@ Exif = Literal["apply", "ignore"]
 _COLOUR = {"LA": ("grey", "alpha"), "RGB": ("R", "G", "B"), "RGBA": ("R", "G", "B", "alpha")}
 _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 # Tags of TIFF; of extra channels, 0 says nothing of what they are.
-_BITS_OF_TIFF, _EXTRA_OF_TIFF, _FORMAT_OF_TIFF = 258, 338, 339
-_UNNAMED, _UNSIGNED = 0, 1
+_BITS_OF_TIFF, _SHOWN_OF_TIFF, _EXTRA_OF_TIFF, _FORMAT_OF_TIFF = 258, 262, 338, 339
+_WHITE_IS_0, _UNNAMED, _UNSIGNED = 0, 0, 1
 _PNG_DEPTH_AT = 24
 _PNM_HEAD = 4096
 
@@ -42,8 +42,8 @@ def read_picture(
         spacing: of that.
 
     Raises:
-        UserError: an animation, a turned picture without ``exif``, alpha, or no picture of grey,
-            colours or a palette.
+        UserError: an animation, a turned picture without ``exif``, alpha, a mask of one bit in
+            which 0 is white, or no picture of grey, colours or a palette.
         Exception: what PIL or tifffile says of a file that it cannot read.
     """
     if is_tiff(file):
@@ -58,6 +58,8 @@ def read_picture(
             raise UserError(f"is an animation of {pages} pictures; save each as a file")
         if image.format == "PPM":
             _check_pnm(file, image)
+        if mask and image.mode == "1":
+            _refuse_inverted(image)
         turned = _turned(image, exif)
         if image.format == "PNG" and image.mode not in _GREY and _depth_of_png(file) > 8:
             return _read_deep(file, turned)
@@ -93,6 +95,16 @@ def _turned(image: Image.Image, exif: Exif | None) -> bool:
             "ignore"
         )
     return exif == "apply"
+
+
+def _refuse_inverted(image: Image.Image) -> None:
+    """Refuse a TIFF of one bit in which 0 is white: who wrote it may have meant it or not."""
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    if tags.get(_SHOWN_OF_TIFF) == _WHITE_IS_0:
+        raise UserError(
+            "is a TIFF of one bit in which 0 is white: tifffile and scikit-image save True and "
+            "False so, and viewers show the objects black; save it as PNG, or as uint8"
+        )
 
 
 def _check_pnm(file: Path, image: Image.Image) -> None:

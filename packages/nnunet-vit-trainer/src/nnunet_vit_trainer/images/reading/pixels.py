@@ -46,6 +46,19 @@ class Pixels:
         return self.values.shape[1:]
 
 
+def shown(pixels: Pixels) -> np.ndarray:
+    """Return a mask's values as they are seen: (3, y, x) uint8 where it has a palette.
+
+    Args:
+        pixels: of a mask.
+    """
+    if not pixels.palette:
+        return pixels.values
+    colours = np.array([pixels.palette.get(index, 0) for index in range(256)], np.int64)
+    seen = colours[pixels.values[0]]
+    return np.stack([seen >> 16 & 255, seen >> 8 & 255, seen & 255]).astype(np.uint8)
+
+
 def without_alpha(pixels: Pixels) -> Pixels:
     """Drop a constant alpha channel, and say so.
 
