@@ -284,6 +284,8 @@ def test_cases_are_found_as_nnunet_names_them(images, tmp_path):
         find_cases([tmp_path], ".png")
     with pytest.raises(UserError, match="no image"):
         find_cases([tmp_path / "not there_0000.png"], ".png")
+    with pytest.raises(UserError, match="is a folder; one folder is expected, or files"):
+        find_cases([images, tmp_path], ".png")
     with pytest.raises(UserError, match=r"end in '\.png'"):
         find_cases([tmp_path / "notes.txt"], ".png")
     other = tmp_path / "other" / "y_0000.png"
@@ -543,6 +545,11 @@ def test_the_command_lays_a_manifest_beside_the_masks(model, images, tmp_path):
     assert len(first["model"]["checkpoints"]) == 2
     assert str(images.parent) not in text
     assert "--manifest" in first["command"]
+    call(predict_command, *more[:-1], "-f", "0")  # replaces the masks, and does not ask for one
+    third = json.loads((tmp_path / "prediction_manifest.json").read_text())["runs"][2]
+    assert [file["file"] for file in third["model"]["checkpoints"]] == [
+        "fold_0/checkpoint_final.pth"
+    ]
 
 
 def test_a_manifest_that_cannot_be_written_hides_nothing(

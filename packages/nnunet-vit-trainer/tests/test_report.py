@@ -13,6 +13,7 @@ import torch
 from a_validation import copy_of, flat_case, pixels_of, write_validation
 from trained_results import call
 
+from nnunet_vit_trainer.checkpoints.model_folder import CHECKPOINT_KEY
 from nnunet_vit_trainer.commands.report import report
 from nnunet_vit_trainer.pictures.validation import draw_validation, read_validation
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
@@ -171,6 +172,34 @@ def test_a_class_that_no_case_has_is_left_out_of_the_mean_and_named(trained_fold
     told = gather(fold, found, {})
     assert told.dice == f"{found.mean:.3f}"
     assert told.facts["validated on"] == "1 case, none with b"
+
+
+def test_a_validation_of_the_best_checkpoint_says_so(trained_folder, tmp_path):
+    model = copy_of(trained_folder, tmp_path)
+    fold = write_validation(model, {"case": flat_case(np.random.default_rng(0), shift=1)})
+    summary = fold / "validation" / "summary.json"
+    content = json.loads(summary.read_text())
+    summary.write_text(json.dumps(content | {CHECKPOINT_KEY: "checkpoint_best.pth"}))
+    facts = gather(fold, read_validation(fold), {}).facts
+    assert facts["validated on"] == "1 case, by checkpoint_best.pth"
+
+
+def test_a_fold_tells_of_its_own_training(trained_folder, tmp_path):
+    """The plans are of the fold that began last, with other epochs and releases."""
+    model = copy_of(trained_folder, tmp_path)
+    fold = write_validation(model, {"case": flat_case(np.random.default_rng(0), shift=1)})
+    plans = read_json(model / "plans.json")
+    later = plans[PLANS_KEY] | {"versions": {"torch": "9"}}
+    later["train"] = {"num_epochs": 2}
+    (model / "plans.json").write_text(json.dumps(plans | {PLANS_KEY: later}))
+    own = later | {"versions": {"torch": "8"}, "train": {"num_epochs": 3}}
+    content = {"network_weights": {}, "init_args": {"plans": plans | {PLANS_KEY: own}}}
+    torch.save(content | {"logging": LOGGED}, fold / "checkpoint_final.pth")
+    for logged in (LOGGED, None):
+        page = write_report(fold, logged).read_text(encoding="utf-8")
+        assert "3 of 3, 3.0 minutes" in page
+        assert "num_epochs: 3" in page
+        assert re.search(r"torch\D+8", page)
 
 
 def test_of_many_cases_the_worst_are_told(trained_folder, tmp_path):

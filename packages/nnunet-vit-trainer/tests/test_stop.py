@@ -454,6 +454,9 @@ def test_the_command_that_predicts_is_one_for_a_shell(monkeypatch, capsys, tmp_p
         "  nnUNetv2_predict -d 'Dataset042_My eyes' -tr T -p 'P l' -c 2d -f 0 -i IMAGES -o OUTPUT "
         "-device cpu\n"
     )
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--val", "--val_best"])
+    command.train()
+    assert " -chk checkpoint_best.pth -device cpu\n" in capsys.readouterr().out
     (folder.parent / "dataset.json").write_text('{"neighbours": {"count": 1, "axis": 0}}')
     command.train()
     stack, predict = capsys.readouterr().out.splitlines()[-2:]

@@ -1,11 +1,13 @@
 """What a file is taken for: only what its keys and shapes make certain, and nothing overwritten."""
 
+import hashlib
+
 import pytest
 import timm
 import torch
 
 from vit_backbone import WeightsError, create_backbone, fit_to_checkpoint, load_weights
-from vit_backbone.weights.files import read_checkpoint
+from vit_backbone.weights.files import read_checkpoint, sha256_of
 from vit_backbone.weights.recognition import recognise
 
 
@@ -225,8 +227,9 @@ def test_layer_scale_is_read_off_any_file(spelling, beside, tensors, tmp_path):
     file = saved(tensors, tmp_path)
     model, _, name = create_backbone("test_vit", None, file)
     assert model.blocks[3].ls2.gamma[0] == 0.5
-    name, options = fit_to_checkpoint("test_vit", None, read_checkpoint(file))
+    name, options = fit_to_checkpoint("test_vit", None, read_checkpoint(str(file)))
     assert options["layer_scale"] is True
+    assert sha256_of(str(file)) == hashlib.sha256(file.read_bytes()).hexdigest()
     rebuilt = create_backbone(name, pretrained=False, **options)[0]
     rebuilt.load_state_dict(model.state_dict())
 

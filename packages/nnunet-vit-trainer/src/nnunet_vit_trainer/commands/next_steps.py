@@ -27,7 +27,7 @@ def lines_to_predict(model: Path, dataset: str, folds: Sequence[str], *more: str
     words = ["-d", dataset, "-tr", trainer, "-p", plans, "-c", configuration, "-f", *folds]
     words += ["-i", images, "-o", "OUTPUT", *more]
     there = {file.name for fold in folds for file in model.glob(f"fold_{fold}/checkpoint_*.pth")}
-    words += ["-chk", min(there)] if there and FINAL not in there else []
+    words += ["-chk", min(there)] if there and FINAL not in there and "-chk" not in more else []
     stack = shlex.join(["-i", "IMAGES", "-o", images, "-m", str(model)])
     lines = [f"nnUNetv2_neighbours_vit {stack}"] if stacks else []
     return [*lines, f"nnUNetv2_predict {shlex.join(words)}"]

@@ -144,9 +144,9 @@ def _model_folder(arguments: argparse.Namespace) -> Path:
 
 def _manifest(arguments: argparse.Namespace) -> "Manifest | None":
     """Look at the manifest that is there before anything is loaded."""
-    from nnunet_vit_trainer.sharing.manifest import Manifest
+    from nnunet_vit_trainer.sharing.manifest import Manifest, is_kept
 
-    if not arguments.manifest:
+    if not (arguments.manifest or is_kept(arguments.o)):
         return None
     return Manifest(arguments.o, (arguments.part_id, arguments.num_parts))
 
@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--manifest",
         action="store_true",
-        help="write what made the masks beside them",
+        help="write what made the masks beside them, as each later run there does",
     )
     add("--continue_prediction", action="store_true", help="leave alone what is predicted already")
     add("-npp", type=int, default=2, metavar="N", help="threads that read (default: %(default)s)")

@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from nnunet_vit_trainer.checkpoints.model_folder import BEST
 from nnunet_vit_trainer.training.ending.stop import Stopped, signals_stop
 
 from .arguments import DEFAULT_DEVICE, add_what_to_train
@@ -32,7 +33,9 @@ def train() -> None:
     device = ["-device", arguments.device] if arguments.device != DEFAULT_DEVICE else []
     fold = folder.name.removeprefix("fold_")
     print(f"\nResults: {folder}\nPredict with stock nnU-Net:")
-    for line in lines_to_predict(folder.parent, arguments.dataset_name_or_id, [fold], *device):
+    best = ["-chk", BEST] if arguments.val_best else []
+    more = [*best, *device]
+    for line in lines_to_predict(folder.parent, arguments.dataset_name_or_id, [fold], *more):
         print(f"  {line}")
 
 
@@ -111,7 +114,8 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     add("--c", action="store_true", help="continue from the latest checkpoint")
     add("--val", action="store_true", help="only validate a finished training")
-    add("--val_best", action="store_true", help="validate with checkpoint_best")
+    best = "validate checkpoint_best (without --val: train anew, then validate)"
+    add("--val_best", action="store_true", help=best)
     add("--npz", action="store_true", help="save validation probabilities, for ensembling")
     add("--quiet", action="store_true", help="only warnings here; the log file is whole")
     add("--disable_checkpointing", action="store_true", help="write no checkpoints")

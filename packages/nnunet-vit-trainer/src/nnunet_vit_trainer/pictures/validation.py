@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_vit_trainer.checkpoints.files import written_whole
-from nnunet_vit_trainer.checkpoints.model_folder import read_model
+from nnunet_vit_trainer.checkpoints.model_folder import CHECKPOINT_KEY, FINAL, read_model
 from nnunet_vit_trainer.plans.json_file import read_json
-from vit_backbone import UserError, reason_of
+from vit_backbone import UserError, reason_of, shorten
 
 from .classes import classes_of, ignored_value
 from .overlay import Row, draw_sheet
@@ -26,7 +26,8 @@ class Validation:
         scores: per case.
         mean: nnU-Net's mean Dice: the mean over the classes of their means over the cases. A class
             that no case has, nor any prediction, is left out; nnU-Net's own is NaN then.
-        cases: how many, whether they were trained on, and which classes none has, in words.
+        cases: how many, whether they were trained on, which classes none has, and by which
+            checkpoint if not the final one, in words.
     """
 
     model: Model
@@ -86,7 +87,9 @@ def read_validation(fold: Path) -> Validation:
     means = [mean_of([score.dice[i] for score in scores]) for i in range(len(model.classes))]
     absent = [c.name for c, mean in zip(model.classes, means, strict=True) if math.isnan(mean)]
     without = f", none with {', '.join(absent)}" if absent else ""
-    return Validation(model, scores, mean_of(means), cases + seen + without)
+    checkpoint = summary.get(CHECKPOINT_KEY, FINAL)
+    by = "" if checkpoint == FINAL else f", by {shorten(str(checkpoint), 40)}"
+    return Validation(model, scores, mean_of(means), cases + seen + without + by)
 
 
 def _slice_of(model: Model, fold: Path, score: Score) -> Slice:

@@ -42,6 +42,8 @@ def find_cases(inputs: Sequence[Path], file_ending: str) -> list[Case]:
     if not files:
         raise UserError(f"{inputs[0]} holds no image with the ending {file_ending!r}; {_REMEDY}")
     for file in files:
+        if file.is_dir():
+            raise UserError(f"{file} is a folder; one folder is expected, or files")
         if not file.is_file():
             raise UserError(f"there is no image {file}")
         if not file.name.endswith(file_ending):

@@ -56,21 +56,40 @@ class Content:
     command: str
 
 
-def logged_in(fold: Path) -> dict[str, Any]:
-    """Return what nnU-Net's logger held, from a fold's checkpoint; nothing where there is none."""
+def read_run(fold: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what a fold's checkpoint says of its training; nothing where there is none.
+
+    Args:
+        fold: the fold's folder.
+
+    Returns:
+        What nnU-Net's logger held; our part of the plans. That of plans.json is of the fold that
+        began last, with as many epochs, by the releases that it had.
+
+    Raises:
+        UserError: a checkpoint that cannot be read.
+    """
     file = next((file for name in NAMES if (file := fold / name).is_file()), None)
-    return {} if file is None else read_safely(file).get("logging") or {}
+    content = {} if file is None else read_safely(file, mapped=True)
+    plans = content.get("init_args", {}).get("plans", {})
+    return content.get("logging") or {}, plans.get(PLANS_KEY) or {}
 
 
-def gather(fold: Path, found: Validation, logged: Mapping[str, Sequence[Any]]) -> Content:
+def gather(
+    fold: Path,
+    found: Validation,
+    logged: Mapping[str, Sequence[Any]],
+    ours: Mapping[str, Any] | None = None,
+) -> Content:
     """Gather what a report tells of a fold.
 
     Args:
         fold: the fold's folder.
         found: its validation.
-        logged: see `logged_in`.
+        logged: see `read_run`.
+        ours: see there; ``None`` or nothing: as in plans.json.
     """
-    plans = without_paths(found.model.plans)
+    plans = without_paths(found.model.plans | ({PLANS_KEY: ours} if ours else {}))
     ours = plans[PLANS_KEY]
     config = {name: ours[name] for name in _CONFIG_SECTIONS if name in ours}
     return Content(

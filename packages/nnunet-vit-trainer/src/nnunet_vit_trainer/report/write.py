@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from nnunet_vit_trainer.checkpoints.files import written_whole
 from nnunet_vit_trainer.pictures.validation import SHEET, read_validation
 
-from .content import gather, logged_in
+from .content import gather, read_run
 from .curves import draw_curves
 
 REPORT = "report.html"
@@ -30,10 +30,11 @@ def write_report(fold: Path, logged: Mapping[str, Sequence[Any]] | None = None) 
         OSError: what the disk says.
     """
     found = read_validation(fold)
-    logged = logged_in(fold) if logged is None else logged
+    in_checkpoint, ours = read_run(fold)
+    logged = in_checkpoint if logged is None else logged
     sheet = fold / SHEET
     page = _template().render(
-        content=gather(fold, found, logged),
+        content=gather(fold, found, logged, ours),
         overlay=_embedded(sheet.read_bytes() if sheet.is_file() else None),
         curves=_embedded(draw_curves(logged)),
     )

@@ -28,6 +28,11 @@ except ImportError:  # Windows: two runs that write at the same moment can lose 
 SCHEMA_VERSION = 1
 
 
+def is_kept(folder: Path) -> bool:
+    """Say whether a folder of masks has a manifest, which would tell of other masks without us."""
+    return any(folder.glob("prediction_manifest*.json"))
+
+
 class Manifest:
     """What a run of a prediction leaves about itself, beside its masks.
 

@@ -93,7 +93,7 @@ def _fetch_from_hub(repo_id: str, missing: str, remedy: str) -> Path:
         ) from error
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a weight file, or a Hugging Face folder, and recognise its layout.
 
     Args:
@@ -103,6 +103,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         WeightsError: unreadable, holding code, without tensors, or with tensors of a backbone
             that are not finite floating-point numbers.
     """
+    path = Path(os.path.expanduser(path))  # as `find_weights` does
     files = weight_files(path)
     state = state_of(files)
     if (checkpoint := kept(state)) is None:
@@ -185,6 +186,6 @@ def weight_files(path: Path) -> list[Path]:
     return [path / shard for shard in sorted(shards)]
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: str | Path) -> str:
     """Return the hexadecimal sha256 of a file, or of a folder's model files one after the other."""
-    return sha256_of_files(weight_files(path))
+    return sha256_of_files(weight_files(Path(os.path.expanduser(path))))
