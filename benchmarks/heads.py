@@ -10,6 +10,10 @@ HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "segformer": ("segformer", {}),
     "segformer_pyramid": ("segformer", {"neck": "pyramid"}),
     "segformer_pyramid_shortcut_stem": ("segformer", {"neck": "pyramid", **BOTH}),
+    "segformer_64_pyramid_shortcut_stem": (
+        "segformer",
+        {"neck": "pyramid", "hidden_size": 64, **BOTH},
+    ),
     "unetr_light": ("unetr", {"decoder_channels": LIGHT}),
     "unetr_light_shortcut": ("unetr", {"decoder_channels": LIGHT, "shortcut": True}),
     "unetr_light_shortcut_stem": ("unetr", {"decoder_channels": LIGHT, **BOTH}),

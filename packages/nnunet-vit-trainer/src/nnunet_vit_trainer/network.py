@@ -1,7 +1,9 @@
 """The function that plans files name as their network class."""
 
+import contextlib
+import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from vit_backbone import UserError, find_head, options_of_old_plans
@@ -56,6 +58,17 @@ def build_network(
     if deep_supervision:
         network.head.deep_supervision = True
     return network
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Let networks be built meanwhile on torch's meta device, where parameters take no memory."""
+    import torch
+
+    # timm is imported before: it brings torch's compiler, which torch 2.6 cannot import there.
+    importlib.import_module("vit_backbone.backbone")
+    with torch.device("meta"):
+        yield
 
 
 def _with_old_meaning(

@@ -100,7 +100,7 @@ class UNETRDecoder(nn.Module):
         x = run(self.last, x)
         # The first of the coarser maps is the finest merge, which the last block has refined.
         classified = [x, *coarser[1:]] if deep_supervision else [x]
-        return [layer(m) for layer, m in zip(self.seg_layers, classified, strict=False)], x
+        return [self.seg_layers[number](m) for number, m in enumerate(classified)], x
 
 
 def _merged(

@@ -215,13 +215,11 @@ def try_to_build(
     Raises:
         UserError: options that the backbone or the head refuses, or sizes that no machine holds.
     """
-    import torch
-
-    from nnunet_vit_trainer.network import build_network
+    from nnunet_vit_trainer.network import build_network, without_memory
     from vit_backbone.heads.recompute import set_recompute
 
     try:
-        with torch.device("meta"):
+        with without_memory():
             arguments = settings["architecture"]["arch_kwargs"]
             channels = len(settings["normalization_schemes"])
             network = build_network(channels, 2, allow_hybrid=allow_hybrid, **arguments)

@@ -105,6 +105,7 @@ def _store_of_this_machine() -> dist.TCPStore:
         is_master=True,
         wait_for_workers=False,
         master_listen_fd=listening.detach(),
+        use_libuv=False,  # before torch 2.8 it takes no socket
     )
 
 

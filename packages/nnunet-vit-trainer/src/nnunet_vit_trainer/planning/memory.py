@@ -12,7 +12,7 @@ from torch import nn
 
 from nnunet_vit_trainer.config.schema import ViTnnUNetConfig
 from nnunet_vit_trainer.launch.backbones import asked_backbone
-from nnunet_vit_trainer.network import build_network
+from nnunet_vit_trainer.network import build_network, without_memory
 from nnunet_vit_trainer.plans.architecture import architecture_of
 from nnunet_vit_trainer.plans.derive import resolved_recipe
 from nnunet_vit_trainer.training.optimization import OPTIMIZER_KEYS, build_optimizer
@@ -90,7 +90,7 @@ def build(config: ViTnnUNetConfig, channels: int, outputs: int) -> ViTSegmentati
     backbone, _ = asked_backbone(config.model, None)
     arguments = architecture_of(config, backbone["name"])["arch_kwargs"]
     try:
-        with torch.device("meta"):
+        with without_memory():
             network = build_network(channels, outputs, **arguments)
     except (RuntimeError, OverflowError) as error:
         raise UserError(f"the network of this config cannot be built: {error}") from error

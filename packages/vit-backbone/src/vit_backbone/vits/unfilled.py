@@ -55,7 +55,7 @@ def build_unfilled(build: Callable[[], Module]) -> Module:
     Returns:
         The module, its parameters on the default device.
     """
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # torch 2.6's get_default_device overlooks contexts
     if device.type == "meta":
         return build()
     try:

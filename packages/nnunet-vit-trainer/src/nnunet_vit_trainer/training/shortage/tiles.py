@@ -25,14 +25,14 @@ def told_tiles() -> Iterator[None]:
 
 
 def telling_thread(
-    target: Callable[..., None], args: tuple[Any, ...], daemon: bool
+    target: Callable[..., None], args: tuple[Any, ...], daemon: bool = False
 ) -> threading.Thread:
     """Return a thread that puts its error into the queue that it fills.
 
     Args:
         target: the work.
         args: its arguments; the queue is the last.
-        daemon: as of any thread.
+        daemon: as of any thread; nnU-Net 2.8.0 does not say.
     """
 
     def work(*args: Any) -> None:
