@@ -78,7 +78,7 @@ def plans() -> dict[str, Plan]:
 
 def peers() -> dict[str, Peer]:
     """List the networks by name."""
-    recommended = "segformer_pyramid_shortcut_stem"
+    recommended = "segformer_64_pyramid_shortcut_stem"
     return {
         "ViT alone": Peer(_bare, "ViT"),
         "linear": Peer(_ours("linear"), "ours"),

@@ -51,6 +51,7 @@ RUNS = (
     "linear_stem_lora",
     "segformer_lora",
     "segformer_pyramid_shortcut_stem_lora",
+    "segformer_64_pyramid_shortcut_stem_lora",
     "unetr_light_lora",
     "unetr_light_shortcut_lora",
     "unetr_light_shortcut_stem_lora",

@@ -30,6 +30,7 @@ RUNS = (
     "linear_lora",
     "linear_stem_lora",
     "segformer_pyramid_shortcut_stem_lora",
+    "segformer_64_pyramid_shortcut_stem_lora",
     "unetr_light_shortcut_stem_lora",
     "stock",
 )
