@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
+from torch.torch_version import TorchVersion
 
 from vit_backbone import (
     UserError,
@@ -215,7 +216,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
 def test_a_torch_that_exports_nothing_is_named(monkeypatch, tmp_path):
     """2.6 would lay it to the head."""
     model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))
-    monkeypatch.setattr(torch, "__version__", "2.6.0+cu124")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0+cu124"))
     with pytest.raises(UserError, match=r"needs torch 2\.8 or newer, here is 2\.6\.0"):
         export_onnx(model, tmp_path / "model.onnx")
 

@@ -22,7 +22,7 @@ from vit_backbone.vits.rope import make_rope_traceable
 from .errors import UserError, is_count
 
 TOLERANCE = 1e-4
-_OLDEST_TORCH = (2, 8)  # 2.6 exports neither: it takes a variable batch for a constraint violated
+_OLDEST_TORCH = "2.8.dev0"  # 2.6 exports neither: a variable batch violates its constraints
 # Sides of 1 would be taken for constants, by pyramid heads sides of 2 too; not square, so that
 # no equality of H and W is either.
 _EXAMPLE_GRID = (5, 7)
@@ -53,7 +53,7 @@ def export_program(
         UserError: a wrapped or packed model, an impossible size, a head that cannot be traced, or
             a torch before 2.8.
     """
-    if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST_TORCH:
+    if torch.__version__ < _OLDEST_TORCH:
         raise UserError(
             f"exporting needs torch 2.8 or newer, here is {torch.__version__}; update torch"
         )

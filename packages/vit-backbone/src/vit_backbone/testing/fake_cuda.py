@@ -30,7 +30,7 @@ def run_on_fake_cuda(
         RuntimeError: tensors of two devices met.
         AssertionError: a tensor that is neither parameter nor buffer was used.
     """
-    if _release() < (2, 11) and not torch.cuda.is_available():
+    if torch.__version__ < "2.11.dev0" and not torch.cuda.is_available():
         pytest.skip(f"torch {torch.__version__} has no fake convolutions without a CUDA driver")
     with ExitStack() as stack:
         # Without a CUDA device torch would switch this autocast off, with a warning.
@@ -48,10 +48,6 @@ def run_on_fake_cuda(
         }
         image = torch.empty(shape, device="cuda")
         return torch.func.functional_call(model, state, (image,))
-
-
-def _release() -> tuple[int, ...]:
-    return tuple(map(int, torch.__version__.split(".")[:2]))
 
 
 def _no() -> bool:
