@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     get_pool_and_conv_props,
 )
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from torch import nn
 
 from nnunet_vit_trainer.config.schema import ViTModelConfig, ViTnnUNetConfig, ViTTrainConfig
 from nnunet_vit_trainer.planning.adapting import Adapter, adapted, fit
@@ -293,6 +295,26 @@ def test_what_is_held_beside_a_step_counts():
     network, more = counted_of(labels, ema=0.9, accumulate_steps=2)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert more(2, tile) - plain(2, tile) == 2 * 4 * trained
+
+
+class Weighted(nn.Module):
+    """A stranger's head that holds a tensor which is no buffer."""
+
+    def __init__(self, head, device):
+        super().__init__()
+        self.head = head
+        self.weights = torch.ones(2, 1, 1, device=device)
+
+    def forward(self, features, image):
+        return self.head(features, image) * self.weights
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_strangers_head_with_a_plain_tensor_is_counted(device):
+    network, count = counted_of({"a": 1})
+    before = count(2, (32, 32))
+    network.head = Weighted(network.head, device)
+    assert count(2, (32, 32)) >= before
 
 
 def test_a_gpu_has_less_to_count_than_it_has():

@@ -1,7 +1,7 @@
 """The peak memory of a training step, counted where there is neither the memory nor a GPU."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -54,7 +54,8 @@ def _without_content(network: nn.Module) -> nn.Module:
 
     MemTracker hooks each parameter's gradient, frozen or not: what is frozen becomes a buffer.
     """
-    memo = {id(t): _empty(t) for t in (*network.parameters(), *network.buffers())}
+    tensors = (*network.parameters(), *network.buffers(), *_attributes(network))
+    memo = {id(tensor): _empty(tensor) for tensor in tensors}
     fake = copy.deepcopy(network, memo)
     for module in fake.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -62,6 +63,12 @@ def _without_content(network: nn.Module) -> nn.Module:
                 delattr(module, name)
                 module.register_buffer(name, parameter.detach())
     return fake
+
+
+def _attributes(network: nn.Module) -> Iterator[torch.Tensor]:
+    """List the tensors that hang on modules as they are: a mode cannot copy those from others."""
+    for module in network.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
 
 
 def _empty(tensor: torch.Tensor) -> torch.Tensor:
