@@ -1,5 +1,6 @@
 """Masks in a folder for each class become one mask, or are refused with the file's name."""
 
+import itertools
 import json
 
 import numpy as np
@@ -52,6 +53,24 @@ def test_background_and_ignore_are_what_they_are(folder):
     assert result.labelling.numbers == {"background": 0, "cup": 1, "optic disc": 2, "ignore": 3}
     truth = read(result.target / "labelsTr" / "b.png")
     np.testing.assert_array_equal(truth, expected(n1=2, n2=1, n3=3))
+
+
+def test_background_and_ignore_are_spelled_as_nnunet_does(folder):
+    """It would train Ignore as a class."""
+    for name in "ab":
+        picture(folder / "masks" / "Background" / f"{name}.png", at(4))
+        picture(folder / "masks" / "IGNORE" / f"{name}.png", at(3))
+    result = imported(folder)
+    assert result.labelling.numbers == {"background": 0, "cup": 1, "optic disc": 2, "ignore": 3}
+    truth = read(result.target / "labelsTr" / "b.png")
+    np.testing.assert_array_equal(truth, expected(n1=2, n2=1, n3=3))
+
+
+def test_two_spellings_of_ignore_are_refused(folder):
+    for spelling, name in itertools.product(("IGNORE", "Ignore"), "ab"):
+        picture(folder / "masks" / spelling / f"{name}.png", at(3))
+    with pytest.raises(UserError, match=r"masks has ignore in two spellings; leave one$"):
+        imported(folder)
 
 
 def test_of_a_palette_the_colours_count(folder):

@@ -144,6 +144,13 @@ def test_labels_that_cannot_be_read_are_refused(labels, said):
         parse_labels(labels)
 
 
+def test_background_and_ignore_may_be_written_with_capitals():
+    named = parse_labels(["Ignore=64", "Vessel=255", "BACKGROUND=1"])
+    assert named.values == {"background": (1,), "Vessel": (255,), "ignore": (64,)}
+    with pytest.raises(UserError, match="'ignore': each label has a name of its own"):
+        parse_labels(["Ignore=64", "vessel=255", "ignore=1"])
+
+
 def test_a_file_of_labels(tmp_path):
     (tmp_path / "l.yaml").write_text("vessel: 255\nlesion: [7, 8]\n")
     values = {"background": (0,), "vessel": (255,), "lesion": (7, 8)}

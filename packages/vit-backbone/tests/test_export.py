@@ -213,6 +213,12 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_autocast_has_no_say_in_a_file(tmp_path):
+    model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert export_onnx(model, tmp_path / "model.onnx", size=(32, 32)) <= 1e-5
+
+
 def test_a_torch_that_exports_nothing_is_named(monkeypatch, tmp_path):
     """2.6 would lay it to the head."""
     model = ViTSegmentationModel(FakeBackbone(8), LinearHead(8, 2))

@@ -78,6 +78,20 @@ def test_base_weights_stay_and_merged_equals_unmerged(backbone):
     assert all(torch.equal(p, weights[n]) for n, p in backbone.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_what_is_merged(backbone, dtype):
+    enable_lora(backbone, rank=4)
+    for name, parameter in backbone.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter)
+    twin = copy.deepcopy(backbone)
+    disable_lora(backbone)
+    with torch.autocast("cpu", dtype):
+        disable_lora(twin)
+    weights = twin.state_dict()
+    assert all(torch.equal(p, weights[n]) for n, p in backbone.state_dict().items())
+
+
 def test_a_target_never_reaches_the_patch_embedding():
     backbone = create_backbone("test_vit", pretrained=False)[0]
     enable_lora(backbone, target_modules=["qkv", "proj", "fc1"])

@@ -5,6 +5,7 @@ B: batch, C: channels, H, W: image, K: classes, p: patch size.
 
 import copy
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,14 +117,15 @@ def export_onnx(
         raise UserError(f"opset {opset!r}: it must be at least 18")
     program = export_program(model, size)
     try:
-        onnx_program = torch.onnx.export(
-            program,
-            input_names=["image"],
-            output_names=["logits"],
-            opset_version=opset,
-            dynamo=True,
-            verbose=False,
-        )
+        with without_autocast("cpu"):
+            onnx_program = torch.onnx.export(
+                program,
+                input_names=["image"],
+                output_names=["logits"],
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+            )
     except torch.onnx.OnnxExporterError as error:
         raise UserError(
             f"ONNX opset {opset} cannot say what {type(model.head).__name__} does: "
@@ -227,7 +229,8 @@ def _session(file: Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    said = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said.removesuffix('Next steps:').rstrip()}"
 
 
 def _plain_copy(model: ViTSegmentationModel) -> ViTSegmentationModel:

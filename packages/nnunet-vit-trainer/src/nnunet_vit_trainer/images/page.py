@@ -15,6 +15,7 @@ from .masks.values import say
 from .notes import FOLDS, counted_labels, notes_of
 from .reading.pixels import say_size
 from .request import Imported
+from .writing import stored_as
 
 _LEAST = 1e-4
 """Of all pixels; a smaller share would look like none."""
@@ -70,7 +71,7 @@ def _facts(imported: Imported) -> list[tuple[str, str]]:
         ("images", f"{_formats([i for c in cases for i in c.images])}, {_sizes(looks)}"),
         ("channels", f"{', '.join(imported.channels)} ({_dtypes(looks)})"),
         ("masks", _formats(masks)),
-        ("stored as", f"{imported.form.ending}, which loses nothing ({imported.form.reader})"),
+        ("stored as", _stored(imported)),
     ]
     spacings = sorted({look.spacing for look in looks if look.spacing})
     if spacings:
@@ -81,6 +82,14 @@ def _facts(imported: Imported) -> list[tuple[str, str]]:
     if found.left_alone:
         facts.append(("left alone", shorten(names_of(found.left_alone), 300)))
     return facts
+
+
+def _stored(imported: Imported) -> str:
+    form = imported.form
+    dtypes = {dtype for look in imported.looks.values() for dtype in look.dtypes}
+    rounded = form.ending == ".tif" and any(stored_as(dtype) != dtype for dtype in dtypes)
+    kept = "in float32, in which nnU-Net reads it" if rounded else "which loses nothing"
+    return f"{form.ending}, {kept} ({form.reader})"
 
 
 def _labels(imported: Imported) -> Table:

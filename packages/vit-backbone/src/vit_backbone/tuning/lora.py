@@ -103,8 +103,9 @@ def _linear_names(blocks: nn.Module) -> set[str]:
 def disable_lora(backbone: nn.Module) -> None:
     """Merge the adapters into the weights they adapt and remove them; without any, do nothing.
 
-    The merged weights stay frozen, and a patch embedding that trained beside the adapters is too,
-    unless `create_backbone` was told that it trains (``train_patch_embedding``).
+    The weights are merged in their own precision, under autocast too. They stay frozen, and a patch
+    embedding that trained beside the adapters is frozen too, unless `create_backbone` was told that
+    it trains (``train_patch_embedding``).
 
     Raises:
         UserError: a model or wrapper instead of the backbone in it, or an adapter with NaN or
@@ -114,6 +115,13 @@ def disable_lora(backbone: nn.Module) -> None:
         return
     if not hasattr(backbone, "patch_embed"):  # torch.compile's wrapper shows what is in it
         refuse_wrapped(backbone)
+    # Autocast, where it is on, would round what is merged.
+    with torch.autocast(next(backbone.parameters()).device.type, enabled=False):
+        _merge(backbone)
+    set_patch_embedding(backbone, frozen=True)
+
+
+def _merge(backbone: nn.Module) -> None:
     adapted = [(n, m) for n, m in backbone.named_modules() if isinstance(m, LoraLayer)]
     for name, module in adapted:
         if not _is_finite(module):
@@ -124,7 +132,6 @@ def disable_lora(backbone: nn.Module) -> None:
     for name, module in adapted:
         module.merge(safe_merge=True)
         backbone.set_submodule(name, module.get_base_layer())
-    set_patch_embedding(backbone, frozen=True)
 
 
 def _is_finite(module: Any) -> bool:

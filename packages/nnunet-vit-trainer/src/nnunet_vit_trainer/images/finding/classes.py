@@ -12,6 +12,15 @@ from .sources import Item, list_folder, names_of
 BACKGROUND, IGNORE = "background", "ignore"
 
 
+def label_of(name: str) -> str:
+    """Return nnU-Net's spelling of its own two labels, and any other name as it is.
+
+    Args:
+        name: that somebody gave a label; nnU-Net would train ``Ignore`` as a class.
+    """
+    return name.lower() if name.lower() in (BACKGROUND, IGNORE) else name
+
+
 def numbers_of_folders(classes: Sequence[str]) -> dict[str, int]:
     """Return the label's number of each class that has a folder of masks.
 
@@ -28,12 +37,15 @@ def masks_of_classes(folder: Path) -> tuple[dict[str, list[Item]], list[str]]:
         folder: of masks; where files lie in it, there are no folders of classes.
 
     Returns:
-        ``background`` first, if there is one, and ``ignore`` last; none at all where no folder
-        holds a mask.
+        ``background`` first, if there is one, and ``ignore`` last, as `label_of` has them; none at
+        all where no folder holds a mask.
+
+    Raises:
+        UserError: ``background`` or ``ignore`` in two spellings.
     """
     here = list_folder(folder)
     listings = {below.name: list_folder(below) for below in here.folders}
-    names = sorted(listings, key=lambda name: (name == IGNORE, name != BACKGROUND, name))
+    names = sorted(listings, key=lambda n: (label_of(n) == IGNORE, label_of(n) != BACKGROUND, n))
     left = [f"{folder.name}/{name}" for name in here.left_alone]
     left += [
         f"{folder.name}/{name}/{other}"
@@ -41,7 +53,12 @@ def masks_of_classes(folder: Path) -> tuple[dict[str, list[Item]], list[str]]:
         for other in (*listings[name].left_alone, *(f"{f.name}/" for f in listings[name].folders))
     ]
     left += [f"{folder.name}/{name}/" for name in names if not listings[name].items]
-    return {name: listings[name].items for name in names if listings[name].items}, left
+    masks: dict[str, list[Item]] = {}
+    for name in (name for name in names if listings[name].items):
+        if label_of(name) in masks:
+            raise UserError(f"{folder} has {label_of(name)} in two spellings; leave one")
+        masks[label_of(name)] = listings[name].items
+    return masks, left
 
 
 def pair_classes(

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_vit_trainer.config.yaml_file import read_yaml
-from nnunet_vit_trainer.images.finding.classes import BACKGROUND, IGNORE, numbers_of_folders
+from nnunet_vit_trainer.images.finding.classes import (
+    BACKGROUND,
+    IGNORE,
+    label_of,
+    numbers_of_folders,
+)
 from vit_backbone import UserError, quoted, shorten
 
 _COLOUR = re.compile(r"#([0-9a-fA-F]{6})")
@@ -45,7 +50,8 @@ def parse_labels(said: Sequence[str]) -> Named:
         pairs = [(name.strip(), value.split(",")) for name, _, value in parts]
     values: dict[str, tuple[int, ...]] = {}
     kinds = set()
-    for name, texts in pairs:
+    for spelled, texts in pairs:
+        name = label_of(spelled)
         if not name or name in values:
             raise UserError(f"--labels: {quoted(name)}: each label has a name of its own")
         read = [_value(str(text).strip(), name) for text in texts]
