@@ -348,9 +348,32 @@ def test_the_winners_config_is_one(tmp_path, monkeypatch, heads):
     assert (config.model.patch_size, config.model.layer_indices) == (16, None)
     assert config.model.model_path == ("segformer" if "segformer" in heads else "linear")
     assert ("not installed" in note) == ("segformer" not in heads)
-    file.write_text(file.read_text() + "# mine\n")
-    assert "stays as it is" in winner.write_config(best, *of, tmp_path)[1]
-    assert file.read_text().endswith("# mine\n")
+    assert winner.write_config(row(0.8, weights.stem, model=best.model), *of, tmp_path)[0] == file
+    assert "a Dice of 0.800." in file.read_text()
+
+
+@pytest.mark.parametrize("changed", ["edited", "of other weights"])
+def test_a_config_that_is_another_stays_and_the_new_one_has_a_number(tmp_path, changed):
+    files = [tmp_path / name / "vit.pth" for name in "ab"]
+    for weights in files:
+        weights.parent.mkdir()
+        weights.touch()
+    one, other = (row(0.7, "vit", model={"checkpoint_path": str(of)}) for of in files)
+    of = ("Dataset900_Tiny", "2d", "nnUNetPlans", tmp_path)
+    first, note = winner.write_config(one, *of)
+    assert "stays" not in note
+    if changed == "edited":
+        first.write_text(first.read_text() + "# mine\n")
+        other = one
+    before = first.read_text()
+    for _ in range(2):
+        second, note = winner.write_config(other, *of)
+        assert f"{first} was there with other content and stays as it is" in note
+        assert second.name == f"{first.stem}-2.yaml"
+        assert load_config(second).model.checkpoint_path == other.model["checkpoint_path"]
+        assert str(second) in second.read_text()
+    assert first.read_text() == before
+    assert len([*tmp_path.glob("*.yaml")]) == 2
 
 
 def test_a_winner_of_random_weights_trains_all_of_itself(tmp_path):

@@ -38,6 +38,22 @@ def of_volumes(trained_folder, tmp_path_factory):
     return Predictor(folder, mirror=False)
 
 
+def test_an_image_is_no_slice_of_a_model_whose_slices_lie_along_another_axis(
+    trained_folder, tmp_path
+):
+    """nnU-Net would take the image's rows for slices."""
+    folder = copied(trained_folder, tmp_path)
+    order = {"transpose_forward": [1, 0, 2], "transpose_backward": [1, 0, 2]}
+    change(folder / "plans.json", **order)
+    turned, straight = (Predictor(of, mirror=False) for of in (folder, trained_folder))
+    channels = len(json.loads((folder / "dataset.json").read_text())["channel_names"])
+    image = np.random.default_rng(0).integers(0, 255, (channels, 20, 24)).astype(np.uint8)
+    with pytest.raises(UserError, match=r"slices lie along axis 1 of its volumes.*one slice"):
+        turned.predict(image)
+    labels = turned.predict(image[:, :, None], (1, 4, 1))
+    np.testing.assert_array_equal(labels[:, 0], straight.predict(image))
+
+
 def copied(folder, to):
     return shutil.copytree(folder, to / folder.name)
 

@@ -233,7 +233,9 @@ def test_what_is_newest_is_continued(home):
     run(EPOCHS, 1, resumes=True, num_epochs=EPOCHS + 2)
     assert newest_checkpoint(folder).name == "checkpoint_latest.pth"
     run(resumes=True, num_epochs=EPOCHS + 2)
-    assert read(folder, "final")["current_epoch"] == EPOCHS + 2
+    content = read(folder, "final")
+    assert content["current_epoch"] == EPOCHS + 2
+    assert content["init_args"]["plans"]["vit"]["train"]["num_epochs"] == EPOCHS + 2
     (folder / "checkpoint_best.pth").write_bytes(b"PK half")
     with pytest.raises(UserError, match=r"checkpoint_best\.pth cannot be read .*move it away"):
         newest_checkpoint(folder)

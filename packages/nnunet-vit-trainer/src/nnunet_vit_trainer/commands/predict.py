@@ -28,6 +28,8 @@ def predict() -> None:
     """``nnUNetv2_predict_vit``: nnUNetv2_predict's arguments and files, in batches."""
     begun = time.perf_counter()
     arguments = _parser().parse_args()
+    if arguments.prev_stage_predictions is not None:
+        raise UserError("-prev_stage_predictions is of a 3D cascade: use nnUNetv2_predict")
     from nnunet_vit_trainer.launch.checks import check_device
     from nnunet_vit_trainer.prediction.continuing import check_continued
     from nnunet_vit_trainer.prediction.ensemble import folds_of
@@ -223,6 +225,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-num_parts", type=int, default=1, metavar="N", help="this is one of N such commands")
     add("-part_id", type=int, default=0, metavar="I", help="which of them, from 0")
     add("-batch_size", type=int, metavar="N", help="tiles at once (default: 4 on a CPU, else 32)")
+    add("-prev_stage_predictions", help=argparse.SUPPRESS)
+    add("--verbose", action="store_true", help="taken as nnUNetv2_predict takes it; says no more")
     add("--not_on_device", action="store_true", help="put logits together in the CPU's memory")
     add("--disable_progress_bar", action="store_true", help="no bar; there is none in a pipe")
     return parser

@@ -138,13 +138,19 @@ class Predictor:
             (K, ...), float32.
 
         Raises:
-            UserError: an image or a spacing of another form or type than that, or see `preprocess`.
+            UserError: an image or a spacing of another form or type than that, an image where the
+                model's slices lie along another axis than the first, or see `preprocess`.
         """
         check_array(image)
         flat, distances = image.ndim == 3, spacing_of(spacing, image.ndim - 1)
+        of = self.ensemble
+        if flat and (axis := of.plans.transpose_forward[0]) != 0:
+            raise UserError(
+                f"this model's slices lie along axis {axis} of its volumes, counted from 0 behind "
+                "the channels: give a volume with one slice along it, not an image"
+            )
         if flat:
             image, distances = image[:, None], [_FOR_2D, *distances]
-        of = self.ensemble
         canvas, properties = self.preprocess(image, {"spacing": distances})
         (canvas,) = predicted([canvas], of.networks, self.mirrors, self.batch_size, self.device)
         found = convert_predicted_logits_to_segmentation_with_correct_shape(

@@ -73,7 +73,10 @@ def config_name(row: Row) -> str:
 def write_config(
     row: Row, dataset: str, configuration: str, plans_name: str, folder: Path
 ) -> tuple[Path, str]:
-    """Write the config of a row, and read it as a training does; one that was edited stays.
+    """Write the config of a row, and read it as a training does.
+
+    What is there under its name with other content, edited or of other weights, stays, and the
+    config gets a name with a number.
 
     Args:
         row: see `config_text`, like the next three.
@@ -88,15 +91,29 @@ def write_config(
     Raises:
         OSError: what the disk says.
     """
-    file = folder / f"{config_name(row)}.yaml"
-    text = config_text(row, dataset, configuration, plans_name, file)
-    if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
-        return file, f"{file} was there with other content and stays as it is"
+    file = first = folder / f"{config_name(row)}.yaml"
+    number = 1
+    while _is_another(file, text := config_text(row, dataset, configuration, plans_name, file)):
+        number += 1
+        file = first.with_stem(f"{first.stem}-{number}")
     with written_whole(file) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     load_config(file)
-    needs = "head linear, since nnunet-vit-trainer[segformer] is not installed"
-    return file, "" if _shipped_name() == _RECOMMENDED else needs
+    notes = []
+    if file != first:
+        notes.append(f"{first} was there with other content and stays as it is")
+    if _shipped_name() != _RECOMMENDED:
+        notes.append("head linear, since nnunet-vit-trainer[segformer] is not installed")
+    return file, "; ".join(notes)
+
+
+def _is_another(file: Path, text: str) -> bool:
+    """Say whether a file is there that differs by more than the Dice in the comment."""
+    if not file.is_file():
+        return False
+    there = file.read_text(encoding="utf-8", errors="replace")
+    one, other = (re.sub(r"a Dice of \d\.\d+", "", config, count=1) for config in (there, text))
+    return one != other
 
 
 def _shipped_name() -> str:

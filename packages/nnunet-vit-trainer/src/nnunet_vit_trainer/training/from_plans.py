@@ -235,11 +235,15 @@ class BuiltFromPlans(nnUNetTrainer):
                 self.initialize()
         weights = self.plans_manager.plans[PLANS_KEY]["weights"]
         self.resumed_from = file
+        own = self.my_init_kwargs
         with (
             misfit_in_one_line(file),
             completed(unwrap(self.network), weights, self.holds_base_weights),
         ):
             super().load_checkpoint(filename_or_checkpoint)
+        # nnU-Net takes the checkpoint's for the next ones to hold: plans of before, with what --c
+        # may change as it was.
+        self.my_init_kwargs = own
         self.holds_base_weights = True
         self.split = state.get("split")
         self.steps.losses = state.get("losses", [])
