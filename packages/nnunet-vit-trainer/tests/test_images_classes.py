@@ -45,21 +45,12 @@ def test_folders_of_classes_become_labels(folder):
     np.testing.assert_array_equal(truth, expected(n1=2, n2=1))
 
 
-def test_background_and_ignore_are_what_they_are(folder):
-    for name in "ab":
-        picture(folder / "masks" / "background" / f"{name}.png", at(4))
-        picture(folder / "masks" / "ignore" / f"{name}.png", at(3))
-    result = imported(folder)
-    assert result.labelling.numbers == {"background": 0, "cup": 1, "optic disc": 2, "ignore": 3}
-    truth = read(result.target / "labelsTr" / "b.png")
-    np.testing.assert_array_equal(truth, expected(n1=2, n2=1, n3=3))
-
-
-def test_background_and_ignore_are_spelled_as_nnunet_does(folder):
-    """It would train Ignore as a class."""
-    for name in "ab":
-        picture(folder / "masks" / "Background" / f"{name}.png", at(4))
-        picture(folder / "masks" / "IGNORE" / f"{name}.png", at(3))
+@pytest.mark.parametrize("names", [("background", "ignore"), ("Background", "IGNORE")])
+def test_background_and_ignore_are_what_they_are(names, folder):
+    """With capitals too, where nnU-Net would train Ignore as a class."""
+    for row, name in zip((4, 3), names, strict=True):
+        for image in "ab":
+            picture(folder / "masks" / name / f"{image}.png", at(row))
     result = imported(folder)
     assert result.labelling.numbers == {"background": 0, "cup": 1, "optic disc": 2, "ignore": 3}
     truth = read(result.target / "labelsTr" / "b.png")
