@@ -73,6 +73,7 @@ SET_ATTRIBUTES = {
     "_best_ema": PRIVATE["_best_ema"],
     "probabilistic_oversampling": "one tile in three, where a batch is of one tile",
     "current_epoch": "a checkpoint in the midst of an epoch counts it as not finished",
+    "my_init_kwargs": "the next checkpoints would hold the plans of the one that was loaded",
 }
 """Of nnU-Net's trainer, that we set: under another name nobody would read them."""
 
