@@ -22,7 +22,7 @@ from torch import nn
 from vit_backbone import ViTSegmentationModel, find_head
 from vit_backbone.heads.recompute import set_recompute
 from vit_heads_segformer import SegFormerHead
-from vit_heads_unetr import DeconvBlock, UNETRHead
+from vit_heads_unetr import DeconvBlock, UNETRHead, decoder
 from vit_heads_unetr.options import DEFAULT_CHANNELS
 
 sys.path.append(str(Path(__file__).parents[1] / "packages" / "vit-heads-segformer" / "tests"))
@@ -60,8 +60,14 @@ def tell(name: str, cut: Call, plain: Call, rounds: int) -> None:
 
 
 def unfolded(head: nn.Module, taps: list[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
-    """Run a UNETR head with each convolution computed by itself."""
-    with mock.patch.object(DeconvBlock, "folds", False):
+    """Run a UNETR head with each convolution of its blocks computed by itself."""
+    with mock.patch.object(DeconvBlock, "folds", return_value=False):
+        return head(taps, image)
+
+
+def unmixed(head: nn.Module, taps: list[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    """Run a UNETR head whose merges double the size before they mix channels."""
+    with mock.patch.object(decoder, "mixes", return_value=False):
         return head(taps, image)
 
 
@@ -83,6 +89,7 @@ def main(rounds: int) -> None:
         head = UNETRHead(EMBED_DIM, CLASSES, channels)
         folded = partial(head, taps, image)
         tell(f"{name}, folded", folded, partial(unfolded, head, taps, image), rounds)
+        tell(f"{name}, mixed first", folded, partial(unmixed, head, taps, image), rounds)
         less = UNETRHead(EMBED_DIM, CLASSES, channels)
         set_recompute(less)
         tell(f"{name}, recompute", partial(less, taps, image), folded, rounds)

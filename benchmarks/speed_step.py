@@ -73,9 +73,15 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def count_flop(network: nn.Module, plan: Plan) -> dict[str, int]:
-    """Count the FLOP of one image's inference and of one training step (a multiply-add is two)."""
-    network = copy.deepcopy(network).to("meta")
-    image, target = draw(plan, torch.device("meta"))
+    """Count the FLOP of one image's inference and of one training step (a multiply-add is two).
+
+    On a CPU they are computed, since UNETR computes otherwise there; else counted on meta.
+    """
+    device = next(network.parameters()).device
+    if device.type != "cpu":
+        device = torch.device("meta")
+    network = copy.deepcopy(network).to(device)
+    image, target = draw(plan, device)
     # Written out as matrix products: the counter does not know every fused attention.
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as forward, torch.no_grad():

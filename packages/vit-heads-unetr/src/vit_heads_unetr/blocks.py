@@ -11,6 +11,8 @@ from vit_backbone.heads.parts import group_norm
 from vit_backbone.segmentation.precision import without_autocast
 from vit_backbone.vits.layers import is_untouched
 
+from .cheaper import trains_on_cpu
+
 
 def make_norm(kind: str, channels: int) -> nn.Module:
     """Make a norm layer.
@@ -52,25 +54,32 @@ class DeconvBlock(nn.Sequential):
             nn.LeakyReLU(negative_slope, inplace=True),
         )
 
-    @property
-    def folds(self) -> bool:
-        """Whether both convolutions are computed as one: for narrow blocks behind narrow maps.
+    def folds(self, input: torch.Tensor) -> bool:
+        """Whether both convolutions are computed as one.
 
         It takes 4 instead of 1 + 9 W / C products per pixel and channel; composing the kernels
-        takes 36 C W^2 more, which wide blocks do not earn back (benchmarks/cost_cuts.py). Where one
-        was replaced, by an adapter or a parametrized layer, or has a hook, both are called.
+        takes 36 C W^2 more. Narrow blocks earn that back; wide ones where a CPU trains them on maps
+        that save five times as much (benchmarks/cost_cuts.py). Where one was replaced, by an
+        adapter or a parametrized layer, or has a hook, both are called.
+
+        Args:
+            input: (B, C, h, w).
         """
         double, conv, *_ = self
         if not (is_untouched(double, nn.ConvTranspose2d) and is_untouched(conv, nn.Conv2d)):
             return False
         assert isinstance(double, nn.ConvTranspose2d)
-        channels, width = double.weight.shape[:2]
-        return channels < 3 * width and width <= 64
+        channels, width = double.in_channels, double.out_channels
+        if width <= 64:
+            return channels < 3 * width
+        pixels = 4 * input.shape[0] * input.shape[-2] * input.shape[-1]
+        saved = 3 * pixels * width * (3 * width - channels)
+        return trains_on_cpu(input) and saved >= 5 * 36 * channels * width**2
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Turn (B, C, h, w) into (B, W, 2h, 2w)."""
         double, conv, norm, activation = self
-        if not self.folds:
+        if not self.folds(input):
             return activation(norm(conv(double(input))))
         assert isinstance(double, nn.ConvTranspose2d)
         assert double.bias is not None

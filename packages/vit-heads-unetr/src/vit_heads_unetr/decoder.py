@@ -13,8 +13,10 @@ from torch import nn
 
 from vit_backbone.heads.parts import check_image
 from vit_backbone.heads.recompute import Run, kept
+from vit_backbone.vits.layers import is_untouched
 
 from .blocks import ConvBlock
+from .cheaper import conv_of_doubled, mixes
 from .options import DEFAULT_CHANNELS
 
 
@@ -90,7 +92,8 @@ class UNETRDecoder(nn.Module):
         z1, z2, z3, x = maps
         coarser = [x]
         for upsample, merge, skip in zip(self.upsamplers, self.merges, (z3, z2, z1), strict=True):
-            x = run(partial(_merged, upsample, merge), x, skip)
+            mix = run is kept and _mixes(upsample, merge, x)
+            x = run(partial(_merged, upsample, merge, mix), x, skip)
             coarser.insert(0, x)
         if self.z0 is not None:
             check_image(image, x)
@@ -103,7 +106,21 @@ class UNETRDecoder(nn.Module):
         return [self.seg_layers[number](m) for number, m in enumerate(classified)], x
 
 
+def _mixes(upsample: nn.Module, merge: nn.Module, coarse: torch.Tensor) -> bool:
+    if not isinstance(merge, ConvBlock) or not is_untouched(merge, ConvBlock):
+        return False
+    return mixes(upsample, merge[0], coarse)
+
+
 def _merged(
-    upsample: nn.Module, merge: nn.Module, coarse: torch.Tensor, skip: torch.Tensor
+    upsample: nn.Module, merge: nn.Module, mix: bool, coarse: torch.Tensor, skip: torch.Tensor
 ) -> torch.Tensor:
-    return merge(torch.cat([upsample(coarse), skip], dim=1))
+    if not mix:
+        return merge(torch.cat([upsample(coarse), skip], dim=1))
+    assert isinstance(merge, ConvBlock)
+    conv, *others = merge
+    assert isinstance(conv, nn.Conv2d)
+    x = conv_of_doubled(coarse, skip, conv.weight, conv.bias)
+    for layer in others:
+        x = layer(x)
+    return x

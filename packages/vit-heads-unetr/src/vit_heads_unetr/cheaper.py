@@ -1,0 +1,89 @@
+"""Fewer products for the same values, where a CPU trains: a convolution behind a doubled map.
+
+B: batch, C: channels of the coarse map, S: of the skip, W: channels out, h, w: height and width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vit_backbone.vits.layers import is_untouched
+
+
+def trains_on_cpu(x: torch.Tensor) -> bool:
+    """Whether cuts are made that were found to pay on CPUs, for gradients of float32 or wider.
+
+    Not where others record what is computed, to run it at other sizes: the sizes decide. Nor for
+    fake tensors, by which the planner counts a GPU's memory. Nor under autocast, which would round
+    what is computed between.
+
+    Args:
+        x: what comes in.
+    """
+    return (
+        type(x) is torch.Tensor
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+def mixes(upsample: nn.Module, conv: nn.Module, coarse: torch.Tensor) -> bool:
+    """Whether `conv_of_doubled` pays: on a CPU, behind maps that are no longer than C.
+
+    It takes 9 C + 18 h + 12 w products per value of W h w, instead of 36 C. Where a layer was
+    replaced, by an adapter or a parametrized layer, or has a hook, it is called.
+
+    Args:
+        upsample: doubles the size.
+        conv: follows it.
+        coarse: (B, C, h, w).
+    """
+    return (
+        trains_on_cpu(coarse)
+        and is_untouched(upsample, nn.Upsample)
+        and is_untouched(conv, nn.Conv2d)
+        and max(coarse.shape[-2:]) <= coarse.shape[1]
+    )
+
+
+def conv_of_doubled(
+    coarse: torch.Tensor, skip: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the 3x3 convolution, padded by zeros, of the doubled coarse map beside the skip.
+
+    Doubling, as `torch.nn.Upsample` does it bilinearly, leaves channels apart, so they are mixed
+    before it, for each of the nine offsets of the kernel. Then rows are doubled, moved by their
+    offset and added up, by one product with a matrix; and columns likewise.
+
+    Args:
+        coarse: (B, C, h, w).
+        skip: (B, S, 2h, 2w).
+        weight: (W, C + S, 3, 3).
+        bias: (W,), or ``None``.
+
+    Returns:
+        (B, W, 2h, 2w).
+    """
+    batch, channels, height, width = coarse.shape
+    out = len(weight)
+    sums = F.conv2d(skip, weight[:, channels:], bias, padding=1)
+    mixers = weight[:, :channels].permute(3, 0, 2, 1).reshape(9 * out, channels, 1, 1)
+    mixed = F.conv2d(coarse, mixers).reshape(batch, 3, out, 3 * height, width)
+    rows = _doubling(height, coarse) @ mixed
+    to_columns = _doubling(width, coarse).T.reshape(3, width, 2 * width)
+    for offset in range(3):
+        sums = sums + rows[:, offset] @ to_columns[offset]
+    return sums
+
+
+def _doubling(length: int, like: torch.Tensor) -> torch.Tensor:
+    """Return (2 length, 3 length): maps for the offsets -1, 0 and 1 -> doubled, moved, added up."""
+    ones = torch.eye(length, dtype=like.dtype)[None]
+    doubled = F.interpolate(ones, scale_factor=2, mode="linear", align_corners=False)[0].T
+    beyond = doubled.new_zeros(1, length)
+    before, behind = torch.cat([beyond, doubled[:-1]]), torch.cat([doubled[1:], beyond])
+    return torch.cat([before, doubled, behind], dim=1)
