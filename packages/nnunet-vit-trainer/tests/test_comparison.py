@@ -113,6 +113,20 @@ def test_a_result_of_another_name_is_told(tmp_path, monkeypatch):
     assert note.startswith("nnUNetTrainer__my__plans__2d is left out: its name is not <trainer>__")
 
 
+def test_a_run_that_failed_as_it_began_is_no_broken_result(tmp_path, monkeypatch):
+    for name in (STOCK, BETTER):
+        write_fold(write_model(tmp_path, name), 0, of_cases(0.9, 0.9))
+    refused = write_model(tmp_path, "nnUNetTrainer__nnUNetPlans_refused__2d")
+    (refused / "dataset.json").unlink()
+    (refused / "fold_0").mkdir()
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    said = f"{refused.name} is left out: nothing was trained there"
+    assert any(note.startswith(said) for note in notes_of(collect("900", tolerance=None)))
+    (refused / "fold_0" / "checkpoint_best.pth").touch()
+    said = f"{refused.name} is left out: {refused}"[:60]
+    assert any(note.startswith(said) for note in notes_of(collect("900", tolerance=None)))
+
+
 def test_an_unreadable_validation_is_no_missing_one(tmp_path, monkeypatch):
     for name in (STOCK, BETTER):
         write_fold(write_model(tmp_path, name), 0, of_cases(0.9, 0.9))

@@ -136,15 +136,13 @@ def on_two_machines(tmp_path_factory):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", ["plain", "deep"])
+@pytest.mark.parametrize("kind", ["plain", "deep", "ignore", "regions"])
 def test_two_machines_train_as_one_process_does(kind, on_two_machines, two_ranks, tmp_path):
-    """With AdamW, nnU-Net's loss, and for "deep" all outputs of deep supervision."""
+    """With AdamW, nnU-Net's loss, and what `two_ranks.LABELS` says."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("raw", "preprocessed", "results"):  # which it sets
             patch.setenv(f"nnUNet_{name}", "")
-        losses, weights, before, _ = two_ranks.train(
-            tmp_path, "unetr", kind == "deep", **two_ranks.NARROW
-        )
+        losses, weights, before, _ = two_ranks.train(tmp_path, "unetr", kind, **two_ranks.NARROW)
     first, second = (found[kind] for found in on_two_machines)
     assert first["losses"] != second["losses"]  # they saw other images
     assert np.mean([first["losses"], second["losses"]], 0) == pytest.approx(losses, abs=2e-6)

@@ -1,5 +1,6 @@
 """The doctor: what it foresees, what it measures, and that it leaves nothing behind."""
 
+import itertools
 import shutil
 import sys
 from dataclasses import FrozenInstanceError
@@ -16,8 +17,8 @@ from trained_results import call
 from nnunet_vit_trainer.commands.doctor import doctor
 from nnunet_vit_trainer.demo.data import DATASET
 from nnunet_vit_trainer.doctor import data as looks
-from nnunet_vit_trainer.doctor import examine, print_page
-from nnunet_vit_trainer.doctor.costs import long_run, say_who_loads
+from nnunet_vit_trainer.doctor import examine, print_page, probe
+from nnunet_vit_trainer.doctor.costs import _say_whole_run, long_run, say_who_loads
 from nnunet_vit_trainer.doctor.data import look_at_validations
 from nnunet_vit_trainer.doctor.examine import Examination
 from nnunet_vit_trainer.doctor.measure import seconds_of
@@ -135,6 +136,31 @@ def test_time_is_measured_until_the_budget_is_spent():
     assert len(runs) == 6
 
 
+def test_loading_is_timed_over_many_batches(monkeypatch):
+    """One in five takes long: the first alone, or the median, would tell none of it."""
+    now = [0.0]
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: now[0])
+
+    def loader(long):
+        for number in itertools.count():
+            now[0] += long if number % 5 == 4 else 0.01
+            yield number
+
+    batch, seconds = probe._load(loader(0.06))
+    assert (batch, seconds) == (0, pytest.approx(0.02))
+    assert now[0] == pytest.approx(0.4)
+    assert probe._load(loader(60))[1] == pytest.approx(60.04 / 5)
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(0.001, "4 s"), (0.5, "30 min"), (100.1, "100 h 6 min")]
+)
+def test_the_whole_run_is_told_in_a_unit_that_fits(hours, said):
+    train = {"num_epochs": 2, "num_iterations_per_epoch": 10, "num_val_iterations_per_epoch": 2}
+    told = _say_whole_run(train, hours)
+    assert told == f"{said}: 2 epochs of 10 steps and 2 of online validation"
+
+
 def test_floating_point_operations_count_a_multiply_add_twice():
     assert forward_flop(nn.Linear(3, 5), torch.zeros(7, 3)) == 2 * 3 * 5 * 7
     attention = nn.functional.scaled_dot_product_attention
@@ -237,7 +263,7 @@ def test_the_doctor_looks_and_leaves_nothing_behind(home, results, tmp_path, mon
         "loaded78of78tensorsintimmlayout",
         "40x56px,3x4patchesof16px:13tokens,37%padding",
         "GFLOPforward",
-        "h:2epochsof250stepsand50ofonlinevalidation",
+        ":2epochsof250stepsand50ofonlinevalidation",
         "GiB,thewholeprocess",
         "largestbatchnotmeasuredoncpu",
         "note:train.patch_size:[40,56]ispaddedto[48,64]",

@@ -151,6 +151,7 @@ def test_values_beyond_float16_are_not_kept(file, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["out"], "out: a zip is written, name it out.zip"),
         (["out.zip", "--onnx"], "out.zip: --onnx, and nothing else, writes a file named .onnx"),
         (["out.onnx"], "--onnx, and nothing else"),
         (["out.onnx", "--merged"], "--onnx, and nothing else"),

@@ -8,6 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from nnunet_vit_trainer.launch import fold
+from nnunet_vit_trainer.launch.request import Request
 from nnunet_vit_trainer.training.oversight import progress
 from nnunet_vit_trainer.training.oversight.progress import (
     SHOWN,
@@ -66,6 +68,24 @@ def test_a_pipe_gets_everything_a_terminal_a_line_and_quiet_neither():
     pipe = Console(file=StringIO())
     assert [shown_on(pipe, False), shown_on(terminal(), False)] == ["all", "line"]
     assert [shown_on(pipe, True), shown_on(terminal(), True)] == ["warnings", "warnings"]
+
+
+def test_quiet_leaves_warnings_of_what_nnunet_prints_beside_its_log(tmp_path, monkeypatch, capsys):
+    def trains(*_):
+        print("worker", 0, "oversample", 0.0)  # noqa: T201
+        print("2026-11-28:", "WARNING: no foreground\nin 3 cases", "")  # noqa: T201
+        print()  # noqa: T201
+
+    monkeypatch.setattr(fold, "_train_fold", trains)
+    plans = {"configurations": {"2d": {"data_identifier": "data"}}, "vit": {}}
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    said = []
+    for quiet in (True, False):
+        request = Request("Dataset001_A", "2d", 0, "my.yaml", quiet=quiet)
+        fold.train_fold(request, "Dataset001_A", plans, str(tmp_path))
+        said.append(capsys.readouterr().out)
+    assert said[0] == "2026-11-28: WARNING: no foreground\nin 3 cases \n"
+    assert said[1] == f"worker 0 oversample 0.0\n{said[0]}\n"
 
 
 def figures(classes, epoch=12, num_epochs=1000):

@@ -281,6 +281,14 @@ def test_a_shipped_config_without_its_weights_says_how_to_give_them(home, traine
     assert not trained
 
 
+def test_a_precision_that_the_device_has_not_is_refused_before_anything_is_written(home, trained):
+    with pytest.raises(UserError, match=r"train\.amp_dtype: float16 needs CUDA, the device is cpu"):
+        start(home, file=config(home, train={"amp_dtype": "float16"}))
+    assert not trained
+    assert not plans_of(home).exists()
+    assert not results_of(home).exists()
+
+
 def test_a_head_that_has_nothing_to_compute_anew_is_refused(home, trained):
     file = config(home, train={"grad_checkpointing_head": True})
     with pytest.raises(UserError, match=r"train\.grad_checkpointing_head: head 'linear' keeps"):

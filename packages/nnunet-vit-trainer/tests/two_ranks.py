@@ -41,6 +41,13 @@ DATASET_JSON = {
 }
 BATCH = 4
 STEPS = 3
+LABELS = {
+    "plain": DATASET_JSON["labels"],
+    "deep": DATASET_JSON["labels"],
+    "ignore": {"background": 0, "one": 1, "ignore": 2},
+    "regions": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+}
+"""A kind of training -> its data set's labels; "deep" and "ignore" have deep supervision."""
 
 
 def take_steps(folder, number, target):
@@ -142,7 +149,7 @@ def plans(head, deep_supervision, **decoder):
     )
 
 
-def make_trainer(home, head, deep_supervision, **decoder):
+def make_trainer(home, head, deep_supervision, labels=LABELS["plain"], **decoder):
     """Make one of our trainers on the CPU, initialized."""
     from nnunet_vit_trainer.training import trainer
 
@@ -155,7 +162,7 @@ def make_trainer(home, head, deep_supervision, **decoder):
         plans(head, deep_supervision, **decoder) | {"continue_training": False},
         "2d",
         0,
-        DATASET_JSON,
+        DATASET_JSON | {"labels": labels, "regions_class_order": [1, 2]},
         torch.device("cpu"),
     )
     build = made.build_network_architecture
@@ -173,21 +180,27 @@ def make_trainer(home, head, deep_supervision, **decoder):
     return made
 
 
-def batches():
-    """Return fixed global batches."""
+def batches(kind="plain"):
+    """Return fixed global batches; of an ignore label the first rank's share has few others."""
     generator = torch.Generator().manual_seed(7)
-    return [
-        (
-            torch.randn(BATCH, 1, 32, 32, generator=generator),
-            torch.randint(0, 3, (BATCH, 1, 32, 32), generator=generator).float(),
-        )
-        for _ in range(STEPS)
-    ]
+    drawn = []
+    for _ in range(STEPS):
+        image = torch.randn(BATCH, 1, 32, 32, generator=generator)
+        target = torch.randint(0, 3, (BATCH, 1, 32, 32), generator=generator)
+        ignored = torch.zeros_like(target, dtype=torch.bool)
+        ignored[: BATCH // 2] = torch.rand(target[: BATCH // 2].shape, generator=generator) > 0.03
+        if kind == "ignore":
+            target = torch.where(ignored, 2, target.clamp(max=1))
+        if kind == "regions":  # as nnU-Net's loader gives them
+            target = torch.cat([target > 0, target > 1, ignored], dim=1)
+        drawn.append((image, target.float()))
+    return drawn
 
 
-def train(home, head, deep_supervision, **decoder):
+def train(home, head, kind, **decoder):
     """Take the steps on this rank's share; return the losses, the weights and those before."""
-    trainer = make_trainer(home, head, deep_supervision, **decoder)
+    deep_supervision = kind in ("deep", "ignore")
+    trainer = make_trainer(home, head, deep_supervision, LABELS[kind], **decoder)
     network = trainer.network
     before = {name.removeprefix("module."): w.clone() for name, w in network.state_dict().items()}
     trainer.on_train_epoch_start()
@@ -197,7 +210,7 @@ def train(home, head, deep_supervision, **decoder):
         group["eps"] = 1e-3
     share = slice(trainer.local_rank * trainer.batch_size, None)
     losses = []
-    for image, target in batches():
+    for image, target in batches(kind):
         image, target = (x[share][: trainer.batch_size] for x in (image, target))
         if deep_supervision:
             strides = [round(1 / scale[0]) for scale in trainer._get_deep_supervision_scales()]
@@ -222,8 +235,8 @@ def rank_part(out, home):
     """Do this rank's part of everything that is compared, and write it to the folder."""
     home, out = Path(home), Path(out)
     found = {}
-    for kind in ("plain", "deep"):
-        losses, after, _, trainer = train(home, "unetr", kind == "deep", **NARROW)
+    for kind in LABELS:
+        losses, after, _, trainer = train(home, "unetr", kind, **NARROW)
         found[kind] = {"losses": losses, "weights": after}
     found["met"] = predict_in_rank_1(trainer)
     found["device"] = str(trainer.device)

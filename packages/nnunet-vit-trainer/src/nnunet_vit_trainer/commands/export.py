@@ -2,6 +2,7 @@
 """The command that exports a trained model: as a zip, or its network as an ONNX file."""
 
 import argparse
+import logging
 import shlex
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def export() -> None:
     arguments = parser.parse_args()
     if arguments.onnx != (arguments.file.suffix == ".onnx"):
         parser.error(f"{arguments.file}: --onnx, and nothing else, writes a file named .onnx")
+    if not arguments.onnx and arguments.file.suffix.lower() != ".zip":
+        parser.error(f"{arguments.file}: a zip is written, name it {arguments.file.name}.zip")
     if arguments.precision and not arguments.onnx:
         parser.error("--precision goes with --onnx")
     if arguments.onnx:
@@ -51,6 +54,7 @@ def _export_zip(arguments: argparse.Namespace) -> None:
 def _export_onnx(arguments: argparse.Namespace) -> None:
     from nnunet_vit_trainer.sharing.onnx.write import export_onnx_vit
 
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # what it does not simplify
     if arguments.f and len(arguments.f) > 1:
         raise UserError(
             f"-f {' '.join(arguments.f)}: an ONNX file holds one network; export each fold to a "

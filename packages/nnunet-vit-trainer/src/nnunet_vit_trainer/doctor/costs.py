@@ -7,6 +7,7 @@ import torch
 from nnunet_vit_trainer.checkpoints.content import unwrap
 from nnunet_vit_trainer.plans.derive import PLANS_KEY
 from nnunet_vit_trainer.results.costs import forward_flop
+from nnunet_vit_trainer.training.oversight.progress import duration
 from nnunet_vit_trainer.training.shortage.fitting import fits_memory
 
 from .examination import Examination
@@ -123,8 +124,8 @@ def _hours(
 def _say_whole_run(train: dict[str, Any], hours: float) -> str:
     steps, validations = (train[f"num_{of}iterations_per_epoch"] for of in ("", "val_"))
     return (
-        f"{hours:.2f} h: {train['num_epochs']} epochs of {steps} steps and {validations} of online "
-        "validation"
+        f"{duration(hours * 3600)}: {train['num_epochs']} epochs of {steps} steps and "
+        f"{validations} of online validation"
     )
 
 

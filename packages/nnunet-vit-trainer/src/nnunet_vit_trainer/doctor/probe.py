@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from .data import find_bad_cases, look_at_cases, look_at_validations
 from .examination import Examination
 from .measure import peak_memory, seconds_of
 from .problems import Problem, foreseeable, padded_size
+
+_BATCHES, _SECONDS = 20, 5
+"""Batches that are loaded to time it, at most, and the seconds after which none is begun."""
 
 
 def probe(found: Examination, request: Request, prepared: Prepared, workers: int) -> None:
@@ -145,9 +149,7 @@ def _span(values: set[float]) -> str:
 
 def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
     """Take training steps, a validation step and a tile, and say what they cost."""
-    start = time.perf_counter()
-    batch = next(trainer.dataloader_train)
-    loading = time.perf_counter() - start
+    batch, loading = _load(trainer.dataloader_train)
     trainer.dataloader_train = itertools.repeat(batch)  # accumulate_steps takes more from it
     seconds: list[float] = []
 
@@ -178,6 +180,16 @@ def _try_steps(trainer: Any, found: Examination, workers: int) -> None:
                 "(train.grad_checkpointing: true needs less memory)",
             )
         )
+
+
+def _load(loader: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], float]:
+    """Return a batch, and the mean seconds of some: augmentation is drawn, and a few take long."""
+    start = time.perf_counter()
+    batch, count = next(loader), 1
+    while count < _BATCHES and time.perf_counter() - start < _SECONDS:
+        next(loader)
+        count += 1
+    return batch, (time.perf_counter() - start) / count
 
 
 def _try_batches(trainer: Any, batch: dict[str, Any], found: Examination) -> str:

@@ -5,6 +5,7 @@ number, for several processes. torch and nnU-Net are imported in the functions: 
 first.
 """
 
+import contextlib
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from nnunet_vit_trainer.training.shortage.disk import check_writable, disk_in_on
 from vit_backbone import UserError
 
 from .collector import collector_paused
+from .quiet import warnings_alone
 from .request import Request
 
 if TYPE_CHECKING:
@@ -42,7 +44,10 @@ def train_fold(request: Request, dataset: str, plans: dict[str, Any], folder: st
     identifier = plans["configurations"][request.configuration]["data_identifier"]
     data = Path(environment("nnUNet_preprocessed"), dataset, identifier)
     cases = (plans[PLANS_KEY].get("data") or {}).get("cases")
-    with disk_in_one_line(Path(folder), data, cases):
+    with (
+        disk_in_one_line(Path(folder), data, cases),
+        warnings_alone() if request.quiet else contextlib.nullcontext(),
+    ):
         _train_fold(request, dataset, plans, folder)
 
 

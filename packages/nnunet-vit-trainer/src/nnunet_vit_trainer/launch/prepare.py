@@ -81,6 +81,7 @@ def prepare(request: Request) -> Prepared:
             check_checkpoints(fold_folder)
     check_fold(request.fold, dataset_folder, settings["data_identifier"], resumes=resumes)
     check_device(request.device, request.processes)
+    _check_amp_dtype(config.train.amp_dtype, request.device)
     with _naming(request.config):
         derived, tried = _derive(request, config, plans, existing, resumes)
     derived[PLANS_KEY]["data"] = data
@@ -134,6 +135,12 @@ def _naming(config: str | Path) -> Iterator[None]:
         if isinstance(error, WeightsError) and str(config) in shipped_configs():
             remedy = f": nnUNetv2_configs_vit --write {config} --checkpoint_path FILE"
         raise type(error)(f"{shorten(config, 100)}: {error}{remedy}") from error
+
+
+def _check_amp_dtype(amp_dtype: str, device: str) -> None:
+    from nnunet_vit_trainer.training.step import resolve_amp_dtype  # torch
+
+    resolve_amp_dtype(amp_dtype, device)
 
 
 def _results_folder(request: Request, dataset_folder: Path, plans_name: str) -> Path:

@@ -23,6 +23,7 @@ from .averaging import WeightAverage
 from .compiling import is_asked_for, reason_against
 from .ending.processes import EndsWithTrainer
 from .group import local_device, wrap
+from .labelled import weigh_by_labelled
 from .optimization import OPTIMIZER_KEYS, Schedule, build_optimizer, default_warmup
 from .oversight.cases import (
     EMPTY_MASKS,
@@ -187,6 +188,9 @@ class BuiltFromPlans(nnUNetTrainer):
         loss = super()._build_loss()
         if self.enable_deep_supervision:
             loss.weight_factors = deep_supervision_weights(len(loss.weight_factors))
+        ignored = self.label_manager.ignore_label
+        if self.is_ddp and ignored is not None:
+            weigh_by_labelled(loss.loss if self.enable_deep_supervision else loss, ignored)
         return loss
 
     def get_dataloaders(self) -> tuple[Any, Any]:

@@ -43,6 +43,8 @@ def process_group(device: str, store: dist.Store) -> Iterator[None]:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     # nnU-Net's constructor takes any group for one of CUDA devices.
     warnings.filterwarnings("ignore", message="torch.cuda.amp.GradScaler is enabled")
+    # Of a class token's gradient, a slice of others': DDP copies it, of 1.5 kB.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     dist.init_process_group(
         "nccl" if bound.type == "cuda" else "gloo",
         store=store,

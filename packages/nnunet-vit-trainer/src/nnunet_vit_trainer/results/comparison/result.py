@@ -130,6 +130,8 @@ def _by_dice(result: Result) -> tuple[bool, float]:
 
 
 def _read(folder: Path, wanted: Sequence[str], leave_out: Collection[str]) -> Result:
+    if not (folder / "dataset.json").exists() and not any(folder.glob("fold_*/checkpoint_*.pth")):
+        raise UserError("nothing was trained there, a run may have failed as it began")
     plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
     result = Result(folder.name, folder, plans, dataset)
     there = folds_in(folder)
