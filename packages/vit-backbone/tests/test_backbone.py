@@ -126,8 +126,10 @@ def test_features_come_in_the_order_asked_for(backbone):
 def test_gradient_flows_to_the_image(backbone):
     side = 2 * backbone.patch_embed.patch_size[0]
     image = torch.randn(1, 3, side, side, requires_grad=True)
-    get_vit_features(backbone, image)[0].sum().backward()
-    assert image.grad.abs().sum() > 0
+    features = get_vit_features(backbone, image)[0]
+    # Not their sum, which the last norm makes the same whatever the image.
+    (features * torch.randn_like(features)).sum().backward()
+    assert image.grad.abs().mean() > 1e-4
 
 
 @pytest.mark.parametrize(

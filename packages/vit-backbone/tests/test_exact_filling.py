@@ -91,7 +91,8 @@ def test_trained_dora_is_left_alone(dora):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        get_vit_features(model, torch.randn(1, 3, 32, 32))[-1].square().sum().backward()
+        features = get_vit_features(model, torch.randn(1, 3, 32, 32))[-1]
+        (features * torch.randn_like(features)).mean().backward()  # their norm is a constant
         optimizer.step()
     trained = {name: t.clone() for name, t in model.state_dict().items() if ".lora_" in name}
     load_weights(model, file)
