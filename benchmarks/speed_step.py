@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from vit_heads_unetr import UNETRHead
+
 LOSS = DC_and_CE_loss(
     {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False},
     {},
@@ -75,10 +77,10 @@ def autocast(device: torch.device) -> torch.autocast:
 def count_flop(network: nn.Module, plan: Plan) -> dict[str, int]:
     """Count the FLOP of one image's inference and of one training step (a multiply-add is two).
 
-    On a CPU they are computed, since UNETR computes otherwise there; else counted on meta.
+    Counted on meta, but for our UNETR on a CPU, which computes otherwise there: it takes the step.
     """
     device = next(network.parameters()).device
-    if device.type != "cpu":
+    if device.type != "cpu" or not any(isinstance(part, UNETRHead) for part in network.modules()):
         device = torch.device("meta")
     network = copy.deepcopy(network).to(device)
     image, target = draw(plan, device)

@@ -68,16 +68,14 @@ def conv_of_doubled(
     Returns:
         (B, W, 2h, 2w).
     """
-    batch, channels, height, width = coarse.shape
-    out = len(weight)
+    _, channels, height, width = coarse.shape
     sums = F.conv2d(skip, weight[:, channels:], bias, padding=1)
-    mixers = weight[:, :channels].permute(3, 0, 2, 1).reshape(9 * out, channels, 1, 1)
-    mixed = F.conv2d(coarse, mixers).reshape(batch, 3, out, 3 * height, width)
-    rows = _doubling(height, coarse) @ mixed
-    to_columns = _doubling(width, coarse).T.reshape(3, width, 2 * width)
-    for offset in range(3):
-        sums = sums + rows[:, offset] @ to_columns[offset]
-    return sums
+    mixers = weight[:, :channels].permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
+    mixed = F.conv2d(coarse, mixers).reshape(-1, 3, 3, height, width)
+    by_rows = mixed.transpose(2, 3).reshape(-1, 3 * height, 3 * width)
+    rows = (_doubling(height, coarse) @ by_rows).reshape(-1, 3 * width)
+    columns = _doubling(width, coarse).T
+    return torch.addmm(sums.reshape(-1, 2 * width), rows, columns).reshape(sums.shape)
 
 
 def _doubling(length: int, like: torch.Tensor) -> torch.Tensor:
