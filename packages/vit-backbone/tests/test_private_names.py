@@ -25,6 +25,8 @@ PRIVATE = {
     "_linear_pointwise": (torch.ops.mkldnn, "oneDNN's product with weights that are laid out"),
     "_forward_hooks": (torch.nn.Identity(), "layers with hooks are not packed"),
     "_forward_pre_hooks": (torch.nn.Identity(), "layers with hooks are not packed"),
+    "_backward_hooks": (torch.nn.Identity(), "layers with hooks are called, not folded"),
+    "_backward_pre_hooks": (torch.nn.Identity(), "layers with hooks are called, not folded"),
     "_subclasses": (torch, "where torch has fake tensors, for tests without a CUDA device"),
 }
 
