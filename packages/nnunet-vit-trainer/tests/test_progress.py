@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from io import StringIO
 
 import pytest
@@ -75,6 +76,9 @@ def test_quiet_leaves_warnings_of_what_nnunet_prints_beside_its_log(tmp_path, mo
         print("worker", 0, "oversample", 0.0)  # noqa: T201
         print("2026-11-28:", "WARNING: no foreground\nin 3 cases", "")  # noqa: T201
         print()  # noqa: T201
+        sys.stdout.flush()
+        assert sys.stdout.encoding
+        print("WARNING", end="")  # noqa: T201
 
     monkeypatch.setattr(fold, "_train_fold", trains)
     plans = {"configurations": {"2d": {"data_identifier": "data"}}, "vit": {}}
@@ -84,8 +88,8 @@ def test_quiet_leaves_warnings_of_what_nnunet_prints_beside_its_log(tmp_path, mo
         request = Request("Dataset001_A", "2d", 0, "my.yaml", quiet=quiet)
         fold.train_fold(request, "Dataset001_A", plans, str(tmp_path))
         said.append(capsys.readouterr().out)
-    assert said[0] == "2026-11-28: WARNING: no foreground\nin 3 cases \n"
-    assert said[1] == f"worker 0 oversample 0.0\n{said[0]}\n"
+    assert said[0] == "2026-11-28: WARNING: no foreground\nin 3 cases \nWARNING"
+    assert said[1] == f"worker 0 oversample 0.0\n{said[0][:-7]}\nWARNING"
 
 
 def figures(classes, epoch=12, num_epochs=1000):

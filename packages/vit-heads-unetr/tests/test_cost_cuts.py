@@ -184,6 +184,39 @@ def test_a_layer_that_was_replaced_or_has_a_hook_is_called():
     assert mixes(upsample, conv, coarse)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        nn.Conv2d(6, 4, kernel_size=3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(6, 4, kernel_size=3, padding=2, dilation=2),
+        nn.Conv2d(6, 4, kernel_size=5, padding=2),
+        nn.Conv2d(6, 4, kernel_size=3, padding=1, groups=2),
+    ],
+)
+def test_a_convolution_of_other_settings_is_called(other):
+    upsample, _, coarse = layers()
+    assert not mixes(upsample, other, coarse)
+    block = DeconvBlock(6, 6)
+    block[1] = other
+    assert not block.folds(torch.randn(1, 6, 3, 3))
+
+
+@pytest.mark.parametrize("settings", [{"mode": "nearest"}, {"align_corners": True}])
+def test_a_doubling_of_other_settings_is_called(settings):
+    _, conv, coarse = layers()
+    other = nn.Upsample(**{"scale_factor": 2, "mode": "bilinear"} | settings)
+    assert not mixes(other, conv, coarse)
+    block, x = DeconvBlock(6, 6), torch.randn(1, 6, 3, 3)
+    block[0] = nn.ConvTranspose2d(6, 6, kernel_size=2, stride=2, bias=False)
+    torch.testing.assert_close(block(x), plain_form(block, x))
+
+
+def test_a_forward_that_a_tool_set_is_called():
+    upsample, conv, coarse = layers()
+    conv.forward = lambda x: x
+    assert not mixes(upsample, conv, coarse)
+
+
 def test_a_hook_of_a_whole_merge_is_called():
     head = UNETRHead(8, 2, MIXED)
     called = []

@@ -11,7 +11,7 @@ from vit_backbone.heads.parts import group_norm
 from vit_backbone.segmentation.precision import without_autocast
 from vit_backbone.vits.layers import is_untouched
 
-from .cheaper import trains_on_cpu
+from .cheaper import is_conv_3x3, trains_on_cpu
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
@@ -60,13 +60,13 @@ class DeconvBlock(nn.Sequential):
         It takes 4 instead of 1 + 9 W / C products per pixel and channel; composing the kernels
         takes 36 C W^2 more. Narrow blocks earn that back; wide ones where a CPU trains them on maps
         that save five times as much (benchmarks/cost_cuts.py). Where one was replaced, by an
-        adapter or a parametrized layer, or has a hook, both are called.
+        adapter, a parametrized layer or one of other settings, or has a hook, both are called.
 
         Args:
             input: (B, C, h, w).
         """
         double, conv, *_ = self
-        if not (is_untouched(double, nn.ConvTranspose2d) and is_untouched(conv, nn.Conv2d)):
+        if not (_is_deconv_2x2(double) and is_conv_3x3(conv)):
             return False
         assert isinstance(double, nn.ConvTranspose2d)
         channels, width = double.in_channels, double.out_channels
@@ -90,6 +90,18 @@ class DeconvBlock(nn.Sequential):
             bias = double.bias[None, :, None, None].expand(1, -1, 2, 2)
             kernels = F.conv2d(torch.cat([double.weight, bias]), conv.weight, padding=2)
         return activation(norm(F.conv_transpose2d(x, kernels, conv.bias, stride=2, padding=1)))
+
+
+def _is_deconv_2x2(layer: nn.Module) -> bool:
+    if not is_untouched(layer, nn.ConvTranspose2d):
+        return False
+    assert isinstance(layer, nn.ConvTranspose2d)
+    steps = (layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.dilation)
+    return (
+        steps == ((2, 2), (2, 2), (0, 0), (0, 0), (1, 1))
+        and layer.groups == 1
+        and layer.bias is not None
+    )
 
 
 class ConvBlock(nn.Sequential):

@@ -31,11 +31,34 @@ def trains_on_cpu(x: torch.Tensor) -> bool:
     )
 
 
+def is_conv_3x3(layer: nn.Module) -> bool:
+    """Whether a layer is a 3x3 convolution that pads by zeros, and nothing else."""
+    if not is_untouched(layer, nn.Conv2d):
+        return False
+    assert isinstance(layer, nn.Conv2d)
+    steps = (layer.stride, layer.padding, layer.dilation)
+    return (
+        layer.kernel_size == (3, 3)
+        and steps == ((1, 1), (1, 1), (1, 1))
+        and (layer.groups, layer.padding_mode) == (1, "zeros")
+    )
+
+
+def doubles(layer: nn.Module) -> bool:
+    """Whether a layer doubles a map bilinearly, as `torch.nn.Upsample` does by default."""
+    if not is_untouched(layer, nn.Upsample):
+        return False
+    assert isinstance(layer, nn.Upsample)
+    bilinear = layer.mode == "bilinear" and not layer.align_corners
+    return bilinear and layer.size is None and layer.scale_factor == 2
+
+
 def mixes(upsample: nn.Module, conv: nn.Module, coarse: torch.Tensor) -> bool:
     """Whether `conv_of_doubled` pays: on a CPU, behind maps that are no longer than C.
 
     It takes 9 C + 18 h + 12 w products per value of W h w, instead of 36 C. Where a layer was
-    replaced, by an adapter or a parametrized layer, or has a hook, it is called.
+    replaced, by an adapter, a parametrized layer or one of other settings, or has a hook, it is
+    called.
 
     Args:
         upsample: doubles the size.
@@ -44,8 +67,8 @@ def mixes(upsample: nn.Module, conv: nn.Module, coarse: torch.Tensor) -> bool:
     """
     return (
         trains_on_cpu(coarse)
-        and is_untouched(upsample, nn.Upsample)
-        and is_untouched(conv, nn.Conv2d)
+        and doubles(upsample)
+        and is_conv_3x3(conv)
         and max(coarse.shape[-2:]) <= coarse.shape[1]
     )
 

@@ -28,7 +28,7 @@ def train() -> None:
         if os.environ.get("RANK", "0") == "0":
             print(_how_to_go_on(stopped, arguments.pretrained_weights))
         raise
-    if os.environ.get("RANK", "0") != "0":
+    if arguments.quiet or os.environ.get("RANK", "0") != "0":
         return  # the first of torchrun's processes says it
     device = ["-device", arguments.device] if arguments.device != DEFAULT_DEVICE else []
     fold = folder.name.removeprefix("fold_")

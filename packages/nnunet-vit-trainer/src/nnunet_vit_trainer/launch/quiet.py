@@ -1,32 +1,38 @@
 """What ``--quiet`` leaves of what is printed: warnings. nnU-Net prints beside its log too."""
 
 import contextlib
-import io
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 
 @contextlib.contextmanager
 def warnings_alone() -> Iterator[None]:
     """Let standard output have nothing but what is printed with ``WARNING`` in it."""
-    with contextlib.redirect_stdout(_Warnings(sys.stdout)):
-        yield
+    stdout: Any = _Warnings(sys.stdout)
+    with contextlib.redirect_stdout(stdout):
+        try:
+            yield
+        finally:
+            stdout.hand_on()
 
 
-class _Warnings(io.StringIO):
-    """Collects what a `print` writes, and hands it on at its end where it warns."""
+class _Warnings:
+    """Standard output that collects what a `print` writes, and hands it on where it warns."""
 
     def __init__(self, to: TextIO) -> None:
-        super().__init__()
-        self.to = to
+        self.to, self.said = to, ""
 
     def write(self, text: str) -> int:
-        super().write(text)
+        self.said += text
         if text.endswith("\n"):
-            said = self.getvalue()
-            self.seek(0)
-            self.truncate()
-            if "WARNING" in said:
-                self.to.write(said)
+            self.hand_on()
         return len(text)
+
+    def hand_on(self) -> None:
+        if "WARNING" in self.said:
+            self.to.write(self.said)
+        self.said = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.to, name)

@@ -6,7 +6,8 @@ from torch import nn
 def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Say whether calling a layer does what its kind does, with the weights that it shows.
 
-    Not so of an adapter or a parametrized layer (other classes), and not with a hook: it may make
+    Not so of an adapter or a parametrized layer (other classes), nor with a ``forward`` of its own,
+    which tools set on a layer, and not with a hook: it may make
     the weights, as torch's ``weight_norm``, ``spectral_norm`` and ``prune`` do, or look at
     gradients.
 
@@ -20,4 +21,4 @@ def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
         layer._backward_pre_hooks,
         layer._backward_hooks,
     )
-    return type(layer) is kind and not any(hooks)
+    return type(layer) is kind and "forward" not in layer.__dict__ and not any(hooks)
