@@ -29,7 +29,7 @@ def train() -> None:
             print(_how_to_go_on(stopped, arguments.pretrained_weights))
         raise
     if arguments.quiet or os.environ.get("RANK", "0") != "0":
-        return  # the first of torchrun's processes says it
+        return  # of torchrun's processes the first says it
     device = ["-device", arguments.device] if arguments.device != DEFAULT_DEVICE else []
     fold = folder.name.removeprefix("fold_")
     print(f"\nResults: {folder}\nPredict with stock nnU-Net:")

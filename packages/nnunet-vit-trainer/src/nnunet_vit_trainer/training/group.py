@@ -43,7 +43,7 @@ def process_group(device: str, store: dist.Store) -> Iterator[None]:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     # nnU-Net's constructor takes any group for one of CUDA devices.
     warnings.filterwarnings("ignore", message="torch.cuda.amp.GradScaler is enabled")
-    # Of a class token's gradient, a slice of others': DDP copies it, of 1.5 kB.
+    # A class token's gradient is a slice of others', and DDP copies it: a few kilobytes.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     dist.init_process_group(
         "nccl" if bound.type == "cuda" else "gloo",

@@ -6,10 +6,9 @@ from torch import nn
 def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Say whether calling a layer does what its kind does, with the weights that it shows.
 
-    Not so of an adapter or a parametrized layer (other classes), nor with a ``forward`` of its own,
-    which tools set on a layer, and not with a hook: it may make
-    the weights, as torch's ``weight_norm``, ``spectral_norm`` and ``prune`` do, or look at
-    gradients.
+    Not so of an adapter or a parametrized layer (other classes), nor with a ``forward`` that a tool
+    set on it, nor with a hook: it may make the weights, as torch's ``weight_norm``,
+    ``spectral_norm`` and ``prune`` do, or look at gradients.
 
     Args:
         layer: of a network.
